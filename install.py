@@ -1,0 +1,460 @@
+"""Set FewStep up.
+
+python install.py                      what hosts run: installs what requirements.txt asks for and is missing
+python install.py --demo [ARGUMENTS]   makes a private environment in .venv/ and runs `fewstep demo ARGUMENTS`
+python install.py --test [ARGUMENTS]   the same with the test tools; runs ruff, mypy and `pytest ARGUMENTS`
+
+Standard library only, and nothing happens at import: hosts run this file with the interpreter they have. Nothing of
+the host is imported either (a `launch` module on the path parses command lines when imported); pip of the running
+interpreter is all that is used, with the user's own configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+ENVIRONMENT = ROOT / ".venv"
+OLDEST_PYTHON = (3, 10)
+
+# Files of pinned requirements per purpose, and how pip installs them. Testing includes the demo.
+NEEDS = {
+    "demo": (("requirements-demo.txt", ()), ("requirements-demo-nodeps.txt", ("--no-deps",))),
+    "test": (("requirements-test.txt", ()), ("requirements-demo-nodeps.txt", ("--no-deps",))),
+}
+COVERS = {"demo": ("demo",), "test": ("test", "demo")}
+
+
+class InstallError(Exception):
+    """What went wrong and what to do, in sentences for the person at the keyboard."""
+
+
+def say(text: str) -> None:
+    # Flushed, because pip and pytest write to the same place from their own processes.
+    print(f"FewStep: {text}", flush=True)
+
+
+# --- The hosts' install hook ------------------------------------------------------------------------------------------
+
+# The host owns these: their builds match its hardware, and pip would replace them by others.
+NEVER_INSTALLED = {"torch", "torchvision", "torchaudio"}
+REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*?)\s*(?:>=\s*([0-9]+(?:\.[0-9]+)*))?")
+PLAIN_VERSION = re.compile(
+    r"[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?(\+[a-z0-9]+(\.[a-z0-9]+)*)?"
+)
+UNREACHABLE = re.compile(
+    r"NewConnectionError|ConnectTimeout|ProxyError|Cannot connect to proxy|Failed to establish a new connection"
+    r"|Temporary failure in name resolution|Network is unreachable"
+)
+
+
+def read_requirements(path: Path) -> list[tuple[str, str]]:
+    """Return `(name, lowest version or "")` for every line of a file that holds only `name` and `name>=version`."""
+    requirements = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.split("#")[0].strip()
+        if not text:
+            continue
+        match = REQUIREMENT.fullmatch(text)
+        if not match:
+            raise InstallError(
+                f"{path.name} has the line {text!r}; the install hook reads only lines of the form 'name' or "
+                "'name>=1.2'. Restore the file from the repository."
+            )
+        requirements.append((match[1], match[2] or ""))
+    return requirements
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version, enough to compare with a plain lower bound; 1.26.0rc1 counts as 1.26."""
+    numbers = [int(part) for part in re.match(r"[0-9]*(?:\.[0-9]+)*", version)[0].split(".") if part]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def installed_version(name: str) -> str | None:
+    importlib.invalidate_caches()
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def wanted_from_pip(name: str, lowest: str) -> str | None:
+    """Return what to ask pip for, or None where the requirement is met.
+
+    A package that is too old is raised within its major version where the bound allows that: a host that brings
+    numpy 1 has other plugins compiled against numpy 1.
+    """
+    version = installed_version(name)
+    if version is not None and release(version) >= release(lowest):
+        return None
+    bound = f"{name}>={lowest}" if lowest else name
+    if version is not None and release(version)[:1] == release(lowest)[:1]:
+        bound += f",<{release(version)[0] + 1}"
+    return bound
+
+
+def installed_as_constraints(except_for: set[str]) -> list[str]:
+    """Return a constraint line for every installed package, so that pip adds packages but changes none.
+
+    Without them a missing scipy could bring the newest scipy and, with it, another numpy than the host's.
+    """
+    lines = {}
+    for distribution in metadata.distributions():
+        name, version = distribution.metadata["Name"], distribution.version
+        # The first one found is the one that Python imports. Versions that pip cannot read would make it refuse.
+        if name and version and name.lower() not in lines and PLAIN_VERSION.fullmatch(version):
+            lines[name.lower()] = f"{name}=={version}"
+    return sorted(line for name, line in lines.items() if name not in except_for)
+
+
+def why_pip_failed(output: str) -> str:
+    if UNREACHABLE.search(output):
+        return "the package registry could not be reached"
+    if unknown := re.search(r"requirement (\S+).* \(from versions: none\)", output):
+        return f"pip found no version of {unknown[1]} at all, so the package registry may be out of reach"
+    if "No module named pip" in output:
+        return "this Python has no pip"
+    reasons = re.findall(r"^\s*error: *(.+)$", output, re.MULTILINE | re.IGNORECASE)[:1]
+    # Here pip names the cause in the lines below its error.
+    conflict = re.search(r"The conflict is caused by:\n((?: +.+\n)+)", output)
+    if conflict:
+        reasons += [line.strip() for line in conflict[1].splitlines()]
+    return f"pip said: {'; '.join(reasons).rstrip('.')}" if reasons else "pip gave no reason"
+
+
+def install_into_host() -> None:
+    """Install what requirements.txt asks for and the running interpreter lacks; say what was done."""
+    requirements = [r for r in read_requirements(ROOT / "requirements.txt") if r[0].lower() not in NEVER_INSTALLED]
+    wanted = {name: text for name, lowest in requirements if (text := wanted_from_pip(name, lowest))}
+    if not wanted:
+        found = ", ".join(f"{name} {installed_version(name)}" for name, _ in requirements)
+        say(f"nothing to install, all requirements are met ({found}).")
+        return
+    say(f"installing {', '.join(wanted.values())} ...")
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder, "installed.txt")
+        constraints.write_text("\n".join(installed_as_constraints({name.lower() for name in wanted})), encoding="utf-8")
+        # A host that ignores packages in the user's home must not find them satisfying its plugins.
+        flags = ["-s"] if sys.flags.no_user_site else []
+        pip = [sys.executable, *flags, "-m", "pip", "install", "--no-input", "--prefer-binary"]
+        command = [*pip, "-c", str(constraints), *wanted.values()]
+        result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    if result.returncode:
+        why = why_pip_failed(result.stdout + result.stderr)
+        raise InstallError(
+            f"could not install {', '.join(wanted.values())} into {sys.executable} beside the packages it already has: "
+            f"{why}. Install them by hand, or run this again when the cause is removed; until then FewStep may not "
+            "load."
+        )
+    say(f"installed {', '.join(f'{name} {installed_version(name)}' for name in wanted)}; nothing else was changed.")
+
+
+# --- The private environment of --demo and --test ---------------------------------------------------------------------
+
+
+class Environment:
+    """An ordinary virtual environment in `.venv/`."""
+
+    kind = "virtual environment"
+
+    @property
+    def python(self) -> Path:
+        return ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    def module(self, name: str, *arguments: str) -> list[str]:
+        """Return the command for `python -m name arguments` inside the environment."""
+        return [str(self.python), "-m", name, *arguments]
+
+    def variables(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def version(self) -> str:
+        """Return the Python version, or "" where the environment does not run or has no pip."""
+        try:
+            check = [str(self.python), "-c", "import pip, sys; print(sys.version)"]
+            result = subprocess.run(check, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+        except OSError:
+            return ""
+        return result.stdout.strip() if result.returncode == 0 else ""
+
+    def create(self) -> None:
+        say(f"making a virtual environment in {ENVIRONMENT} ...")
+        run([sys.executable, "-m", "venv", str(ENVIRONMENT)], "the virtual environment could not be made")
+
+    def pip(self, *arguments: str) -> list[str]:
+        return self.module("pip", "install", "--no-warn-conflicts", *arguments)
+
+    def add_this_package(self) -> None:
+        say("installing fewstep from this folder ...")
+        # setuptools is among the pinned needs: nothing more has to be downloaded to build.
+        command = self.pip("--no-deps", "--no-build-isolation", "-e", str(ROOT))
+        run(command, "the package itself could not be installed")
+
+
+class TargetFolder(Environment):
+    """A folder of packages for Pythons without `venv`, such as the embedded ones that portable hosts ship.
+
+    Those also ignore PYTHONPATH, so the folder is put on `sys.path` by the command itself; the variable is for the
+    processes that tests start.
+    """
+
+    kind = "folder of packages"
+    site = ENVIRONMENT / "site"
+    RUN_MODULE = (
+        "import sys, runpy; sys.path[:0] = [sys.argv.pop(1), sys.argv.pop(1)]; name = sys.argv.pop(1); "
+        "runpy.run_module(name, run_name='__main__', alter_sys=True)"
+    )
+    python = Path(sys.executable)
+
+    def module(self, name: str, *arguments: str) -> list[str]:
+        return [sys.executable, "-c", self.RUN_MODULE, str(self.site), str(LINKS), name, *arguments]
+
+    def variables(self) -> dict[str, str]:
+        paths = [str(self.site), str(LINKS), os.environ.get("PYTHONPATH", "")]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+    def version(self) -> str:
+        return super().version() if self.site.is_dir() else ""
+
+    def create(self) -> None:
+        say(
+            f"this Python ({sys.executable}) has no venv module, so packages go into the folder {self.site} instead of "
+            "a virtual environment."
+        )
+        self.site.mkdir(parents=True)
+        if not super().version():
+            raise InstallError(
+                f"{sys.executable} has neither venv nor pip, so nothing can be installed with it. Add one of them "
+                "(Debian and Ubuntu: apt-get install python3-venv) or use another Python 3.10 or newer."
+            )
+
+    def pip(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "pip", "install", "--target", str(self.site), *arguments]
+
+    def add_this_package(self) -> None:
+        """Leave it to the link in LINKS: pip cannot combine --target with an editable install."""
+
+
+# Holds one link named `fewstep` to this folder. mypy needs it to know the package under its own name whatever the
+# folder is called, and TargetFolder to import it.
+LINKS = ENVIRONMENT / "links"
+STATE = ENVIRONMENT / "fewstep-install.json"
+
+
+def has_venv() -> bool:
+    """Try rather than look up: Debian ships `venv` without the `ensurepip` that makes it work."""
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def run(command: list[str], problem: str, **options) -> None:
+    code = subprocess.run(command, check=False, **options).returncode
+    if code:
+        raise InstallError(
+            f"{problem}: the command `{' '.join(command[:6])} ...` ended with code {code}; its own message is above. "
+            "Check the network connection and the free disk space, then run the same command again; it goes on from "
+            f"there. (Pinned versions exist for Python 3.10 to 3.14; this is {sys.version.split()[0]}.)"
+        )
+
+
+def requirement_lines(name: str) -> str:
+    """Return the text of a requirements file and of the files it includes."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    included = re.findall(r"^-r +(\S+)", text, re.MULTILINE)
+    return text + "".join(requirement_lines(other) for other in included)
+
+
+def fingerprint(purpose: str, environment: Environment) -> str:
+    """Return a digest of all that decides what the environment must contain.
+
+    The folder's own path is part of it, because the installed package points there.
+    """
+    parts = [environment.kind, environment.version(), str(ROOT)]
+    parts += [requirement_lines(name) for name, _ in NEEDS[purpose]]
+    parts += [(ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "setup.py")]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def read_state() -> dict:
+    try:
+        state = json.loads(STATE.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def write_state(state: dict) -> None:
+    temporary = STATE.with_suffix(".tmp")
+    temporary.write_text(json.dumps(state), encoding="utf-8")
+    os.replace(temporary, STATE)
+
+
+def remove_environment(reason: str) -> None:
+    if Path(sys.prefix).resolve() == ENVIRONMENT.resolve():
+        raise InstallError(
+            f"the environment in {ENVIRONMENT} must be made again ({reason}), which it cannot do while it runs this "
+            "command. Run the same command with the Python that FewStep was set up with."
+        )
+    say(f"making {ENVIRONMENT} again: {reason}.")
+    shutil.rmtree(ENVIRONMENT)
+
+
+def link_this_folder() -> None:
+    """Make `.venv/links/fewstep` lead to this folder."""
+    link = LINKS / "fewstep"
+    LINKS.mkdir(parents=True, exist_ok=True)
+    if link.exists() and link.resolve() == ROOT:
+        return
+    if link.is_symlink():
+        link.unlink()
+    if os.name == "nt":
+        import _winapi  # a junction needs no privilege on Windows, a symbolic link does
+
+        _winapi.CreateJunction(str(ROOT), str(link))
+    else:
+        link.symlink_to(ROOT, target_is_directory=True)
+
+
+def prepare(purpose: str) -> Environment:
+    """Return an environment with everything that `purpose` ("demo" or "test") needs, making or completing it."""
+    started = time.monotonic()
+    environment = Environment() if has_venv() or Environment().version() else TargetFolder()
+    state = read_state()
+    version = environment.version()
+    if version and state.get(purpose) == fingerprint(purpose, environment):
+        link_this_folder()
+        return environment
+
+    if ENVIRONMENT.exists() or ENVIRONMENT.is_symlink():
+        if state.get("installing"):
+            # Nobody can tell which files pip had written by then. What it had downloaded is in its cache.
+            remove_environment("an earlier installation was interrupted")
+        elif not version:
+            remove_environment("it is incomplete")
+        elif isinstance(environment, TargetFolder):
+            remove_environment("its packages are not those asked for now, and pip cannot exchange them in a folder")
+    say(f"setting up what `{purpose}` needs (about 1.5 GB, some minutes; the next run takes seconds).")
+    if not ENVIRONMENT.exists():
+        environment.create()
+    write_state({"installing": True})
+    try:
+        for file, options in NEEDS[purpose]:
+            say(f"installing {file} ...")
+            run(environment.pip(*options, "-r", str(ROOT / file)), f"{file} could not be installed")
+        environment.add_this_package()
+        link_this_folder()
+    except InstallError:
+        write_state({})  # pip ended by itself and left nothing half written: the next run may build on it
+        raise
+    write_state({"installing": False, **{name: fingerprint(name, environment) for name in COVERS[purpose]}})
+    say(f"ready after {time.monotonic() - started:.0f} s.")
+    return environment
+
+
+# --- Debian packages of tests -----------------------------------------------------------------------------------------
+
+
+def install_debian_packages() -> None:
+    """Install what apt-packages.txt lists and the system lacks, where this user may; otherwise say what to do."""
+    path = ROOT / "apt-packages.txt"
+    if not path.exists():
+        return
+    names = [name for line in path.read_text(encoding="utf-8").splitlines() if (name := line.split("#")[0].strip())]
+    skipped = "the tests that need them are skipped"
+    if not shutil.which("dpkg-query") or not shutil.which("apt-get"):
+        say(f"this system has no apt-get for the packages {', '.join(names)} (Debian's names); {skipped}.")
+        return
+    missing = [name for name in names if not debian_package_is_installed(name)]
+    if not missing:
+        return
+    may = ["sudo", "-n"] if os.geteuid() else []
+    if may and (not shutil.which("sudo") or subprocess.run([*may, "true"], check=False).returncode):
+        say(
+            f"missing Debian packages: {', '.join(missing)}, and this user may not install them; {skipped}. "
+            f"To run them: apt-get install {' '.join(missing)}"
+        )
+        return
+    say(f"installing Debian packages: {', '.join(missing)} ...")
+    quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "stdin": subprocess.DEVNULL}
+    run([*may, "apt-get", "update", "-q"], "the lists of Debian packages could not be updated", **quiet)
+    install = [*may, "apt-get", "install", "-q", "-y", "--no-install-recommends", *missing]
+    run(install, "Debian packages could not be installed", **quiet)
+
+
+def debian_package_is_installed(name: str) -> bool:
+    query = ["dpkg-query", "-W", "-f", "${Status}", name]
+    return subprocess.run(query, capture_output=True, text=True, check=False).stdout == "install ok installed"
+
+
+# --- Commands ---------------------------------------------------------------------------------------------------------
+
+
+def demo(arguments: list[str]) -> int:
+    environment = prepare("demo")
+    command = environment.module("fewstep.cli", "demo", *arguments)
+    return subprocess.run(command, env=environment.variables(), check=False).returncode
+
+
+def test(arguments: list[str]) -> int:
+    """Run the linter, the type check and the tests; all three, so that one run shows every problem."""
+    environment = prepare("test")
+    install_debian_packages()
+    variables = environment.variables()
+    # Test tensors are small: handing them to a second thread costs more than it brings, and on a busy machine far more.
+    variables.setdefault("OMP_NUM_THREADS", "1")
+
+    def check(name: str, *options: str) -> int:
+        say(f"running {name} ...")
+        return subprocess.run(environment.module(name, *options), cwd=ROOT, env=variables, check=False).returncode
+
+    failed = [name for name, options in (("ruff", ("check", ".")), ("mypy", ())) if check(name, *options)]
+    if failed:
+        say(f"{' and '.join(failed)} found problems (above), so the exit code will not be 0 whatever the tests say.")
+    return check("pytest", *arguments) or int(bool(failed))
+
+
+def main(arguments: list[str]) -> int:
+    commands = {"--demo": demo, "--test": test}
+    try:
+        if sys.version_info < OLDEST_PYTHON:
+            raise InstallError(f"Python 3.10 or newer is needed; {sys.executable} is {sys.version.split()[0]}.")
+        if not arguments:
+            install_into_host()
+            return 0
+        first, rest = arguments[0], arguments[1:]
+        if first in ("-h", "--help"):
+            print(__doc__)
+            return 0
+        if first not in commands:
+            raise InstallError(f"unknown argument {first!r}. Use --demo, --test, --help, or none (the hosts' hook).")
+        return commands[first](rest[1:] if rest[:1] == ["--"] else rest)
+    except InstallError as problem:
+        print(f"FewStep: {problem}", file=sys.stderr)
+    except OSError as problem:
+        print(f"FewStep: a file could not be read or written: {problem}. Nothing more was done.", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("FewStep: interrupted. Run the same command again; it takes care of what is half done.", file=sys.stderr)
+        return 130
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
