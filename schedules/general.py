@@ -1,0 +1,94 @@
+"""Optimal steps of any linear solver: the [X24] bound with the solver's own end-point weights.
+
+A table gives x_N = A x_0 + SUM_i C_i D_i (solvers/table.py). With the model's error at evaluation i bounded by eps_i the end point is off by at
+most std_N^-1 SUM_i eps_i |C_i| in the units of the paper's eq. (2) (arXiv 2402.17376); corrector included, the D_i
+treated as independent. C is that of the table whose last node is sigma_min > 0: on a list that ends in 0 it is (0, .., 0, 1).
+
+The nodes enter C through a whole table, so here gradients are finite differences, and the kinks of |C_i| are removed in the classical way: minimise
+SUM_i t_i under -t_i <= eps_i C_i <= t_i with scipy's SLSQP.
+
+This signed form can be cancelled away: from about 8 steps on its optimum may hold one huge step, where the solver's real error grows. It is a
+diagnostic beside `released`, not the default.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .objective import model_error_bound
+
+Array = NDArray[np.float64]
+EndWeights = Callable[[Array], tuple[Array, Array]]
+"""lambdas [N + 1] -> (half-log-SNR of every model call [M], C_i/std_N [M])."""
+
+_DIFFERENCE = 1e-6
+
+
+def general_objective(lambdas: Array, p: float, family: str, end_weights: EndWeights) -> float:
+    """SUM_i eps_i |C_i| / std_N at the given nodes."""
+    return float(np.abs(_terms(lambdas, p, family, end_weights)).sum())
+
+
+def _terms(lambdas: Array, p: float, family: str, end_weights: EndWeights) -> Array:
+    at, weights = end_weights(lambdas)
+    return model_error_bound(at, p, family)[0] * weights
+
+
+def optimize_general_objective(starts: Sequence[Array], p: float, family: str, end_weights: EndWeights,
+                               min_increment: float) -> tuple[Array, float]:
+    """Nodes [N + 1] that minimise `general_objective` between the common ends of the starts, and its value.
+
+    Raises
+    ------
+    ValueError : no start leads to a finite objective.
+    """
+    from scipy.optimize import minimize
+
+    first, last = float(starts[0][0]), float(starts[0][-1])
+    steps = len(starts[0]) - 1
+    best: tuple[Array, float] | None = None
+    for start in starts:
+        calls = len(_terms(start, p, family, end_weights))
+
+        def nodes_of(inner: Array) -> Array:
+            return np.concatenate([[first], inner, [last]])
+
+        def terms_of(inner: Array) -> Array:
+            nodes = nodes_of(inner)
+            if not (np.diff(nodes) > 0).all():
+                return np.full(calls, 1e6)
+            return _terms(nodes, p, family, end_weights)
+
+        def bounds_on_terms(z: Array) -> Array:
+            terms = terms_of(z[: steps - 1])
+            return np.concatenate([z[steps - 1:] - terms, z[steps - 1:] + terms])
+
+        def bounds_jacobian(z: Array) -> Array:
+            inner = z[: steps - 1]
+            base = terms_of(inner)
+            slopes = np.stack([(terms_of(inner + _DIFFERENCE * e) - base) / _DIFFERENCE for e in np.eye(steps - 1)], axis=1)
+            return np.block([[-slopes, np.eye(calls)], [slopes, np.eye(calls)]])
+
+        difference = np.eye(steps, steps - 1) - np.eye(steps, steps - 1, -1)
+        offset = np.zeros(steps)
+        offset[0], offset[-1] = -first, last
+        wide = np.hstack([difference, np.zeros((steps, calls))])
+        cost = np.concatenate([np.zeros(steps - 1), np.ones(calls)])
+        constraints = [
+            {"type": "ineq", "fun": bounds_on_terms, "jac": bounds_jacobian},
+            {"type": "ineq", "fun": lambda z: wide @ z + offset - min_increment, "jac": lambda z: wide},
+        ]
+        z0 = np.concatenate([start[1:-1], np.abs(_terms(start, p, family, end_weights))])
+        result = minimize(lambda z: cost @ z, z0, jac=lambda z: cost, method="SLSQP", constraints=constraints,
+                          options={"maxiter": 200, "ftol": 1e-7})
+        increments = np.maximum(np.diff(nodes_of(result.x[: steps - 1])), min_increment)
+        nodes = first + np.concatenate([[0.0], np.cumsum(increments)]) * (last - first) / increments.sum()
+        nodes[-1] = last
+        value = general_objective(nodes, p, family, end_weights)
+        if np.isfinite(value) and (best is None or value < best[1]):
+            best = nodes, value
+    if best is None:
+        raise ValueError(f"No starting list between half-log-SNR {first} and {last} has a finite objective for p = {p}; give a smaller p.")
+    return best

@@ -1,0 +1,212 @@
+"""`optimal_sigmas`: optimized time steps for a model's noise schedule, from shipped presets, the cache, or computed.
+
+The problem is reduced to what decides the answer (`Problem`): the ends in half-log-SNR, the number of steps, and the objective. The list is
+optimised on [sigma_start, sigma_min] in N intervals, and the last node is then written as 0: N + 1 values, N model calls.
+
+Three decisions keep the reduction stable.
+* Ends are rounded to 0.001 in half-log-SNR, so that a host's float32 table and this package's float64 one are one problem. The first
+  sigma of the result is exact again.
+* Above sigma = e^5 (half-log-SNR -5; s = 0.9933 on flow models) x carries next to no signal, and the bound's std^p/alpha, meant for models that
+  predict noise, grows without limit (flow s = 1, zero-terminal-SNR sigma 4518). Such starts are optimised as if they began there.
+* Beyond `LARGEST_OPTIMISED` steps the optimum of that many is interpolated: nothing is left to gain there, and hosts ask for any number.
+"""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .cache import default_cache
+from .general import EndWeights, optimize_general_objective
+from .noise import NoiseSchedule
+from .objective import check_bound_parameters
+from .optimize import METHODS, STARTS, optimize_released_objective, starting_nodes
+from .presets import preset_nodes
+
+Array = NDArray[np.float64]
+
+ALGORITHM_VERSION = 1
+"""Raised when `optimal_sigmas` gives other numbers; part of every cache key."""
+
+OBJECTIVES = ("released", "general")
+DEFAULT_P = {"vp": 2.0, "edm": 1.0, "flow": 2.0}
+"""Default strength of the model error bound per family: the paper's 2 for latent-space (vp, flow) and 1 for pixel-space (edm) models."""
+
+LOWEST_START = -5.0
+LARGEST_OPTIMISED = 60
+DEFAULT_TRUNC = 3
+MIN_INCREMENT_SHARE = 0.1  # of the half-log-SNR range over N
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that decides the optimized nodes.
+
+    Attributes
+    ----------
+    bound : "vp" or "flow", the form of the model error bound (edm shares vp's).
+    lambda_start, lambda_end : ends in half-log-SNR, rounded to 0.001.
+    steps, order, p, trunc, method, objective : see `optimal_sigmas`.
+    min_increment_share : least increment over range/N.
+    table : name and options of the solver whose weights count, for the general objective; empty otherwise.
+    """
+
+    bound: str
+    lambda_start: float
+    lambda_end: float
+    steps: int
+    order: int
+    p: float
+    trunc: int | None = DEFAULT_TRUNC
+    min_increment_share: float = MIN_INCREMENT_SHARE
+    method: str = "smoothed"
+    objective: str = "released"
+    table: str = ""
+
+    def parameters(self) -> dict[str, Any]:
+        """As a cache key: plain values and the algorithm version."""
+        return {**asdict(self), "algorithm_version": ALGORITHM_VERSION}
+
+    @property
+    def min_increment(self) -> float:
+        """Least increment in half-log-SNR."""
+        return self.min_increment_share * (self.lambda_end - self.lambda_start) / self.steps
+
+    def solve(self, end_weights: EndWeights | None = None) -> Array:
+        """Nodes in half-log-SNR, [steps + 1], computed now."""
+        if self.objective == "general":
+            if self.steps == 1:
+                return np.array([self.lambda_start, self.lambda_end])
+            assert end_weights is not None
+            starts = [starting_nodes(name, self.lambda_start, self.lambda_end, self.steps) for name in STARTS]
+            nodes = optimize_general_objective(starts, self.p, self.bound, end_weights, self.min_increment)[0]
+        else:
+            nodes = optimize_released_objective(
+                self.lambda_start, self.lambda_end, self.steps, self.p, self.trunc, method=self.method,
+                min_increment=self.min_increment, order=self.order, family=self.bound,
+            )[0]
+        # far below what matters, far above what rounding on another machine changes: images reproduce there
+        return np.round(nodes, 6)
+
+
+def optimal_sigmas(
+    ns: NoiseSchedule,
+    steps: int,
+    solver: str = "unipc",
+    order: int = 3,
+    p: float | None = None,
+    denoise: float = 1.0,
+    method: str = "smoothed",
+    cache: bool = True,
+    *,
+    objective: str = "released",
+    trunc: int | None = DEFAULT_TRUNC,
+    min_increment: float = MIN_INCREMENT_SHARE,
+) -> torch.Tensor:
+    """Optimized noise levels for few-step sampling of a model ([X24], arXiv 2402.17376).
+
+    Parameters
+    ----------
+    ns : the model's noise schedule; its family and range count.
+    steps : N >= 1 intervals = model calls of a multistep solver.
+    solver, order : what the list is made for: name in `solvers.SOLVERS` and highest order, 1 to 4. Solvers of a lower or fixed order get the
+        list of their own highest order.
+    p : strength of the model error bound std^p/alpha, >= 0; default by family, `DEFAULT_P`.
+    denoise : in (0, 1]; below 1 the remaining part of the schedule is optimised: N steps from `ns.start_sigma(denoise)`.
+    method : "smoothed" (milliseconds) or "trust-constr" (the paper's optimiser, seconds).
+    cache : use shipped presets and the cache on disk; False always computes.
+    objective : "released" (the authors' code, order profile of a data-prediction multistep solver) or "general" (the weights of the
+        solver's own table; diagnostic, see general.py).
+    trunc : intervals below it do not cancel each other; None, 0 and plain signed sums can be cancelled away for N >= 8.
+    min_increment : least half-log-SNR step, as a share of range/N, in [0, 1).
+
+    Returns
+    -------
+    float64 Tensor [steps + 1] on the CPU: strictly decreasing, the first exactly the start, the last 0.
+
+    Raises
+    ------
+    ValueError : a parameter outside its range, an unknown name.
+    """
+    problem = make_problem(ns, steps, solver, order, p, denoise, method, objective, trunc, min_increment)
+    nodes = _nodes(problem, cache, _table_weights(ns, problem) if objective == "general" else None)
+    sigmas = np.zeros(problem.steps + 1)
+    sigmas[0] = ns.start_sigma(denoise)
+    sigmas[1:-1] = ns.sigma_of(nodes[1:-1])
+    return torch.from_numpy(sigmas)
+
+
+def _nodes(problem: Problem, cache: bool, end_weights: EndWeights | None) -> Array:
+    if problem.steps > LARGEST_OPTIMISED:
+        small = Problem(**{**asdict(problem), "steps": LARGEST_OPTIMISED})
+        nodes = _nodes(small, cache, end_weights)
+        return np.interp(np.linspace(0, 1, problem.steps + 1), np.linspace(0, 1, len(nodes)), nodes)
+    if cache:
+        found = preset_nodes(problem.parameters())
+        if found is None:
+            found = default_cache().get(problem.parameters())
+        if found is not None and _fits(found, problem):
+            return found
+    nodes = problem.solve(end_weights)
+    if cache:
+        default_cache().put(problem.parameters(), nodes)
+    return nodes
+
+
+def _fits(nodes: Array, problem: Problem) -> bool:
+    """Whether stored nodes can be what they claim: a foreign or edited entry is computed anew."""
+    return len(nodes) == problem.steps + 1 and bool((np.diff(nodes) > 0).all()) and bool(
+        np.allclose(nodes[[0, -1]], [problem.lambda_start, problem.lambda_end])
+    )
+
+
+def make_problem(
+    ns: NoiseSchedule, steps: int, solver: str = "unipc", order: int = 3, p: float | None = None, denoise: float = 1.0,
+    method: str = "smoothed", objective: str = "released", trunc: int | None = DEFAULT_TRUNC, min_increment: float = MIN_INCREMENT_SHARE,
+) -> Problem:
+    """The `Problem` behind a call of `optimal_sigmas`; same parameters and errors."""
+    from ..solvers import solver_named  # on use: solvers builds on schedules
+
+    if isinstance(steps, bool) or steps != int(steps) or steps < 1:
+        raise ValueError(f"steps was {steps!r}; it must be an integer >= 1.")
+    if method not in METHODS:
+        raise ValueError(f"method was {method!r}; it must be one of {', '.join(METHODS)}.")
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective was {objective!r}; it must be one of {', '.join(OBJECTIVES)}.")
+    if not 0 <= min_increment < 1:
+        raise ValueError(f"min_increment was {min_increment!r}; it is a share of range/N and must be in [0, 1).")
+    strength = DEFAULT_P[ns.family] if p is None else float(p)
+    check_bound_parameters(strength, trunc, order, ns.family)
+    orders = solver_named(solver).orders
+    start = round(max(float(ns.lambda_of(ns.start_sigma(denoise))), LOWEST_START), 3)
+    end = round(float(ns.lambda_of(ns.sigma_min)), 3)
+    return Problem(
+        bound="flow" if ns.family == "flow" else "vp",
+        lambda_start=start,
+        lambda_end=max(end, start + 1e-3),
+        steps=int(steps),
+        order=min(int(order), max(orders)),
+        p=strength,
+        trunc=trunc,
+        min_increment_share=float(min_increment),
+        method=method,
+        objective=objective,
+        table=solver if objective == "general" else "",
+    )
+
+
+def _table_weights(ns: NoiseSchedule, problem: Problem) -> EndWeights:
+    from ..solvers import build_table, solver_named
+
+    order = None if len(solver_named(problem.table).orders) == 1 else problem.order
+
+    def end_weights(lambdas: Array) -> tuple[Array, Array]:
+        sigmas = ns.sigma_of(lambdas)
+        table = build_table(problem.table, sigmas, ns.family, order)
+        calls = np.array([row.sigma for row in table.rows])
+        return ns.lambda_of(calls), table.end_weights()[1] / sigmas[-1]
+
+    return end_weights

@@ -1,0 +1,42 @@
+"""Optimized nodes that ship with the package, so that ordinary use never optimises.
+
+`optimal_nodes.json` lists groups of problems that differ in the number of steps only: their common parameters, and the nodes by number of steps. It is
+written by `python -m fewstep.schedules.presets.make` and compared with a fresh computation by a test. A problem that is not in it
+is not an error: it is computed and cached.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PRESET_FILE = Path(__file__).with_name("optimal_nodes.json")
+FILE_FORMAT = "fewstep optimal nodes 1"
+
+
+def group_key(parameters: Mapping[str, Any]) -> str:
+    """One string for all parameters of a problem but its number of steps."""
+    return json.dumps({name: parameters[name] for name in sorted(parameters) if name != "steps"})
+
+
+@cache
+def _groups() -> dict[str, dict[str, list[float]]]:
+    try:
+        with PRESET_FILE.open(encoding="utf-8") as file:
+            content = json.load(file)
+        if content["format"] != FILE_FORMAT:
+            return {}
+        return {group_key(group["parameters"]): group["nodes"] for group in content["groups"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # a damaged installation computes what it lacks
+
+
+def preset_nodes(parameters: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """The shipped nodes [N + 1] in half-log-SNR of a problem (`Problem.parameters()`), or None."""
+    found = _groups().get(group_key(parameters), {}).get(str(parameters["steps"]))
+    return None if found is None else np.array(found, dtype=np.float64)

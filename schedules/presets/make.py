@@ -1,0 +1,62 @@
+"""Write `optimal_nodes.json`: `python -m fewstep.schedules.presets.make` (a minute).
+
+All model families of `model_families.PRESETS`, 1 to 20 steps, orders 1 to 3 (every solver asks for one of these), default strength p.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..model_families import PRESETS
+from ..noise import NoiseSchedule
+from ..optimal import Problem, make_problem
+from . import FILE_FORMAT, PRESET_FILE, group_key
+
+MOST_STEPS = 20
+ORDERS = (1, 2, 3)
+
+
+def preset_problems() -> Iterator[Problem]:
+    """Every problem of the file, once: families that share their range share the answer."""
+    seen = set()
+    for name in PRESETS:
+        for order in ORDERS:
+            for steps in range(1, MOST_STEPS + 1):
+                problem = make_problem(NoiseSchedule.preset(name), steps, "unipc", order)
+                if problem not in seen:
+                    seen.add(problem)
+                    yield problem
+
+
+def write(target: Path, progress: Callable[[str], None] = print) -> int:
+    """Compute all nodes, write the file in one go, and return how many lists it holds."""
+    groups: dict[str, dict] = {}
+    count = 0
+    for problem in preset_problems():
+        parameters = problem.parameters()
+        steps = parameters.pop("steps")
+        group = groups.setdefault(group_key(parameters), {"parameters": parameters, "nodes": {}})
+        group["nodes"][str(steps)] = problem.solve().tolist()
+        count += 1
+        if steps == MOST_STEPS:
+            progress(f"{count} lists: {problem.bound} {problem.lambda_start}..{problem.lambda_end} order {problem.order}")
+    lines = ",\n".join(json.dumps(group, separators=(",", ":")) for group in groups.values())
+    temporary = target.with_suffix(".part")
+    temporary.write_text(f'{{"format":"{FILE_FORMAT}","groups":[\n{lines}\n]}}\n', encoding="utf-8")
+    os.replace(temporary, target)
+    return count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=PRESET_FILE)
+    args = parser.parse_args()
+    count = write(args.out)
+    print(f"{count} lists written to {args.out}, {args.out.stat().st_size / 1024:.0f} KiB.")
+
+
+if __name__ == "__main__":
+    main()
