@@ -1,0 +1,19 @@
+"""Solvers as tables, and the loop that walks them."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .build import SOLVERS, Solver, build_table, solver_named
+from .functions import SAMPLERS
+from .loop import sample
+from .table import ALGORITHM_VERSION, Corrector, Row, SolverTable
+
+globals().update(SAMPLERS)
+
+__all__ = [
+    "ALGORITHM_VERSION", "SAMPLERS", "SOLVERS", "Corrector", "Row", "Solver", "SolverTable", "build_table", "sample", "solver_named",
+    *SAMPLERS,
+]
+
+if TYPE_CHECKING:
+    def __getattr__(name: str) -> Any: ...

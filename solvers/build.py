@@ -1,0 +1,159 @@
+"""`build_table`: solver name, schedule and options in, table out."""
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+
+from . import ddim, deis, dpmpp_multistep, gradient_estimation, heun, ipndm, sde, singlestep, unipc
+from .afs import denoised_factor
+from .grid import Grid
+from .table import Row, SolverTable
+
+Build = Callable[..., tuple[list[Row], list[int]]]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """One entry of `SOLVERS`.
+
+    Attributes
+    ----------
+    name, title, source : identifier, readable name, and where it was published.
+    build : makes rows and orders from a Grid and options.
+    orders : orders it offers; one entry means the order is fixed.
+    default_order : order used where none is given.
+    variants : values of its `variant` option, the default first; empty if it has none.
+    calls_per_step : model calls in an ordinary step.
+    fixed : options an alias has decided.
+    """
+
+    name: str
+    title: str
+    source: str
+    build: Build
+    orders: tuple[int, ...]
+    default_order: int
+    variants: tuple[str, ...] = ()
+    calls_per_step: int = 1
+    stochastic: bool = False
+    fixed: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def varying_order(self) -> bool:
+        """Whether the order can differ from step to step (a list is accepted)."""
+        return "order" in self.options and not self.stochastic
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options `build_table` accepts for it, `afs` included."""
+        names = [name for name in inspect.signature(self.build).parameters if name != "grid" and name not in self.fixed]
+        return (*names, "afs")
+
+    def steps_for(self, nfe: int, ends_at_zero: bool = True, afs: bool = False) -> int:
+        """Largest number of steps whose model calls do not exceed `nfe` (0 if not even one step fits)."""
+        calls_of_last = 1 if ends_at_zero else self.calls_per_step
+        budget = nfe + afs
+        steps = (budget - calls_of_last) // self.calls_per_step + 1 if budget >= calls_of_last else 0
+        return 0 if afs and steps == calls_of_last == 1 else steps  # an analytical guess as the only call samples nothing
+
+
+_ALL = (
+    Solver("ddim", "DDIM / Euler", "arXiv 2010.02502", ddim.build, (1,), 1),
+    Solver("dpmpp_multistep", "DPM-Solver++ multistep", "arXiv 2211.01095", dpmpp_multistep.build, (1, 2, 3, 4), 3,
+           dpmpp_multistep.VARIANTS),
+    Solver("unipc", "UniPC", "arXiv 2302.04867", unipc.build, (1, 2, 3, 4), 3, ("bh2", "bh1", "vary_coeff", "lagrange")),
+    Solver("deis", "DEIS", "arXiv 2204.13902", deis.build, (1, 2, 3, 4), 3, deis.VARIANTS),
+    Solver("ipndm", "iPNDM", "arXiv 2204.13902", ipndm.build, (1, 2, 3, 4), 3),
+    Solver("ipndm_v", "iPNDM-v", "arXiv 2204.13902", ipndm.build_variable, (1, 2, 3, 4), 3),
+    Solver("heun", "Heun", "arXiv 2206.00364", heun.build, (2,), 2, calls_per_step=2),
+    Solver("dpm_2", "DPM-Solver-2", "arXiv 2206.00927", singlestep.build_dpm_2, (2,), 2, calls_per_step=2),
+    Solver("dpmpp_2s", "DPM-Solver++ 2S", "arXiv 2211.01095", singlestep.build_dpmpp_2s, (2,), 2, calls_per_step=2),
+    Solver("dpmpp_3s", "DPM-Solver++ 3S", "arXiv 2211.01095", singlestep.build_dpmpp_3s, (3,), 3, calls_per_step=3),
+    Solver("gradient_estimation", "Gradient estimation", "arXiv 2306.04848", gradient_estimation.build, (1,), 1),
+    Solver("dpmpp_2m_sde", "SDE-DPM-Solver++ 2M", "arXiv 2211.01095", sde.build, (1, 2), 2, sde.VARIANTS, stochastic=True),
+)
+_BY_NAME = {solver.name: solver for solver in _ALL}
+
+
+def _alias(name: str, title: str, of: str, source: str | None = None, **fixed: object) -> Solver:
+    base = _BY_NAME[of]
+    order = fixed.get("order", base.default_order)
+    assert isinstance(order, int)
+    orders = (order,) if "order" in fixed else base.orders
+    variants = () if "variant" in fixed else base.variants
+    return replace(base, name=name, title=title, source=source or base.source, orders=orders, default_order=order,
+                   variants=variants, fixed=MappingProxyType(fixed))
+
+
+_ALIASES = (
+    _alias("euler", "Euler", "ddim"),
+    _alias("dpmpp_2m", "DPM-Solver++ 2M", "dpmpp_multistep", order=2),
+    _alias("dpmpp_3m", "DPM-Solver++ 3M", "dpmpp_multistep", order=3),
+    _alias("res_multistep", "RES multistep", "dpmpp_multistep", "arXiv 2308.02157", order=2, variant="lagrange"),
+)
+SOLVERS: Mapping[str, Solver] = MappingProxyType({solver.name: solver for solver in (*_ALL, *_ALIASES)})
+"""All solvers by name."""
+
+
+def solver_named(name: str) -> Solver:
+    """The entry of `SOLVERS`; ValueError naming all of them otherwise."""
+    if name not in SOLVERS:
+        raise ValueError(f"solver was {name!r}; it must be one of {', '.join(SOLVERS)}.")
+    return SOLVERS[name]
+
+
+def build_table(
+    solver: str,
+    sigmas: ArrayLike | torch.Tensor,
+    family: str = "vp",
+    order: int | Sequence[int] | None = None,
+    *,
+    afs: bool = False,
+    **options: Any,
+) -> SolverTable:
+    """The table of a solver on a schedule.
+
+    Parameters
+    ----------
+    solver : name in `SOLVERS`.
+    sigmas : N + 1 noise levels [sigma_0, ..., sigma_N], strictly decreasing, sigma_N may be 0; list, array or tensor; not changed.
+    family : "vp", "edm" or "flow": what the sigmas mean (schedules/families.py).
+    order : highest order, or for multistep solvers a list with one order a step; default: the solver's own (3 where it can).
+    afs : replace the first model call by an analytical guess (saves one call; hurts some multistep solvers).
+    options : of the solver, see its `build` function: variant, corrector, disable_corrector, lower_order_final, t_of, gamma, eta, s_noise, r, ...
+
+    Raises
+    ------
+    ValueError : an unknown solver or option, sigmas that are no schedule, an order or option value outside its range.
+    """
+    entry = solver_named(solver)
+    grid = Grid(sigmas, family)
+    unknown = [name for name in options if name not in entry.options]
+    if unknown:
+        raise ValueError(
+            f"{solver} has no option {', '.join(map(repr, unknown))}; its options are {', '.join(entry.options)}."
+            if entry.options else f"{solver} has no options, but {', '.join(map(repr, unknown))} was given."
+        )
+    if "variant" in options and options["variant"] not in entry.variants:
+        raise ValueError(f"variant was {options['variant']!r}; {solver} has the variants {', '.join(entry.variants)}.")
+    arguments = {**entry.fixed, **options}
+    if order is not None and len(entry.orders) == 1:
+        if order != entry.orders[0]:
+            raise ValueError(f"order was {order!r}; {solver} always has order {entry.orders[0]}.")
+    elif order is not None:
+        arguments["order"] = order
+    elif len(entry.orders) > 1:
+        arguments["order"] = entry.default_order
+    rows, orders = entry.build(grid, **arguments)
+    if afs:
+        rows[0] = replace(rows[0], afs=denoised_factor(rows[0].sigma, family))
+        if all(row.afs is not None for row in rows):
+            raise ValueError("afs was on for a schedule with one model call; without any call nothing is sampled. Use more steps.")
+    shown = {name: value for name, value in options.items() if not callable(value)} | ({"afs": True} if afs else {})
+    return SolverTable(solver, family, tuple(grid.sigma.tolist()), tuple(orders), tuple(rows), shown)

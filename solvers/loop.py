@@ -1,0 +1,169 @@
+"""The one sampling loop: it walks a table.
+
+The calling convention is k-diffusion's: `model(x, sigma, **extra_args)` with sigma of shape [B] in x's dtype, and a callback that receives
+`{"x", "i", "sigma", "sigma_hat", "denoised"}` once per model call (i: the step). All coefficients are Python floats by then; a step
+is the model call and a few in-place multiply-adds, without synchronisation of host and device. For x of half precision, states and history
+are kept in float32, so that a long sum of terms does not round after each of them (and is not converted in each of them).
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .noise import BrownianNoise
+from .table import Row, SolverTable
+
+try:
+    from tqdm.auto import tqdm
+except ImportError:  # a nicety that every host has, not a dependency
+    tqdm = None
+
+Model = Callable[..., Tensor]
+Callback = Callable[[dict[str, Any]], object]
+NoiseSampler = Callable[[Any, Any], Tensor]
+
+
+def _combine(base: Tensor, a: float, history: list[Tensor], b: tuple[float, ...]) -> Tensor:
+    """a * base + SUM b_j q_j as a new tensor."""
+    if a == 0.0:
+        out = history[0] * b[0]
+        rest = 1
+    elif a == 1.0:
+        out = torch.add(base, history[0], alpha=b[0])
+        rest = 1
+    else:
+        out = base * a
+        rest = 0
+    for weight, q in zip(b[rest:], history[rest:], strict=False):
+        if weight:
+            out.add_(q, alpha=weight)
+    return out
+
+
+def _check(model: object, x: object, table: object, extra_args: object, callback: object, noise_sampler: object) -> None:
+    if not isinstance(table, SolverTable):
+        raise ValueError(f"table was {type(table).__name__}; it must be a SolverTable, as build_table makes them.")
+    if not callable(model):
+        raise ValueError(f"model was {type(model).__name__}; it must be callable as model(x, sigma, **extra_args).")
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 1 or not x.numel():
+        shown = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"x was {shown}; it must be a floating-point tensor [B, ...] with at least one element.")
+    for name, value in (("callback", callback), ("noise_sampler", noise_sampler)):
+        if value is not None and not callable(value):
+            raise ValueError(f"{name} was {value!r}; it must be callable, or None.")
+    if extra_args is not None and not isinstance(extra_args, Mapping):
+        raise ValueError(f"extra_args was {extra_args!r}; it must be a mapping of the model's keyword arguments, or None.")
+
+
+def _check_output(denoised: object, x: Tensor) -> None:
+    if not isinstance(denoised, Tensor) or denoised.shape != x.shape:
+        shown = f"shape {tuple(denoised.shape)}" if isinstance(denoised, Tensor) else type(denoised).__name__
+        raise ValueError(f"The model returned {shown} for x of shape {tuple(x.shape)}; it must return a tensor of x's shape.")
+
+
+class _Progress:
+    """A tqdm bar over the steps that closes whatever happens; nothing where tqdm is absent."""
+
+    def __init__(self, steps: int, disable: bool | None) -> None:
+        self._bar = tqdm(total=steps, disable=disable) if tqdm is not None and disable is not True else None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def step(self) -> None:
+        if self._bar is not None:
+            self._bar.update()
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+@torch.no_grad()
+def sample(
+    model: Model,
+    x: Tensor,
+    table: SolverTable,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+    disable: bool | None = None,
+    noise_sampler: NoiseSampler | None = None,
+) -> Tensor:
+    """Sample with a solver table.
+
+    Parameters
+    ----------
+    model : denoiser, called as model(x, sigma, **extra_args) with sigma of shape [B]; returns the predicted clean sample D like x.
+    x : [B, ...] noised start at `table.sigmas[0]` (already scaled: sigma * noise, or an img2img start). Any floating dtype and device; not
+        changed.
+    table : from `build_table`, or a recipe, or a calibration.
+    extra_args : keyword arguments for the model. "seed" also seeds the noise of stochastic solvers.
+    callback : called once per model call with the dict k-diffusion uses.
+    disable : of the progress bar, as in tqdm (None: shown on a terminal only).
+    noise_sampler : noise_sampler(sigma, sigma_next) -> unit-variance noise like x, for stochastic tables; by default a Brownian tree
+        (needs torchsde).
+
+    Returns
+    -------
+    Tensor like x at `table.sigmas[-1]`. The model is called exactly `table.nfe` times.
+
+    Raises
+    ------
+    ValueError : wrong kinds of arguments, or a model whose output does not fit x; nothing was called or one call was made.
+    """
+    _check(model, x, table, extra_args, callback, noise_sampler)
+    extra_args = {} if extra_args is None else extra_args
+    working = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    levels = torch.tensor([row.sigma for row in table.rows], dtype=torch.promote_types(working, torch.float32)).to(x.device)
+    level = levels.unbind()
+    per_image = (levels.to(x.dtype)[:, None] * x.new_ones([x.shape[0]])).unbind()
+    noise_of = _noise(table, x, extra_args, noise_sampler)
+    state = step_start = x.to(working)
+    history: list[Tensor] = []
+    kept = table.history
+    previous_was_stage = False
+    with _Progress(table.steps, disable) as progress:
+        for index, row in enumerate(table.rows):
+            if row.afs is None:
+                seen = state if working is x.dtype else state.to(x.dtype)
+                denoised = model(seen, per_image[index], **extra_args)
+                _check_output(denoised, x)
+                if callback is not None:
+                    callback({"x": seen, "i": row.step, "sigma": level[index], "sigma_hat": level[index], "denoised": denoised})
+                denoised = denoised.to(working)
+            else:
+                denoised = state * row.afs
+            history.insert(0, _remembered(row, state, denoised))
+            del history[kept:]
+            if row.corrector is not None:
+                state = _combine(step_start, row.corrector.a, history, row.corrector.b)
+            if not previous_was_stage:
+                step_start = state
+            state = _combine(step_start if row.from_step_start else state, row.a, history, row.b)
+            if row.noise:
+                state.add_(noise_of(row), alpha=row.noise)
+            previous_was_stage = row.stage
+            if not row.stage:
+                progress.step()
+    return state.to(x.dtype)
+
+
+def _remembered(row: Row, state: Tensor, denoised: Tensor) -> Tensor:
+    if row.basis == "data":
+        return denoised
+    return (state * row.q_x).add_(denoised, alpha=row.q_d)
+
+
+def _noise(table: SolverTable, x: Tensor, extra_args: Mapping[str, Any], noise_sampler: NoiseSampler | None) -> Callable[[Row], Tensor]:
+    """The noise of a row: k-diffusion's convention for a given sampler, else a Brownian tree over the schedule."""
+    sigmas = table.sigmas
+    if noise_sampler is not None:
+        given, levels = noise_sampler, torch.tensor(sigmas, dtype=torch.float32).to(x.device).unbind()
+        return lambda row: given(levels[row.step], levels[row.step + 1])
+    if not table.stochastic:
+        return lambda row: torch.zeros_like(x)
+    tree = BrownianNoise(x, min(s for s in sigmas if s > 0), sigmas[0], extra_args.get("seed"))
+    return lambda row: tree(sigmas[row.step], sigmas[row.step + 1])
