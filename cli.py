@@ -1,0 +1,102 @@
+"""The `fewstep` command: `demo`, `schedule`, `sample`, `compare`.
+
+Only the parser lives here; work is imported when its command runs.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fewstep", description="Few-step diffusion sampling: schedules, solvers, and a trained demo model.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="sample the demo model in 5 steps and show it next to stock sampling",
+                               description="A picture with the 100-step teacher, stock DPM++ 2M with Karras' schedule, and UniPC on FewStep's steps.")
+    demo.add_argument("--steps", type=_positive, default=5, help="steps of the few-step rows (default 5)")
+    demo.add_argument("--images", type=_positive, default=100, help="images that are scored, a multiple of 10 (default 100)")
+    _model_options(demo)
+    demo.add_argument("--out", type=Path, default=Path("fewstep-demo.png"), help="where the picture goes (default ./fewstep-demo.png)")
+
+    schedule = commands.add_parser("schedule", help="print, plot or export a list of noise levels",
+                                   description="Optimized or baseline noise levels for a model family or a range of sigma.")
+    schedule.add_argument("steps", type=_positive)
+    schedule.add_argument("--preset", default="sd15", help="model family (default sd15); an unknown name lists all")
+    schedule.add_argument("--sigma-min", type=float, help="with --sigma-max: a plain range instead of a family")
+    schedule.add_argument("--sigma-max", type=float)
+    schedule.add_argument("--schedule", default="fewstep", help="fewstep (optimized, default) or a baseline; an unknown name lists all")
+    schedule.add_argument("--solver", default="unipc", help="solver the steps are optimized for (default unipc)")
+    schedule.add_argument("--order", type=int, default=3)
+    schedule.add_argument("--p", type=float, help="strength of the model error bound (default by family)")
+    schedule.add_argument("--denoise", type=float, default=1.0)
+    schedule.add_argument("--method", default="smoothed", help="smoothed (default) or trust-constr")
+    schedule.add_argument("--no-cache", action="store_true", help="compute, whatever is shipped or cached")
+    schedule.add_argument("--table", action="store_true", help="also print the solver's table on these levels")
+    schedule.add_argument("--plot", type=Path, metavar="PNG", help="write a plot, with the baselines of common samplers for comparison")
+    schedule.add_argument("--out", type=Path, metavar="TXT", help="write the levels to a text file, comma-separated")
+    schedule.add_argument("--json", action="store_true")
+
+    sample = commands.add_parser("sample", help="sample images from the demo model", description="Images of the demo model as a PNG grid.")
+    sample.add_argument("--classes", default="0,1,2,3,4,5,6,7,8,9", help="class numbers or names, comma-separated (default all ten)")
+    sample.add_argument("--steps", type=_positive, default=5)
+    sample.add_argument("--solver", default="unipc")
+    sample.add_argument("--schedule", default="fewstep")
+    sample.add_argument("--order", type=int)
+    sample.add_argument("--p", type=float)
+    _model_options(sample)
+    sample.add_argument("--out", type=Path, default=Path("fewstep-sample.png"))
+
+    compare = commands.add_parser("compare", help="solvers x schedules x NFE on the demo model",
+                                  description="A table of end-point RMSE to the 100-step teacher and judged accuracy, best first for each NFE.")
+    compare.add_argument("--solvers", help="comma-separated; k-diffusion:NAME is k-diffusion's own sampler (default: a common selection)")
+    compare.add_argument("--schedules", help="comma-separated: fewstep and baselines")
+    compare.add_argument("--nfe", default="5,8", help="model calls, comma-separated (default 5,8)")
+    compare.add_argument("--order", type=int, help="order for the solvers that have a choice")
+    compare.add_argument("--p", type=float, help="strength of the error bound of the fewstep schedule")
+    compare.add_argument("--images", type=_positive, default=100)
+    _model_options(compare)
+    compare.add_argument("--csv", type=Path)
+    compare.add_argument("--plot", type=Path, metavar="PNG")
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--family", default="edm", choices=("edm", "vp", "flow"), help="form in which the demo model is used (default edm)")
+    parser.add_argument("--cfg", type=float, default=2.0, help="classifier-free guidance scale (default 2)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} was given; a whole number of at least 1 is needed")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status (2 for input that cannot be used)."""
+    args = _parser().parse_args(arguments)
+    from . import commands
+
+    try:
+        result, text = getattr(commands, args.command)(args)
+    except (ValueError, ImportError, OSError) as error:
+        print(f"fewstep {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    print(json.dumps(result, indent=1) if args.json else text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

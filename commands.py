@@ -1,0 +1,162 @@
+"""What the `fewstep` commands do. Each returns (result for --json, text for people)."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from .schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
+
+Outcome = tuple[dict[str, Any], str]
+_PLOTTED_BASELINES = ("karras", "uniform_lambda")
+
+
+def demo(args: argparse.Namespace) -> Outcome:
+    """The showcase picture."""
+    from .demo.model import load_demo_model
+    from .demo.pictures import save_image_grid
+    from .demo.showcase import columns_of, set_threads, showcase
+
+    set_threads()
+    model = load_demo_model(args.family)
+    with _bar(100 + 2 * args.steps, "sampling") as bar:
+        rows = showcase(model, args.steps, args.images, args.cfg, args.seed, bar.update)
+    columns, _ = columns_of(rows[0].images)
+    save_image_grid([(row.caption, row.note, columns_of(row.images)[1]) for row in rows], columns, args.out)
+    lines = [f"{'':<24} {'calls':>5}  {'RMSE to teacher':>15}  {'judged':>7}"]
+    for row in rows:
+        error = "" if row.rmse is None else f"{row.rmse:.4f}"
+        lines.append(f"{row.caption:<24} {row.nfe:>5}  {error:>15}  {100 * row.accuracy:6.1f}%")
+    lines.append(f"{args.images} images, {args.family} model, cfg {args.cfg:g}, seed {args.seed}. Picture: {args.out.resolve()}")
+    result = {
+        "rows": [{"caption": row.caption, "nfe": row.nfe, "rmse": row.rmse, "accuracy": row.accuracy} for row in rows],
+        "picture": str(args.out.resolve()), "images": args.images, "cfg": args.cfg, "seed": args.seed, "family": args.family,
+    }
+    return result, "\n".join(lines)
+
+
+def schedule(args: argparse.Namespace) -> Outcome:
+    """Noise levels, printed, plotted or exported."""
+    ns = _noise_schedule(args)
+    if args.schedule == "fewstep":
+        sigmas = optimal_sigmas(ns, args.steps, args.solver, args.order, args.p, args.denoise, args.method, cache=not args.no_cache)
+    elif args.denoise != 1.0:
+        raise ValueError(f"--denoise was {args.denoise:g}; it goes with --schedule fewstep only.")
+    else:
+        sigmas = baseline_sigmas(args.schedule, ns, args.steps)
+    values = sigmas.tolist()
+    text = ", ".join(f"{value:.6g}" for value in values)
+    lines = [text]
+    result: dict[str, Any] = {"sigmas": values, "schedule": args.schedule, "steps": args.steps, "family": ns.family, "noise_schedule": repr(ns)}
+    if args.table:
+        from .solvers import SOLVERS, build_table, solver_named
+
+        solver_named(args.solver)
+        order = args.order if len(SOLVERS[args.solver].orders) > 1 else None
+        table = str(build_table(args.solver, sigmas, ns.family, order))
+        result["table"] = table
+        lines += ["", table]
+    if args.plot:
+        from .demo.pictures import save_sigma_plot
+
+        lists = {args.schedule: sigmas} | {name: baseline_sigmas(name, ns, args.steps) for name in _PLOTTED_BASELINES if name != args.schedule}
+        save_sigma_plot(lists, ns, args.plot)
+        lines.append(f"Plot: {args.plot.resolve()}")
+    if args.out:
+        _write_text(args.out, text + "\n")
+        lines.append(f"Levels: {args.out.resolve()}")
+    return result, "\n".join(lines)
+
+
+def sample(args: argparse.Namespace) -> Outcome:
+    """Images of the demo model."""
+    from .demo.data import CLASS_NAMES
+    from .demo.evaluate import Method, Trial, judged_accuracy, run
+    from .demo.model import load_demo_model
+    from .demo.pictures import save_image_grid
+    from .demo.showcase import set_threads
+
+    set_threads()
+    labels = torch.tensor([_class_index(text) for text in args.classes.split(",")])
+    model = load_demo_model(args.family)
+    trial = Trial(model.initial_noise(len(labels), args.seed), labels, args.cfg)
+    method = Method(args.solver, args.schedule, args.order, args.p)
+    with _bar(None, "sampling") as bar:
+        images, calls = run(model, trial, method, args.steps, lambda _: bar.update())
+    accuracy = judged_accuracy(images, labels)
+    save_image_grid([(method.label, f"{calls} calls", images)], [CLASS_NAMES[i] for i in labels.tolist()], args.out)
+    result = {"picture": str(args.out.resolve()), "nfe": calls, "accuracy": accuracy, "classes": labels.tolist()}
+    return result, f"{len(labels)} images in {calls} model calls, {100 * accuracy:.0f}% recognised by the judge. Picture: {args.out.resolve()}"
+
+
+def compare(args: argparse.Namespace) -> Outcome:
+    """Solver x schedule x NFE."""
+    from .demo.compare import DEFAULT_SCHEDULES, DEFAULT_SOLVERS, as_text, compare_methods, save_csv
+    from .demo.evaluate import Method, Trial
+    from .demo.model import load_demo_model
+    from .demo.pictures import save_comparison_plot
+    from .demo.showcase import set_threads
+    from .solvers import SOLVERS
+
+    set_threads()
+    solvers = args.solvers.split(",") if args.solvers else list(DEFAULT_SOLVERS)
+    schedules = args.schedules.split(",") if args.schedules else list(DEFAULT_SCHEDULES)
+    budgets = [_whole_number(text, "--nfe") for text in args.nfe.split(",")]
+    methods = []
+    for solver in solvers:
+        choice = args.order if solver in SOLVERS and len(SOLVERS[solver].orders) > 1 else None
+        methods += [Method(solver, name, choice, args.p if name == "fewstep" else None) for name in schedules]
+    model = load_demo_model(args.family)
+    trial = Trial.of(model, args.images, args.cfg, args.seed)
+    with _bar(len(methods) * len(budgets) + 1, "compare") as bar:
+        def show(what: str) -> None:
+            bar.set_postfix_str(what, refresh=False)
+            bar.update()
+
+        scores, teacher_accuracy = compare_methods(model, trial, methods, budgets, show)
+    if args.csv:
+        save_csv(scores, args.csv)
+    if args.plot:
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for score in scores:
+            curves.setdefault(f"{score.solver} on {score.schedule}", []).append((score.nfe, score.rmse))
+        save_comparison_plot(curves, args.plot, f"demo model as {args.family}, cfg {args.cfg:g}, {args.images} images")
+    result = {"teacher_accuracy": teacher_accuracy, "images": args.images, "scores": [vars(score) for score in scores]}
+    text = as_text(scores) + f"\n{args.images} images, {args.family} model, cfg {args.cfg:g}; the 100-step teacher is judged {100 * teacher_accuracy:.1f}%."
+    return result, text
+
+
+def _noise_schedule(args: argparse.Namespace) -> NoiseSchedule:
+    if (args.sigma_min is None) != (args.sigma_max is None):
+        raise ValueError("--sigma-min and --sigma-max go together; only one was given.")
+    return NoiseSchedule.preset(args.preset) if args.sigma_min is None else NoiseSchedule.edm(args.sigma_min, args.sigma_max)
+
+
+def _class_index(text: str) -> int:
+    from .demo.data import CLASS_NAMES
+
+    name = text.strip()
+    names = [known.lower() for known in CLASS_NAMES]
+    if name.lower() in names:
+        return names.index(name.lower())
+    if name.isdigit() and int(name) < len(names):
+        return int(name)
+    raise ValueError(f"class {name!r} is unknown; give 0 to {len(names) - 1} or one of {', '.join(CLASS_NAMES)}.")
+
+
+def _whole_number(text: str, option: str) -> int:
+    if not text.strip().isdigit() or int(text) < 1:
+        raise ValueError(f"{option} contained {text!r}; whole numbers of at least 1 are needed, separated by commas.")
+    return int(text)
+
+
+def _bar(total: int | None, what: str) -> tqdm:
+    return tqdm(total=total, desc=what, leave=False, disable=None)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,123 @@
+"""Scoring of few-step sampling on the demo model: distance to a many-step teacher, and what the judge recognises.
+
+The teacher is the same model sampled with 100 steps (UniPC order 3 on uniform half-log-SNR): every method aims at the teacher's end point
+from the same noise, the denoised image at the model's sigma_min.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
+from ..solvers import SOLVERS, build_table, sample
+from .judge import load_judge
+from .model import DemoModel
+from .network import NUM_CLASSES
+
+TEACHER_STEPS = 100
+STOCK = "k-diffusion:"
+"""Prefix of solver names that mean k-diffusion's own function, e.g. `k-diffusion:dpmpp_2m`."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The images asked for: noise [B, 1, 32, 32], labels [B], guidance scale."""
+
+    noise: Tensor
+    labels: Tensor
+    cfg: float
+
+    @classmethod
+    def of(cls, model: DemoModel, images: int, cfg: float, seed: int = 0) -> Trial:
+        """`images` noises with the classes in turn."""
+        return cls(model.initial_noise(images, seed), torch.arange(images) % NUM_CLASSES, cfg)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A solver on a schedule.
+
+    solver : name in `SOLVERS`, or `STOCK` and the name of a k-diffusion sampler.
+    schedule : "fewstep" or a name in `BASELINES`.
+    order, p : for the solver, and of the optimized steps; None for the defaults.
+    """
+
+    solver: str
+    schedule: str
+    order: int | None = None
+    p: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Readable name."""
+        order = f" order {self.order}" if self.order else ""
+        strength = f" p={self.p:g}" if self.p is not None else ""
+        return f"{self.solver}{order} on {self.schedule}{strength}"
+
+    def sigmas(self, ns: NoiseSchedule, steps: int) -> Tensor:
+        """The schedule's list for `steps` steps."""
+        if self.schedule != "fewstep":
+            return baseline_sigmas(self.schedule, ns, steps)
+        solver = self.solver.removeprefix(STOCK)
+        entry = SOLVERS.get(solver, SOLVERS["dpmpp_2m"])
+        return optimal_sigmas(ns, steps, entry.name, self.order or entry.default_order, self.p)
+
+    def steps_for(self, nfe: int) -> int:
+        """Largest number of steps within `nfe` model calls; 0 if there is none."""
+        if self.solver.startswith(STOCK):
+            twice = self.solver.removeprefix(STOCK) in ("heun", "dpm_2")
+            return (nfe + 1) // 2 if twice else nfe
+        return SOLVERS[self.solver].steps_for(nfe)
+
+
+class CountedModel:
+    """The model with its calls counted, bound to the trial's labels and guidance."""
+
+    def __init__(self, model: DemoModel, trial: Trial) -> None:
+        self.model, self.trial, self.calls = model, trial, 0
+        self.noise_schedule = model.noise_schedule
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.calls += 1
+        return self.model(x, sigma, self.trial.labels, self.trial.cfg)
+
+
+@torch.no_grad()
+def run(model: DemoModel, trial: Trial, method: Method, steps: int, callback: Callable | None = None) -> tuple[Tensor, int]:
+    """Images and counted model calls of a method."""
+    counted = CountedModel(model, trial)
+    sigmas = method.sigmas(model.noise_schedule, steps)
+    x = model.initial_state(trial.noise, float(sigmas[0]))
+    if method.solver.startswith(STOCK):
+        images = _stock_sampler(method.solver.removeprefix(STOCK))(counted, x, sigmas.float(), callback=callback, disable=True)
+    else:
+        table = build_table(method.solver, sigmas, model.family, method.order)
+        images = sample(counted, x, table, callback=callback, disable=True)
+    return images, counted.calls
+
+
+def _stock_sampler(name: str) -> Callable[..., Tensor]:
+    from .kdiffusion import k_diffusion
+
+    sampler = getattr(k_diffusion.sampling, f"sample_{name}", None)
+    if sampler is None:
+        raise ValueError(f"solver was {STOCK + name!r}; k-diffusion has no sampler of that name.")
+    return sampler
+
+
+def teacher_images(model: DemoModel, trial: Trial, callback: Callable | None = None, steps: int = TEACHER_STEPS) -> Tensor:
+    """End points of the many-step teacher."""
+    return run(model, trial, Method("unipc", "uniform_lambda", 3), steps, callback)[0]
+
+
+def rmse(images: Tensor, target: Tensor) -> float:
+    """Root mean square difference per pixel, in units of the images' range [-1, 1]."""
+    return float((images.double() - target.double()).square().mean().sqrt())
+
+
+def judged_accuracy(images: Tensor, labels: Tensor) -> float:
+    """Share of images the judge recognises as the class asked for."""
+    return load_judge()[0].accuracy(images, labels)

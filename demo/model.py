@@ -1,0 +1,161 @@
+"""The trained demo model as a k-diffusion style denoiser, in each of the three model families.
+
+The network was trained in EDM form on sigma in [0.02, 20]. The other families are exact changes of variables of the same denoiser:
+
+    edm    D(x, sigma), sigma in [0.02, 20]
+    vp     the VE form of a discrete 1000-step model with Stable Diffusion's alphas: sigma is mapped to the (fractional) timestep
+           and back as k-diffusion's wrappers do, so the model has sd15's range 0.0292..14.6
+    flow   x_flow = x/(1 + sigma), s = sigma/(1 + sigma):  D_flow(x, s) = D(x/(1 - s), s/(1 - s)), s up to 20/21. s = 1 is evaluated at
+           the largest trained s.
+"""
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..schedules import NoiseSchedule
+from .checkpoint import load_tensors
+from .network import IMAGE_SIZE, NUM_CLASSES, EDMPrecond, UNet
+
+WEIGHTS_FILE = Path(__file__).parent / "weights" / "demo_unet.safetensors"
+SIGMA_MIN, SIGMA_MAX = 0.02, 20.0
+DemoFamily = Literal["edm", "vp", "flow"]
+
+
+class DemoModel(nn.Module):
+    """model(x, sigma, labels=None, cfg=1.0) -> D, with x [B, 1, 32, 32] and sigma [B].
+
+    Attributes
+    ----------
+    noise_schedule : of the family.
+    network : the EDM denoiser; `network.net.middle_block` is its bottleneck.
+    """
+
+    noise_schedule: NoiseSchedule
+
+    def __init__(self, network: EDMPrecond, noise_schedule: NoiseSchedule) -> None:
+        super().__init__()
+        self.network = network
+        self.noise_schedule = noise_schedule
+
+    @property
+    def family(self) -> str:
+        """"edm", "vp" or "flow"."""
+        return self.noise_schedule.family
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, cfg: float = 1.0) -> Tensor:
+        """Predicted clean images [B, 1, 32, 32].
+
+        Parameters
+        ----------
+        labels : class indices [B], 0..9; None for the unconditional model.
+        cfg : classifier-free guidance scale; 1 is the plain conditional model (one network pass), else both halves run as one batch.
+        """
+        _check_input(x, sigma, labels)
+        sigma = sigma.to(torch.float32)
+        at, scale = self._ve_level(sigma)
+        images = x.to(torch.float32) * scale[:, None, None, None]
+        denoised = self._guided(images, at, labels, cfg)
+        return denoised.to(x.dtype)
+
+    def _ve_level(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's sigma, and the factor that brings x to VE form."""
+        return sigma.clamp(SIGMA_MIN, SIGMA_MAX), torch.ones_like(sigma)
+
+    def _guided(self, x: Tensor, sigma: Tensor, labels: Tensor | None, cfg: float) -> Tensor:
+        nothing = torch.full((len(x),), NUM_CLASSES, device=x.device)
+        if labels is None or cfg == 1.0:
+            return self.network(x, sigma, nothing if labels is None else labels.to(x.device))
+        both = self.network(x.repeat(2, 1, 1, 1), sigma.repeat(2), torch.cat([labels.to(x.device), nothing]))
+        conditional, unconditional = both.chunk(2)
+        return unconditional + cfg * (conditional - unconditional)
+
+    def initial_noise(self, count: int, seed: int) -> Tensor:
+        """Noise images [count, 1, 32, 32] of variance 1, image k the same for every `count`."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(count, 1, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
+
+    def initial_state(self, noise: Tensor, sigma: float | None = None) -> Tensor:
+        """The start of sampling at `sigma` (default: sigma_max): sigma * noise in every family, without an image in it."""
+        return noise * (self.noise_schedule.sigma_max if sigma is None else float(sigma))
+
+
+class _DiscreteDemoModel(DemoModel):
+    """The vp family: noise levels pass through the timestep, as in a model trained on 1000 of them."""
+
+    def __init__(self, network: EDMPrecond, noise_schedule: NoiseSchedule) -> None:
+        super().__init__(network, noise_schedule)
+        levels = torch.from_numpy(noise_schedule.levels.copy()).log().to(torch.float32)
+        self.register_buffer("log_levels", levels, persistent=False)
+
+    log_levels: Tensor
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """Fractional timestep 0..999 at sigma [B], linear in ln sigma between neighbours, clamped to the table."""
+        log_sigma = sigma.log().clamp(self.log_levels[0], self.log_levels[-1])
+        low = (torch.searchsorted(self.log_levels, log_sigma, right=True) - 1).clamp(0, len(self.log_levels) - 2)
+        below, above = self.log_levels[low], self.log_levels[low + 1]
+        return low + (log_sigma - below) / (above - below)
+
+    def _ve_level(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        t = self.timestep(sigma)
+        low = t.floor().long().clamp(max=len(self.log_levels) - 2)
+        level = torch.lerp(self.log_levels[low], self.log_levels[low + 1], t - low).exp()
+        return level.clamp(SIGMA_MIN, SIGMA_MAX), torch.ones_like(sigma)
+
+
+class _FlowDemoModel(DemoModel):
+    """The flow family."""
+
+    def _ve_level(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        s = sigma.clamp(SIGMA_MIN / (1 + SIGMA_MIN), SIGMA_MAX / (1 + SIGMA_MAX))
+        return s / (1 - s), 1 / (1 - s)
+
+
+def _check_input(x: Tensor, sigma: Tensor, labels: Tensor | None) -> None:
+    if x.ndim != 4 or x.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE):
+        raise ValueError(f"x had shape {tuple(x.shape)}; the demo model takes [B, 1, {IMAGE_SIZE}, {IMAGE_SIZE}].")
+    if sigma.shape != x.shape[:1]:
+        raise ValueError(f"sigma had shape {tuple(sigma.shape)}; one value per image, [{len(x)}], is needed.")
+    if labels is not None and labels.shape != x.shape[:1]:
+        raise ValueError(f"labels had shape {tuple(labels.shape)}; one class index per image, [{len(x)}], is needed.")
+
+
+def demo_noise_schedule(family: str) -> NoiseSchedule:
+    """The noise schedule of the demo model in a family."""
+    if family == "edm":
+        return NoiseSchedule.edm(SIGMA_MIN, SIGMA_MAX)
+    if family == "vp":
+        return NoiseSchedule.preset("sd15")
+    if family == "flow":
+        return NoiseSchedule.flow(t_eps=SIGMA_MIN / (1 + SIGMA_MIN), t_end=SIGMA_MAX / (1 + SIGMA_MAX))  # shift 1: t = s
+    raise ValueError(f"family was {family!r}; the demo model comes as 'edm', 'vp' or 'flow'.")
+
+
+@cache
+def _network(device: str) -> EDMPrecond:
+    tensors, record = load_tensors(WEIGHTS_FILE)
+    config = record["config"]
+    net = UNet(tuple(config["channels"]), config["blocks"], config["embedding"], config["num_classes"])
+    net.load_state_dict({name: value.float() for name, value in tensors.items()})
+    return EDMPrecond(net, record["sigma_data"]).eval().requires_grad_(False).to(device)
+
+
+def load_demo_model(family: DemoFamily = "edm", device: str | torch.device = "cpu") -> DemoModel:
+    """The trained Fashion-MNIST model as a denoiser of the given family; the network is loaded once and shared.
+
+    Returns
+    -------
+    DemoModel : model(x, sigma, labels=, cfg=), with `.noise_schedule`.
+
+    Raises
+    ------
+    ValueError : an unknown family.
+    """
+    noise_schedule = demo_noise_schedule(family)
+    kind = {"edm": DemoModel, "vp": _DiscreteDemoModel, "flow": _FlowDemoModel}[family]
+    return kind(_network(str(device)), noise_schedule).eval().to(device)

@@ -1,0 +1,95 @@
+"""PNG pictures: a captioned grid of images, curves of noise levels, and comparison charts."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..schedules import NoiseSchedule
+
+ENLARGEMENT = 3
+_INK, _PAPER, _FAINT = "#1b1b1b", "#ffffff", "#6b6b6b"
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use("Agg", force=False)
+    import matplotlib.pyplot as pyplot
+
+    return pyplot
+
+
+def save_image_grid(rows: Sequence[tuple[str, str, Tensor]], columns: Sequence[str], path: Path) -> None:
+    """Rows of grey images [C, 1, H, W] in [-1, 1], each with a caption and a second line, under column headings."""
+    pyplot = _pyplot()
+    count = len(columns)
+    figure, axes = pyplot.subplots(len(rows), count, figsize=(2.6 + count * 0.95, 0.45 + 1.02 * len(rows)), dpi=130, squeeze=False,
+                                   facecolor=_PAPER)
+    left = 2.6 / (2.6 + count * 0.95)
+    figure.subplots_adjust(left=left, right=0.995, top=1 - 0.36 / (0.45 + 1.02 * len(rows)), bottom=0.02, wspace=0.05, hspace=0.05)
+    for r, (caption, note, images) in enumerate(rows):
+        for c in range(count):
+            axis = axes[r][c]
+            axis.imshow(images[c, 0].clamp(-1, 1).cpu().numpy(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            for spine in axis.spines.values():
+                spine.set_visible(False)
+            if r == 0:
+                axis.set_title(columns[c], fontsize=8, color=_INK, pad=4)
+        box = axes[r][0].get_position()
+        middle = (box.y0 + box.y1) / 2
+        figure.text(left - 0.012, middle + 0.012, caption, ha="right", va="bottom", fontsize=8.5, color=_INK)
+        figure.text(left - 0.012, middle - 0.004, note, ha="right", va="top", fontsize=7.5, color=_FAINT)
+    _save(figure, path)
+
+
+def save_sigma_plot(lists: Mapping[str, Tensor], ns: NoiseSchedule, path: Path, axis: str = "lambda") -> None:
+    """Curves of noise levels over the step; axis "lambda" (half-log-SNR), "log" or "linear" (sigma). A final 0 is left out of "lambda" and "log"."""
+    if axis not in ("lambda", "log", "linear"):
+        raise ValueError(f"axis was {axis!r}; it must be 'lambda', 'log' or 'linear'.")
+    pyplot = _pyplot()
+    figure, plot = pyplot.subplots(figsize=(6.4, 3.8), dpi=130, facecolor=_PAPER)
+    for label, sigmas in lists.items():
+        values = torch.as_tensor(sigmas, dtype=torch.float64).numpy()
+        steps = np.arange(len(values))
+        if axis != "linear":
+            steps, values = steps[values > 0], values[values > 0]
+        if axis == "lambda":
+            values = np.clip(ns.lambda_of(values), -12.0, None)
+        plot.plot(steps, values, marker="o", markersize=3.5, linewidth=1.2, label=label)
+    if axis == "log":
+        plot.set_yscale("log")
+    plot.set_xlabel("step")
+    plot.set_ylabel({"lambda": "half-log-SNR", "log": "sigma", "linear": "sigma"}[axis])
+    plot.grid(alpha=0.25)
+    plot.legend(fontsize=8)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def save_comparison_plot(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path, title: str) -> None:
+    """End-point RMSE over model calls, one curve a method, logarithmic."""
+    pyplot = _pyplot()
+    figure, plot = pyplot.subplots(figsize=(7.2, 4.4), dpi=130, facecolor=_PAPER)
+    for label, points in curves.items():
+        calls, errors = zip(*sorted(points), strict=True)
+        plot.plot(calls, errors, marker="o", markersize=3.5, linewidth=1.2, label=label)
+    plot.set_yscale("log")
+    plot.set_xlabel("model calls (NFE)")
+    plot.set_ylabel("end-point RMSE to the teacher")
+    plot.set_title(title, fontsize=9)
+    plot.grid(alpha=0.25, which="both")
+    plot.legend(fontsize=7)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _save(figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, facecolor=_PAPER)
+    _pyplot().close(figure)

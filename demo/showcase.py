@@ -1,0 +1,62 @@
+"""The picture of `fewstep demo`: what 5 steps give, next to stock sampling and the 100-step teacher."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .data import CLASS_NAMES
+from .evaluate import STOCK, Method, Trial, judged_accuracy, rmse, run, teacher_images
+from .model import DemoModel
+from .network import NUM_CLASSES
+
+ROWS = (
+    ("stock DPM++ 2M, Karras", Method(STOCK + "dpmpp_2m", "karras")),
+    ("FewStep UniPC", Method("unipc", "fewstep")),
+)
+
+
+@dataclass(frozen=True)
+class ShowcaseRow:
+    """One row: a caption, counted model calls, distance to the teacher (None for itself), judged accuracy, the images."""
+
+    caption: str
+    nfe: int
+    rmse: float | None
+    accuracy: float
+    images: Tensor
+
+    @property
+    def note(self) -> str:
+        """Second line of the caption."""
+        error = "" if self.rmse is None else f"RMSE {self.rmse:.3f}, "
+        return f"{self.nfe} calls, {error}judged {100 * self.accuracy:.0f}%"
+
+
+def showcase(model: DemoModel, steps: int, images: int, cfg: float, seed: int, progress: Callable[[], object]) -> list[ShowcaseRow]:
+    """The rows of the picture over `images` noises (the same in every row); `progress` is called once per model call."""
+    if images % NUM_CLASSES:
+        raise ValueError(f"images was {images}; it must be a multiple of {NUM_CLASSES}, so that every class is asked for equally often.")
+    trial = Trial.of(model, images, cfg, seed)
+
+    def advance(_: dict) -> None:
+        progress()
+
+    target = teacher_images(model, trial, advance)
+    rows = [ShowcaseRow("100-step teacher", 100, None, judged_accuracy(target, trial.labels), target)]
+    for caption, method in ROWS:
+        result, calls = run(model, trial, method, steps, advance)
+        rows.append(ShowcaseRow(caption, calls, rmse(result, target), judged_accuracy(result, trial.labels), result))
+    return rows
+
+
+def columns_of(images: Tensor) -> tuple[list[str], Tensor]:
+    """Headings and the first image of every class."""
+    return list(CLASS_NAMES), images[:NUM_CLASSES]
+
+
+def set_threads() -> None:
+    """Two threads are the most this small network gains from."""
+    torch.set_num_threads(min(2, torch.get_num_threads()))
