@@ -2,6 +2,7 @@
 
 Only the parser lives here; work is imported when its command runs.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -12,18 +13,26 @@ from pathlib import Path
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fewstep", description="Few-step diffusion sampling: schedules, solvers, and a trained demo model.")
+    parser = argparse.ArgumentParser(
+        prog="fewstep", description="Few-step diffusion sampling: schedules, solvers, and a trained demo model."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="sample the demo model in 5 steps and show it next to stock sampling",
-                               description="A picture with the 100-step teacher, stock DPM++ 2M with Karras' schedule, and UniPC on FewStep's steps.")
+    demo = commands.add_parser(
+        "demo",
+        help="sample the demo model in 5 steps and show it next to stock sampling",
+        description="A picture with the 100-step teacher, stock DPM++ 2M with Karras' schedule, and UniPC on FewStep's steps.",
+    )
     demo.add_argument("--steps", type=_positive, default=5, help="steps of the few-step rows (default 5)")
     demo.add_argument("--images", type=_positive, default=100, help="images that are scored, a multiple of 10 (default 100)")
     _model_options(demo)
     demo.add_argument("--out", type=Path, default=Path("fewstep-demo.png"), help="where the picture goes (default ./fewstep-demo.png)")
 
-    schedule = commands.add_parser("schedule", help="print, plot or export a list of noise levels",
-                                   description="Optimized or baseline noise levels for a model family or a range of sigma.")
+    schedule = commands.add_parser(
+        "schedule",
+        help="print, plot or export a list of noise levels",
+        description="Optimized or baseline noise levels for a model family or a range of sigma.",
+    )
     schedule.add_argument("steps", type=_positive)
     schedule.add_argument("--preset", default="sd15", help="model family (default sd15); an unknown name lists all")
     schedule.add_argument("--sigma-min", type=float, help="with --sigma-max: a plain range instead of a family")
@@ -50,8 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(sample)
     sample.add_argument("--out", type=Path, default=Path("fewstep-sample.png"))
 
-    compare = commands.add_parser("compare", help="solvers x schedules x NFE on the demo model",
-                                  description="A table of end-point RMSE to the 100-step teacher and judged accuracy, best first for each NFE.")
+    compare = commands.add_parser(
+        "compare",
+        help="solvers x schedules x NFE on the demo model",
+        description="A table of end-point RMSE to the 100-step teacher and judged accuracy, best first for each NFE.",
+    )
     compare.add_argument("--solvers", help="comma-separated; k-diffusion:NAME is k-diffusion's own sampler (default: a common selection)")
     compare.add_argument("--schedules", help="comma-separated: fewstep and baselines")
     compare.add_argument("--nfe", default="5,8", help="model calls, comma-separated (default 5,8)")

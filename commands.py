@@ -1,4 +1,5 @@
 """What the `fewstep` commands do. Each returns (result for --json, text for people)."""
+
 from __future__ import annotations
 
 import argparse
@@ -33,7 +34,11 @@ def demo(args: argparse.Namespace) -> Outcome:
     lines.append(f"{args.images} images, {args.family} model, cfg {args.cfg:g}, seed {args.seed}. Picture: {args.out.resolve()}")
     result = {
         "rows": [{"caption": row.caption, "nfe": row.nfe, "rmse": row.rmse, "accuracy": row.accuracy} for row in rows],
-        "picture": str(args.out.resolve()), "images": args.images, "cfg": args.cfg, "seed": args.seed, "family": args.family,
+        "picture": str(args.out.resolve()),
+        "images": args.images,
+        "cfg": args.cfg,
+        "seed": args.seed,
+        "family": args.family,
     }
     return result, "\n".join(lines)
 
@@ -50,7 +55,13 @@ def schedule(args: argparse.Namespace) -> Outcome:
     values = sigmas.tolist()
     text = ", ".join(f"{value:.6g}" for value in values)
     lines = [text]
-    result: dict[str, Any] = {"sigmas": values, "schedule": args.schedule, "steps": args.steps, "family": ns.family, "noise_schedule": repr(ns)}
+    result: dict[str, Any] = {
+        "sigmas": values,
+        "schedule": args.schedule,
+        "steps": args.steps,
+        "family": ns.family,
+        "noise_schedule": repr(ns),
+    }
     if args.table:
         from .solvers import SOLVERS, build_table, solver_named
 
@@ -62,7 +73,9 @@ def schedule(args: argparse.Namespace) -> Outcome:
     if args.plot:
         from .demo.pictures import save_sigma_plot
 
-        lists = {args.schedule: sigmas} | {name: baseline_sigmas(name, ns, args.steps) for name in _PLOTTED_BASELINES if name != args.schedule}
+        lists = {args.schedule: sigmas} | {
+            name: baseline_sigmas(name, ns, args.steps) for name in _PLOTTED_BASELINES if name != args.schedule
+        }
         save_sigma_plot(lists, ns, args.plot)
         lines.append(f"Plot: {args.plot.resolve()}")
     if args.out:
@@ -89,7 +102,10 @@ def sample(args: argparse.Namespace) -> Outcome:
     accuracy = judged_accuracy(images, labels)
     save_image_grid([(method.label, f"{calls} calls", images)], [CLASS_NAMES[i] for i in labels.tolist()], args.out)
     result = {"picture": str(args.out.resolve()), "nfe": calls, "accuracy": accuracy, "classes": labels.tolist()}
-    return result, f"{len(labels)} images in {calls} model calls, {100 * accuracy:.0f}% recognised by the judge. Picture: {args.out.resolve()}"
+    return (
+        result,
+        f"{len(labels)} images in {calls} model calls, {100 * accuracy:.0f}% recognised by the judge. Picture: {args.out.resolve()}",
+    )
 
 
 def compare(args: argparse.Namespace) -> Outcome:
@@ -112,6 +128,7 @@ def compare(args: argparse.Namespace) -> Outcome:
     model = load_demo_model(args.family)
     trial = Trial.of(model, args.images, args.cfg, args.seed)
     with _bar(len(methods) * len(budgets) + 1, "compare") as bar:
+
         def show(what: str) -> None:
             bar.set_postfix_str(what, refresh=False)
             bar.update()
@@ -125,7 +142,10 @@ def compare(args: argparse.Namespace) -> Outcome:
             curves.setdefault(f"{score.solver} on {score.schedule}", []).append((score.nfe, score.rmse))
         save_comparison_plot(curves, args.plot, f"demo model as {args.family}, cfg {args.cfg:g}, {args.images} images")
     result = {"teacher_accuracy": teacher_accuracy, "images": args.images, "scores": [vars(score) for score in scores]}
-    text = as_text(scores) + f"\n{args.images} images, {args.family} model, cfg {args.cfg:g}; the 100-step teacher is judged {100 * teacher_accuracy:.1f}%."
+    text = (
+        as_text(scores)
+        + f"\n{args.images} images, {args.family} model, cfg {args.cfg:g}; the 100-step teacher is judged {100 * teacher_accuracy:.1f}%."
+    )
     return result, text
 
 

@@ -1,19 +1,23 @@
-"""Which optimized steps for which solver? The measurement behind the defaults: `python benchmarks/choices.py [--images 100] [--markdown FILE]`.
+"""Where optimized steps win and lose: the measurement behind the defaults. `python benchmarks/choices.py --out docs/choices.md`
 
-On the demo model as edm, vp and flow, at guidance 1, 3 and 7 and 5, 6, 8 and 10 model calls: end-point RMSE to the 100-step teacher for stock sampling
-(k-diffusion's samplers on k-diffusion's schedules and uniform half-log-SNR) and for this package's solvers on optimized steps with several orders,
-variants, strengths p, minimum increments, and ends of the optimised range. Numbers are ratios to stock DPM++ 2M with Karras' schedule (below 1 is
-better); the absolute RMSE of that reference heads each column.
+On the demo model as edm, vp and flow, at guidance 1, 3 and 7, with 5 and 8 model calls: end-point RMSE to the 100-step teacher
+from the same noise, as a ratio to
+stock DPM++ 2M with Karras' schedule (k-diffusion's own functions; its RMSE heads each column), and in the first table the share
+of images the judge
+recognises. Below 1 is better than stock. Three tables a family: solvers and steps; strength p and order of the bound; least
+increment and end of the range.
 
-"to zero" optimises N intervals down to sigma_min and writes 0 in its place; "keeps sigma_min" optimises N - 1 intervals and steps from sigma_min to 0, as
-Karras' list does.
+"To zero" optimises N intervals down to sigma_min and writes 0 in its place, which is what `optimal_sigmas` does; "keeps
+sigma_min" optimises N - 1 intervals
+and adds a last step from sigma_min to 0, as Karras' list does. Takes about 10 minutes on two cores.
 """
+
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,100 +26,166 @@ from tqdm import tqdm
 
 from fewstep.demo import DemoModel, load_demo_model
 from fewstep.demo.evaluate import CountedModel, Method, Trial, judged_accuracy, rmse, run, teacher_images
-from fewstep.schedules import NoiseSchedule, baseline_sigmas, optimize_released_objective
+from fewstep.schedules import DEFAULT_BOUND, NoiseSchedule, baseline_sigmas, optimal_sigmas, optimize_released_objective
 from fewstep.solvers import build_table, sample
 
-STOCK = [
-    Method("k-diffusion:dpmpp_2m", "karras"), Method("k-diffusion:dpmpp_2m", "exponential"), Method("k-diffusion:dpmpp_2m", "uniform_lambda"),
-    Method("k-diffusion:euler", "karras"), Method("k-diffusion:heun", "karras"), Method("k-diffusion:lms", "karras"),
-]
-SOLVERS = {
-    "DPM++ 2M": ("dpmpp_multistep", 2, {}), "DPM++ 3M": ("dpmpp_multistep", 3, {}),
-    "multistep 2 exact": ("dpmpp_multistep", 2, {"variant": "lagrange"}), "multistep 3 exact": ("dpmpp_multistep", 3, {"variant": "lagrange"}),
-    "UniPC 2": ("unipc", 2, {}), "UniPC 3": ("unipc", 3, {}), "UniPC 3 exact": ("unipc", 3, {"variant": "lagrange"}),
-    "UniP 3 (no corrector)": ("unipc", 3, {"corrector": False}), "DEIS 3": ("deis", 3, {}), "iPNDM 3": ("ipndm", 3, {}),
-    "gradient estimation": ("gradient_estimation", None, {}),
-}
+Score = tuple[float, float]
+Entry = Callable[[DemoModel, Trial, int], torch.Tensor]
+REFERENCE = "stock DPM++ 2M, Karras"
+CALLS = (5, 8)
+GUIDANCE = (1.0, 3.0, 7.0)
 
 
-@dataclass(frozen=True)
-class Steps:
-    """A family of optimized lists."""
+def stock(solver: str, schedule: str) -> Entry:
+    """k-diffusion's own sampler."""
+    method = Method(f"k-diffusion:{solver}", schedule)
+    return lambda model, trial, nfe: run(model, trial, method, method.steps_for(nfe))[0]
 
-    order: int
-    p: float
-    share: float = 0.1
-    keeps_sigma_min: bool = False
 
-    @property
-    def label(self) -> str:
-        end = "keeps sigma_min" if self.keeps_sigma_min else "to zero"
-        return f"order {self.order}, p {self.p:g}, {end}" + (f", min {self.share:g}" if self.share != 0.1 else "")
+def ours(solver: str, order: int | None, sigmas: Callable[[NoiseSchedule, int], torch.Tensor], **options: object) -> Entry:
+    """A solver of this package on given steps; fails if the calls are not as many as asked for."""
 
-    def sigmas(self, ns: NoiseSchedule, steps: int) -> torch.Tensor:
-        intervals = max(1, steps - 1) if self.keeps_sigma_min else steps
+    def images(model: DemoModel, trial: Trial, nfe: int) -> torch.Tensor:
+        levels = sigmas(model.noise_schedule, nfe)
+        counted = CountedModel(model, trial)
+        table = build_table(solver, levels, model.family, order, **options)
+        result = sample(counted, model.initial_state(trial.noise, float(levels[0])), table, disable=True)
+        assert counted.calls == nfe
+        return result
+
+    return images
+
+
+def published(p: float, order: int, share: float = 0.1, keeps_sigma_min: bool = False) -> Callable[[NoiseSchedule, int], torch.Tensor]:
+    """Steps that minimise the bound with the given parameters."""
+
+    def sigmas(ns: NoiseSchedule, steps: int) -> torch.Tensor:
+        intervals = steps - 1 if keeps_sigma_min else steps
         first, last = float(ns.lambda_of(ns.sigma_max)), float(ns.lambda_of(ns.sigma_min))
-        nodes, _ = optimize_released_objective(first, last, intervals, self.p, 3, min_increment=self.share * (last - first) / intervals,
-                                               order=self.order, family="flow" if ns.family == "flow" else "vp")
-        sigmas = ns.sigma_of(nodes)
-        sigmas[0] = ns.sigma_max
-        return torch.from_numpy(np.append(sigmas, 0.0) if self.keeps_sigma_min and steps > 1 else np.append(sigmas[:-1], 0.0))
+        nodes, _ = optimize_released_objective(
+            first,
+            last,
+            intervals,
+            p,
+            3,
+            min_increment=share * (last - first) / intervals,
+            order=order,
+            family="flow" if ns.family == "flow" else "vp",
+        )
+        levels = ns.sigma_of(nodes)
+        levels[0] = ns.sigma_max
+        return torch.from_numpy(np.append(levels if keeps_sigma_min else levels[:-1], 0.0))
+
+    return sigmas
 
 
-LISTS: dict[str, Callable[[NoiseSchedule, int], torch.Tensor]] = {
-    f"baseline {name}": (lambda ns, steps, name=name: baseline_sigmas(name, ns, steps)) for name in ("karras", "uniform_lambda", "exponential")
+def baseline(name: str) -> Callable[[NoiseSchedule, int], torch.Tensor]:
+    """A baseline list."""
+    return lambda ns, steps: baseline_sigmas(name, ns, steps)
+
+
+MAIN: dict[str, Entry] = {
+    REFERENCE: stock("dpmpp_2m", "karras"),
+    "stock DPM++ 2M, exponential": stock("dpmpp_2m", "exponential"),
+    "stock DPM++ 2M, uniform half-log-SNR": stock("dpmpp_2m", "uniform_lambda"),
+    "stock Euler, Karras": stock("euler", "karras"),
+    "gradient estimation, uniform half-log-SNR": ours("gradient_estimation", None, baseline("uniform_lambda")),
+    "UniPC 3, uniform half-log-SNR": ours("unipc", 3, baseline("uniform_lambda")),
+    "UniPC 3, paper's steps (order 3, p 2)": ours("unipc", 3, published(2, 3)),
+    "**UniPC 3, FewStep**": ours("unipc", 3, optimal_sigmas),
+    "**UniPC 2, FewStep**": ours("unipc", 2, optimal_sigmas),
+    "UniPC 3 lagrange, FewStep": ours("unipc", 3, optimal_sigmas, variant="lagrange"),
+    "DPM++ 2M, FewStep": ours("dpmpp_2m", None, optimal_sigmas),
+    "DPM++ 3M, FewStep": ours("dpmpp_3m", None, optimal_sigmas),
+    "RES multistep, FewStep": ours("res_multistep", None, optimal_sigmas),
+    "DEIS 3, FewStep": ours("deis", 3, optimal_sigmas),
+    "iPNDM 3, FewStep": ours("ipndm", 3, optimal_sigmas),
+    "gradient estimation, FewStep": ours("gradient_estimation", None, optimal_sigmas),
+    "UniPC 3 with analytical first step, FewStep": ours("unipc", 3, lambda ns, calls: optimal_sigmas(ns, calls + 1), afs=True),
 }
-LISTS |= {
-    steps.label: steps.sigmas
-    for steps in [Steps(order, p, keeps_sigma_min=keeps) for order in (2, 3) for p in (0.5, 1.0, 1.5, 2.0) for keeps in (False, True)]
-    + [Steps(3, 1.0, share) for share in (0.0, 0.3, 0.5)] + [Steps(3, 1.0, share, True) for share in (0.0, 0.3, 0.5)]
+BOUND = {
+    f"UniPC {solver_order}, bound of order {order}, p {p:g}": ours("unipc", solver_order, published(p, order))
+    for solver_order in (2, 3)
+    for order in (1, 2, 3)
+    for p in (1, 2, 2.5, 3, 4)
+}
+RANGE = {
+    f"UniPC 3, bound of order {order}, p {p:g}, least {share:g}, {'keeps sigma_min' if keeps else 'to zero'}": ours(
+        "unipc", 3, published(p, order, share, keeps)
+    )
+    for order, p in ((1, 2.5), (3, 2))
+    for share in (0.0, 0.1, 0.5)
+    for keeps in (False, True)
+}
+TABLES: dict[str, Mapping[str, Entry]] = {
+    "Solvers and steps": MAIN,
+    "Strength and order of the bound": BOUND,
+    "Least increment and end of the range": RANGE,
 }
 
 
-def scores(model: DemoModel, trial: Trial, nfe: int) -> dict[tuple[str, str], tuple[float, float]]:
-    """(solver, steps) -> (RMSE, judged accuracy)."""
-    target = teacher_images(model, trial)
-    found = {}
-    for method in STOCK:
-        images, _ = run(model, trial, method, method.steps_for(nfe))
-        found[method.solver, method.schedule] = rmse(images, target), judged_accuracy(images, trial.labels)
-    for name, make in LISTS.items():
-        sigmas = make(model.noise_schedule, nfe)
-        for label, (solver, order, options) in SOLVERS.items():
-            counted = CountedModel(model, trial)
-            table = build_table(solver, sigmas, model.family, order, **options)
-            images = sample(counted, model.initial_state(trial.noise, float(sigmas[0])), table, disable=True)
-            assert counted.calls == table.nfe == nfe
-            found[label, name] = rmse(images, target), judged_accuracy(images, trial.labels)
-    return found
+def measure(model: DemoModel, trial: Trial, nfe: int, target: torch.Tensor) -> dict[str, dict[str, Score]]:
+    """RMSE and judged accuracy of every entry of every table."""
+    return {
+        title: {
+            label: (rmse(images, target), judged_accuracy(images, trial.labels))
+            for label, images in ((label, entry(model, trial, nfe)) for label, entry in entries.items())
+        }
+        for title, entries in TABLES.items()
+    }
+
+
+def as_markdown(family: str, images: int, found: Mapping[tuple[float, int], dict[str, dict[str, Score]]]) -> str:
+    """The tables of one family."""
+    columns = list(found)
+    references = {column: found[column]["Solvers and steps"][REFERENCE][0] for column in columns}
+    text = [f"## Demo model as {family}, {images} images\n"]
+    for title, entries in TABLES.items():
+        judged = title == "Solvers and steps"
+        text.append(f"### {title}\n")
+        text.append("| | " + " | ".join(f"cfg {cfg:g}, {nfe} calls (RMSE {references[cfg, nfe]:.4f})" for cfg, nfe in columns) + " |")
+        text.append("|---" * (len(columns) + 1) + "|")
+        for label in entries:
+            cells = []
+            for column in columns:
+                error, accuracy = found[column][title][label]
+                cells.append(f"{error / references[column]:.2f}" + (f", {100 * accuracy:.0f}%" if judged else ""))
+            text.append(f"| {label} | " + " | ".join(cells) + " |")
+        text.append("")
+    return "\n".join(text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--families", nargs="+", default=["edm", "vp", "flow"])
-    parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 3.0, 7.0])
-    parser.add_argument("--nfe", type=int, nargs="+", default=[5, 8])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--best", type=int, default=12, help="lines printed per setting, besides stock")
-    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--out", type=Path, help="Markdown file; printed if not given")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    lines = ["family,cfg,nfe,solver,steps,rmse,ratio,accuracy"]
-    settings = list(itertools.product(args.families, args.cfg, args.nfe))
-    for family, cfg, nfe in tqdm(settings, disable=None):
-        model = load_demo_model(family)
-        trial = Trial.of(model, args.images, cfg)
-        found = scores(model, trial, nfe)
-        reference = found["k-diffusion:dpmpp_2m", "karras"][0]
-        print(f"\n{family}, cfg {cfg:g}, {nfe} calls; stock DPM++ 2M Karras: RMSE {reference:.4f}")
-        ranked = sorted(found.items(), key=lambda item: item[1][0])
-        for place, ((solver, steps), (error, accuracy)) in enumerate(ranked):
-            lines.append(f'{family},{cfg:g},{nfe},{solver},"{steps}",{error:.5f},{error / reference:.4f},{accuracy:.4f}')
-            if place < args.best or solver.startswith("k-diffusion"):
-                print(f"{place + 1:>4}. {error / reference:6.3f}  judged {100 * accuracy:5.1f}%  {solver} on {steps}")
-    if args.csv:
-        args.csv.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    parts = [
+        "# Which steps, which solver: measurements\n",
+        "Written by `python benchmarks/choices.py --out docs/choices.md`; that file says what the numbers mean. They are ratios of end-point "
+        "RMSE to stock DPM++ 2M on Karras' schedule at the same number of model calls; below 1 is better.",
+        f"Defaults at the time of writing (p, order of the bound): {DEFAULT_BOUND}.\n",
+    ]
+    bar = tqdm(total=len(args.families) * len(GUIDANCE) * len(CALLS), disable=None, file=sys.stderr)
+    for family in args.families:
+        model, found = load_demo_model(family), {}
+        for cfg in GUIDANCE:
+            trial = Trial.of(model, args.images, cfg)
+            target = teacher_images(model, trial)
+            for nfe in CALLS:
+                found[cfg, nfe] = measure(model, trial, nfe, target)
+                bar.update()
+        ordered = {column: found[column] for column in itertools.product(GUIDANCE, CALLS)}
+        parts.append(as_markdown(family, args.images, ordered))
+    text = "\n".join(parts)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text, encoding="utf-8")
+    else:
+        print(text)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,6 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict) -> None
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     """Tensors by name (CPU) and the metadata `save_tensors` was given."""
     with safe_open(str(path), framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
         metadata = json.loads((file.metadata() or {}).get("fewstep", "{}"))
     return tensors, metadata

@@ -1,4 +1,5 @@
 """Solver x schedule x NFE on the demo model: distance to the teacher and judged accuracy, as a table."""
+
 from __future__ import annotations
 
 import csv
@@ -9,7 +10,17 @@ from pathlib import Path
 from .evaluate import Method, Trial, judged_accuracy, rmse, run, teacher_images
 from .model import DemoModel
 
-DEFAULT_SOLVERS = ("k-diffusion:dpmpp_2m", "k-diffusion:heun", "dpmpp_2m", "dpmpp_3m", "res_multistep", "unipc", "deis", "ipndm", "gradient_estimation")
+DEFAULT_SOLVERS = (
+    "k-diffusion:dpmpp_2m",
+    "k-diffusion:heun",
+    "dpmpp_2m",
+    "dpmpp_3m",
+    "res_multistep",
+    "unipc",
+    "deis",
+    "ipndm",
+    "gradient_estimation",
+)
 DEFAULT_SCHEDULES = ("fewstep", "karras", "uniform_lambda", "exponential", "sgm_uniform")
 DEFAULT_NFE = (5, 8)
 
@@ -52,8 +63,20 @@ def compare_methods(
                 continue
             progress(f"{method.label}, {budget} calls")
             images, calls = run(model, trial, method, steps)
-            line.append(Score(model.family, trial.cfg, method.solver, method.schedule, method.order, method.p, calls, steps,
-                              rmse(images, target), judged_accuracy(images, trial.labels)))
+            line.append(
+                Score(
+                    model.family,
+                    trial.cfg,
+                    method.solver,
+                    method.schedule,
+                    method.order,
+                    method.p,
+                    calls,
+                    steps,
+                    rmse(images, target),
+                    judged_accuracy(images, trial.labels),
+                )
+            )
         scores += sorted(line, key=lambda score: score.rmse)
     return scores, judged_accuracy(target, trial.labels)
 
@@ -76,5 +99,3 @@ def save_csv(scores: Iterable[Score], path: Path) -> None:
         writer = csv.DictWriter(file, fieldnames=list(Score.__dataclass_fields__))
         writer.writeheader()
         writer.writerows(rows)
-
-

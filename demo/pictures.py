@@ -1,4 +1,5 @@
 """PNG pictures: a captioned grid of images, curves of noise levels, and comparison charts."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -27,8 +28,9 @@ def save_image_grid(rows: Sequence[tuple[str, str, Tensor]], columns: Sequence[s
     """Rows of grey images [C, 1, H, W] in [-1, 1], each with a caption and a second line, under column headings."""
     pyplot = _pyplot()
     count = len(columns)
-    figure, axes = pyplot.subplots(len(rows), count, figsize=(2.6 + count * 0.95, 0.45 + 1.02 * len(rows)), dpi=130, squeeze=False,
-                                   facecolor=_PAPER)
+    figure, axes = pyplot.subplots(
+        len(rows), count, figsize=(2.6 + count * 0.95, 0.45 + 1.02 * len(rows)), dpi=130, squeeze=False, facecolor=_PAPER
+    )
     left = 2.6 / (2.6 + count * 0.95)
     figure.subplots_adjust(left=left, right=0.995, top=1 - 0.36 / (0.45 + 1.02 * len(rows)), bottom=0.02, wspace=0.05, hspace=0.05)
     for r, (caption, note, images) in enumerate(rows):
@@ -49,7 +51,8 @@ def save_image_grid(rows: Sequence[tuple[str, str, Tensor]], columns: Sequence[s
 
 
 def save_sigma_plot(lists: Mapping[str, Tensor], ns: NoiseSchedule, path: Path, axis: str = "lambda") -> None:
-    """Curves of noise levels over the step; axis "lambda" (half-log-SNR), "log" or "linear" (sigma). A final 0 is left out of "lambda" and "log"."""
+    """Curves of noise levels over the step; axis "lambda" (half-log-SNR), "log" or "linear" (sigma). A final 0 is left out of
+    "lambda" and "log"."""
     if axis not in ("lambda", "log", "linear"):
         raise ValueError(f"axis was {axis!r}; it must be 'lambda', 'log' or 'linear'.")
     pyplot = _pyplot()

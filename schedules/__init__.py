@@ -1,12 +1,20 @@
 """Noise schedules, baseline and optimized noise levels."""
+
 from .baselines import BASELINES, baseline_sigmas
 from .families import FAMILIES
 from .noise import NoiseSchedule
 from .objective import order_profile, released_objective
-from .optimal import DEFAULT_P, optimal_sigmas
+from .optimal import DEFAULT_BOUND, optimal_sigmas
 from .optimize import optimize_released_objective
 
 __all__ = [
-    "BASELINES", "DEFAULT_P", "FAMILIES", "NoiseSchedule", "baseline_sigmas", "optimal_sigmas", "optimize_released_objective", "order_profile",
+    "BASELINES",
+    "DEFAULT_BOUND",
+    "FAMILIES",
+    "NoiseSchedule",
+    "baseline_sigmas",
+    "optimal_sigmas",
+    "optimize_released_objective",
+    "order_profile",
     "released_objective",
 ]

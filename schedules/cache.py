@@ -98,7 +98,7 @@ class ScheduleCache:
         self.folder = _usual_folder(_setting()) if folder is None else Path(folder)
         self.max_entries = max_entries
         # In the order of use. No lock guards it, because a fork could copy a held one: single operations on a dict
-        # are atomic, and what two threads at once can lose is one read from disk.
+        # are atomic, and all that two threads at once can lose is a hit.
         self._memory: dict[str, NDArray[np.float64]] = {}
 
     def get(self, parameters: Mapping[str, object]) -> NDArray[np.float64] | None:

@@ -1,15 +1,19 @@
 """Optimal steps of any linear solver: the [X24] bound with the solver's own end-point weights.
 
-A table gives x_N = A x_0 + SUM_i C_i D_i (solvers/table.py). With the model's error at evaluation i bounded by eps_i the end point is off by at
+A table gives x_N = A x_0 + SUM_i C_i D_i (solvers/table.py). With the model's error at evaluation i bounded by eps_i the end
+point is off by at
 most std_N^-1 SUM_i eps_i |C_i| in the units of the paper's eq. (2) (arXiv 2402.17376); corrector included, the D_i
 treated as independent. C is that of the table whose last node is sigma_min > 0: on a list that ends in 0 it is (0, .., 0, 1).
 
-The nodes enter C through a whole table, so here gradients are finite differences, and the kinks of |C_i| are removed in the classical way: minimise
+The nodes enter C through a whole table, so here gradients are finite differences, and the kinks of |C_i| are removed in the
+classical way: minimise
 SUM_i t_i under -t_i <= eps_i C_i <= t_i with scipy's SLSQP.
 
-This signed form can be cancelled away: from about 8 steps on its optimum may hold one huge step, where the solver's real error grows. It is a
+This signed form can be cancelled away: from about 8 steps on its optimum may hold one huge step, where the solver's real error
+grows. It is a
 diagnostic beside `released`, not the default.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -36,59 +40,67 @@ def _terms(lambdas: Array, p: float, family: str, end_weights: EndWeights) -> Ar
     return model_error_bound(at, p, family)[0] * weights
 
 
-def optimize_general_objective(starts: Sequence[Array], p: float, family: str, end_weights: EndWeights,
-                               min_increment: float) -> tuple[Array, float]:
+def optimize_general_objective(
+    starts: Sequence[Array], p: float, family: str, end_weights: EndWeights, min_increment: float
+) -> tuple[Array, float]:
     """Nodes [N + 1] that minimise `general_objective` between the common ends of the starts, and its value.
 
     Raises
     ------
     ValueError : no start leads to a finite objective.
     """
+    found = [_minimise_from(start, p, family, end_weights, min_increment) for start in starts]
+    scored = [(general_objective(nodes, p, family, end_weights), nodes) for nodes in found]
+    finite = [pair for pair in scored if np.isfinite(pair[0])]
+    if not finite:
+        raise ValueError(
+            f"No starting list between half-log-SNR {starts[0][0]} and {starts[0][-1]} has a finite objective for p = {p}; give a smaller p."
+        )
+    value, nodes = min(finite, key=lambda pair: pair[0])
+    return nodes, value
+
+
+def _minimise_from(start: Array, p: float, family: str, end_weights: EndWeights, min_increment: float) -> Array:
+    """SLSQP on z = (inner nodes, t), from one list."""
     from scipy.optimize import minimize
 
-    first, last = float(starts[0][0]), float(starts[0][-1])
-    steps = len(starts[0]) - 1
-    best: tuple[Array, float] | None = None
-    for start in starts:
-        calls = len(_terms(start, p, family, end_weights))
+    first, last, steps = float(start[0]), float(start[-1]), len(start) - 1
+    initial = _terms(start, p, family, end_weights)
+    calls = len(initial)
 
-        def nodes_of(inner: Array) -> Array:
-            return np.concatenate([[first], inner, [last]])
+    def nodes_of(inner: Array) -> Array:
+        return np.concatenate([[first], inner, [last]])
 
-        def terms_of(inner: Array) -> Array:
-            nodes = nodes_of(inner)
-            if not (np.diff(nodes) > 0).all():
-                return np.full(calls, 1e6)
-            return _terms(nodes, p, family, end_weights)
+    def terms_of(inner: Array) -> Array:
+        nodes = nodes_of(inner)
+        return _terms(nodes, p, family, end_weights) if (np.diff(nodes) > 0).all() else np.full(calls, 1e6)
 
-        def bounds_on_terms(z: Array) -> Array:
-            terms = terms_of(z[: steps - 1])
-            return np.concatenate([z[steps - 1:] - terms, z[steps - 1:] + terms])
+    def room(z: Array) -> Array:
+        terms = terms_of(z[: steps - 1])
+        return np.concatenate([z[steps - 1 :] - terms, z[steps - 1 :] + terms])
 
-        def bounds_jacobian(z: Array) -> Array:
-            inner = z[: steps - 1]
-            base = terms_of(inner)
-            slopes = np.stack([(terms_of(inner + _DIFFERENCE * e) - base) / _DIFFERENCE for e in np.eye(steps - 1)], axis=1)
-            return np.block([[-slopes, np.eye(calls)], [slopes, np.eye(calls)]])
+    def room_slopes(z: Array) -> Array:
+        inner = z[: steps - 1]
+        base = terms_of(inner)
+        slopes = np.stack([(terms_of(inner + _DIFFERENCE * e) - base) / _DIFFERENCE for e in np.eye(steps - 1)], axis=1)
+        return np.block([[-slopes, np.eye(calls)], [slopes, np.eye(calls)]])
 
-        difference = np.eye(steps, steps - 1) - np.eye(steps, steps - 1, -1)
-        offset = np.zeros(steps)
-        offset[0], offset[-1] = -first, last
-        wide = np.hstack([difference, np.zeros((steps, calls))])
-        cost = np.concatenate([np.zeros(steps - 1), np.ones(calls)])
-        constraints = [
-            {"type": "ineq", "fun": bounds_on_terms, "jac": bounds_jacobian},
-            {"type": "ineq", "fun": lambda z: wide @ z + offset - min_increment, "jac": lambda z: wide},
-        ]
-        z0 = np.concatenate([start[1:-1], np.abs(_terms(start, p, family, end_weights))])
-        result = minimize(lambda z: cost @ z, z0, jac=lambda z: cost, method="SLSQP", constraints=constraints,
-                          options={"maxiter": 200, "ftol": 1e-7})
-        increments = np.maximum(np.diff(nodes_of(result.x[: steps - 1])), min_increment)
-        nodes = first + np.concatenate([[0.0], np.cumsum(increments)]) * (last - first) / increments.sum()
-        nodes[-1] = last
-        value = general_objective(nodes, p, family, end_weights)
-        if np.isfinite(value) and (best is None or value < best[1]):
-            best = nodes, value
-    if best is None:
-        raise ValueError(f"No starting list between half-log-SNR {first} and {last} has a finite objective for p = {p}; give a smaller p.")
-    return best
+    increments_of_z = np.hstack([np.eye(steps, steps - 1) - np.eye(steps, steps - 1, -1), np.zeros((steps, calls))])
+    offset = np.zeros(steps)
+    offset[0], offset[-1] = -first, last
+    cost = np.concatenate([np.zeros(steps - 1), np.ones(calls)])
+    result = minimize(
+        lambda z: cost @ z,
+        np.concatenate([start[1:-1], np.abs(initial)]),
+        jac=lambda z: cost,
+        method="SLSQP",
+        constraints=[
+            {"type": "ineq", "fun": room, "jac": room_slopes},
+            {"type": "ineq", "fun": lambda z: increments_of_z @ z + offset - min_increment, "jac": lambda z: increments_of_z},
+        ],
+        options={"maxiter": 200, "ftol": 1e-7},
+    )
+    increments = np.maximum(np.diff(nodes_of(result.x[: steps - 1])), min_increment)
+    nodes = first + np.concatenate([[0.0], np.cumsum(increments)]) * (last - first) / increments.sum()
+    nodes[-1] = last
+    return nodes

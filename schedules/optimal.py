@@ -6,10 +6,12 @@ optimised on [sigma_start, sigma_min] in N intervals, and the last node is then 
 Three decisions keep the reduction stable.
 * Ends are rounded to 0.001 in half-log-SNR, so that a host's float32 table and this package's float64 one are one problem. The first
   sigma of the result is exact again.
-* Above sigma = e^5 (half-log-SNR -5; s = 0.9933 on flow models) x carries next to no signal, and the bound's std^p/alpha, meant for models that
+* Above sigma = e^5 (half-log-SNR -5; s = 0.9933 on flow models) x carries next to no signal, and the bound's std^p/alpha, meant
+for models that
   predict noise, grows without limit (flow s = 1, zero-terminal-SNR sigma 4518). Such starts are optimised as if they began there.
 * Beyond `LARGEST_OPTIMISED` steps the optimum of that many is interpolated: nothing is left to gain there, and hosts ask for any number.
 """
+
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
@@ -32,8 +34,16 @@ ALGORITHM_VERSION = 1
 """Raised when `optimal_sigmas` gives other numbers; part of every cache key."""
 
 OBJECTIVES = ("released", "general")
-DEFAULT_P = {"vp": 2.0, "edm": 1.0, "flow": 2.0}
-"""Default strength of the model error bound per family: the paper's 2 for latent-space (vp, flow) and 1 for pixel-space (edm) models."""
+PAPER_P = {"vp": 2.0, "edm": 1.0, "flow": 2.0}
+"""[X24]'s strength of the model error bound: 2 for latent-space (vp, flow), 1 for pixel-space (edm) models."""
+
+DEFAULT_BOUND = {"vp": (3.0, 1), "edm": (3.0, 1), "flow": (3.0, 1)}
+"""Measured defaults (p, order of the bound) per family, used where neither is given: `benchmarks/choices.py`.
+
+With the solver's own order 3 the bound credits the solver with an accuracy it does not have at 5 steps; steps that minimise the
+bound of order 1
+are the better ones for solvers of every order.
+"""
 
 LOWEST_START = -5.0
 LARGEST_OPTIMISED = 60
@@ -49,7 +59,8 @@ class Problem:
     ----------
     bound : "vp" or "flow", the form of the model error bound (edm shares vp's).
     lambda_start, lambda_end : ends in half-log-SNR, rounded to 0.001.
-    steps, order, p, trunc, method, objective : see `optimal_sigmas`.
+    order : of the bound's multistep profile (for the general objective: of the solver).
+    steps, p, trunc, method, objective : see `optimal_sigmas`.
     min_increment_share : least increment over range/N.
     table : name and options of the solver whose weights count, for the general objective; empty otherwise.
     """
@@ -85,8 +96,15 @@ class Problem:
             nodes = optimize_general_objective(starts, self.p, self.bound, end_weights, self.min_increment)[0]
         else:
             nodes = optimize_released_objective(
-                self.lambda_start, self.lambda_end, self.steps, self.p, self.trunc, method=self.method,
-                min_increment=self.min_increment, order=self.order, family=self.bound,
+                self.lambda_start,
+                self.lambda_end,
+                self.steps,
+                self.p,
+                self.trunc,
+                method=self.method,
+                min_increment=self.min_increment,
+                order=self.order,
+                family=self.bound,
             )[0]
         # far below what matters, far above what rounding on another machine changes: images reproduce there
         return np.round(nodes, 6)
@@ -102,6 +120,7 @@ def optimal_sigmas(
     method: str = "smoothed",
     cache: bool = True,
     *,
+    bound_order: int | None = None,
     objective: str = "released",
     trunc: int | None = DEFAULT_TRUNC,
     min_increment: float = MIN_INCREMENT_SHARE,
@@ -112,9 +131,13 @@ def optimal_sigmas(
     ----------
     ns : the model's noise schedule; its family and range count.
     steps : N >= 1 intervals = model calls of a multistep solver.
-    solver, order : what the list is made for: name in `solvers.SOLVERS` and highest order, 1 to 4. Solvers of a lower or fixed order get the
-        list of their own highest order.
-    p : strength of the model error bound std^p/alpha, >= 0; default by family, `DEFAULT_P`.
+    solver, order : what the list is made for: name in `solvers.SOLVERS` and highest order, 1 to 4. They matter where the bound's
+    order follows
+        the solver's.
+    p : strength of the model error bound std^p/alpha, >= 0. None takes the measured default of the family, `DEFAULT_BOUND`, with
+    its order of the
+        bound; a number alone gives the bound of the solver's own order, as in the paper.
+    bound_order : order of the multistep solver in the bound, 1 to 4, where it is to differ from both; p is then the paper's unless given.
     denoise : in (0, 1]; below 1 the remaining part of the schedule is optimised: N steps from `ns.start_sigma(denoise)`.
     method : "smoothed" (milliseconds) or "trust-constr" (the paper's optimiser, seconds).
     cache : use shipped presets and the cache on disk; False always computes.
@@ -131,7 +154,7 @@ def optimal_sigmas(
     ------
     ValueError : a parameter outside its range, an unknown name.
     """
-    problem = make_problem(ns, steps, solver, order, p, denoise, method, objective, trunc, min_increment)
+    problem = make_problem(ns, steps, solver, order, p, denoise, method, bound_order, objective, trunc, min_increment)
     nodes = _nodes(problem, cache, _table_weights(ns, problem) if objective == "general" else None)
     sigmas = np.zeros(problem.steps + 1)
     sigmas[0] = ns.start_sigma(denoise)
@@ -158,14 +181,25 @@ def _nodes(problem: Problem, cache: bool, end_weights: EndWeights | None) -> Arr
 
 def _fits(nodes: Array, problem: Problem) -> bool:
     """Whether stored nodes can be what they claim: a foreign or edited entry is computed anew."""
-    return len(nodes) == problem.steps + 1 and bool((np.diff(nodes) > 0).all()) and bool(
-        np.allclose(nodes[[0, -1]], [problem.lambda_start, problem.lambda_end])
+    return (
+        len(nodes) == problem.steps + 1
+        and bool((np.diff(nodes) > 0).all())
+        and bool(np.allclose(nodes[[0, -1]], [problem.lambda_start, problem.lambda_end]))
     )
 
 
 def make_problem(
-    ns: NoiseSchedule, steps: int, solver: str = "unipc", order: int = 3, p: float | None = None, denoise: float = 1.0,
-    method: str = "smoothed", objective: str = "released", trunc: int | None = DEFAULT_TRUNC, min_increment: float = MIN_INCREMENT_SHARE,
+    ns: NoiseSchedule,
+    steps: int,
+    solver: str = "unipc",
+    order: int = 3,
+    p: float | None = None,
+    denoise: float = 1.0,
+    method: str = "smoothed",
+    bound_order: int | None = None,
+    objective: str = "released",
+    trunc: int | None = DEFAULT_TRUNC,
+    min_increment: float = MIN_INCREMENT_SHARE,
 ) -> Problem:
     """The `Problem` behind a call of `optimal_sigmas`; same parameters and errors."""
     from ..solvers import solver_named  # on use: solvers builds on schedules
@@ -178,9 +212,15 @@ def make_problem(
         raise ValueError(f"objective was {objective!r}; it must be one of {', '.join(OBJECTIVES)}.")
     if not 0 <= min_increment < 1:
         raise ValueError(f"min_increment was {min_increment!r}; it is a share of range/N and must be in [0, 1).")
-    strength = DEFAULT_P[ns.family] if p is None else float(p)
+    own_order = min(order, max(solver_named(solver).orders))
+    default_p, default_order = DEFAULT_BOUND[ns.family] if objective == "released" else (PAPER_P[ns.family], own_order)
+    if p is None and bound_order is None:
+        strength, bound_order = default_p, default_order
+    else:
+        strength = PAPER_P[ns.family] if p is None else float(p)
+        bound_order = own_order if bound_order is None else bound_order
     check_bound_parameters(strength, trunc, order, ns.family)
-    orders = solver_named(solver).orders
+    check_bound_parameters(strength, trunc, bound_order, ns.family)
     start = round(max(float(ns.lambda_of(ns.start_sigma(denoise))), LOWEST_START), 3)
     end = round(float(ns.lambda_of(ns.sigma_min)), 3)
     return Problem(
@@ -188,9 +228,9 @@ def make_problem(
         lambda_start=start,
         lambda_end=max(end, start + 1e-3),
         steps=int(steps),
-        order=min(int(order), max(orders)),
+        order=int(bound_order),
         p=strength,
-        trunc=trunc,
+        trunc=None if trunc is None else int(trunc),
         min_increment_share=float(min_increment),
         method=method,
         objective=objective,

@@ -3,6 +3,7 @@
 `smoothed` (default) is this project's solver (smoothed.py): milliseconds, the same optimum from every start. `trust-constr` is the paper's:
 scipy's interior-point trust-region method with finite differences and a LinearConstraint on the increments.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -19,14 +20,14 @@ Array = NDArray[np.float64]
 METHODS = ("smoothed", "trust-constr")
 STARTS = ("uniform_t", "uniform_lambda", "quadratic_t", "edm")
 _SMALLEST_INCREMENT = 1e-6  # of the range over N: keeps the nodes apart when no minimum increment is asked for
-_OPTIMISER_POINTS = 12      # quadrature points while searching in an ordinary range; results are scored with full accuracy
+_OPTIMISER_POINTS = 12  # quadrature points while searching in an ordinary range; results are scored with full accuracy
 
 
-def starting_nodes(name: str, lambda_T: float, lambda_eps: float, steps: int,
-                   t_of_lambda: Callable[[Array], Array] | None = None) -> Array:
+def starting_nodes(name: str, lambda_T: float, lambda_eps: float, steps: int, t_of_lambda: Callable[[Array], Array] | None = None) -> Array:
     """A starting list, [steps + 1], from `lambda_T` to `lambda_eps`.
 
-    "uniform_lambda"; "edm" (sigma^(1/7) uniform, sigma = e^-lambda, arXiv 2206.00364 eq. 5); "uniform_t" and "quadratic_t" (uniform in t and
+    "uniform_lambda"; "edm" (sigma^(1/7) uniform, sigma = e^-lambda, arXiv 2206.00364 eq. 5); "uniform_t" and "quadratic_t"
+    (uniform in t and
     in sqrt(t)) in the time of `t_of_lambda` (decreasing), by default that of the linear VP schedule with beta from 0.1 to 20.
     """
     if name == "uniform_lambda":
@@ -133,8 +134,9 @@ def check_range(lambda_T: float, lambda_eps: float, steps: int, min_increment: f
         )
 
 
-def _initial_nodes(init: str | ArrayLike, lambda_T: float, lambda_eps: float, steps: int,
-                   t_of_lambda: Callable[[Array], Array] | None) -> Array:
+def _initial_nodes(
+    init: str | ArrayLike, lambda_T: float, lambda_eps: float, steps: int, t_of_lambda: Callable[[Array], Array] | None
+) -> Array:
     if isinstance(init, str):
         return starting_nodes(init, lambda_T, lambda_eps, steps, t_of_lambda)
     nodes = np.array(init, dtype=np.float64)
@@ -162,12 +164,13 @@ def _trust_constr(start: Array, p: float, trunc: int | None, order: int, family:
         value = BoundTerms(nodes[None], p, trunc, order, family).objective()[0]
         return float(value) if np.isfinite(value) else 1e12
 
-    difference = np.eye(steps, steps - 1) - np.eye(steps, steps - 1, -1)   # increments = difference @ inner + offset
+    difference = np.eye(steps, steps - 1) - np.eye(steps, steps - 1, -1)  # increments = difference @ inner + offset
     offset = np.zeros(steps)
     offset[0], offset[-1] = -ends[0], ends[1]
     keep_apart = LinearConstraint(difference, least - offset, np.inf)
-    result = minimize(objective, start[1:-1], method="trust-constr", jac="2-point", hess=BFGS(), constraints=[keep_apart],
-                      options={"maxiter": 2000})
+    result = minimize(
+        objective, start[1:-1], method="trust-constr", jac="2-point", hess=BFGS(), constraints=[keep_apart], options={"maxiter": 2000}
+    )
     increments = np.maximum(np.diff(nodes_of(result.x)), least)
     nodes = ends[0] + np.concatenate([[0.0], np.cumsum(increments)]) * (ends[1] - ends[0]) / increments.sum()
     return _with_ends(nodes, ends[0], ends[1])

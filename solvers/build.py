@@ -1,4 +1,5 @@
 """`build_table`: solver name, schedule and options in, table out."""
+
 from __future__ import annotations
 
 import inspect
@@ -65,8 +66,9 @@ class Solver:
 
 _ALL = (
     Solver("ddim", "DDIM / Euler", "arXiv 2010.02502", ddim.build, (1,), 1),
-    Solver("dpmpp_multistep", "DPM-Solver++ multistep", "arXiv 2211.01095", dpmpp_multistep.build, (1, 2, 3, 4), 3,
-           dpmpp_multistep.VARIANTS),
+    Solver(
+        "dpmpp_multistep", "DPM-Solver++ multistep", "arXiv 2211.01095", dpmpp_multistep.build, (1, 2, 3, 4), 3, dpmpp_multistep.VARIANTS
+    ),
     Solver("unipc", "UniPC", "arXiv 2302.04867", unipc.build, (1, 2, 3, 4), 3, ("bh2", "bh1", "vary_coeff", "lagrange")),
     Solver("deis", "DEIS", "arXiv 2204.13902", deis.build, (1, 2, 3, 4), 3, deis.VARIANTS),
     Solver("ipndm", "iPNDM", "arXiv 2204.13902", ipndm.build, (1, 2, 3, 4), 3),
@@ -87,8 +89,16 @@ def _alias(name: str, title: str, of: str, source: str | None = None, **fixed: o
     assert isinstance(order, int)
     orders = (order,) if "order" in fixed else base.orders
     variants = () if "variant" in fixed else base.variants
-    return replace(base, name=name, title=title, source=source or base.source, orders=orders, default_order=order,
-                   variants=variants, fixed=MappingProxyType(fixed))
+    return replace(
+        base,
+        name=name,
+        title=title,
+        source=source or base.source,
+        orders=orders,
+        default_order=order,
+        variants=variants,
+        fixed=MappingProxyType(fixed),
+    )
 
 
 _ALIASES = (
@@ -126,7 +136,8 @@ def build_table(
     family : "vp", "edm" or "flow": what the sigmas mean (schedules/families.py).
     order : highest order, or for multistep solvers a list with one order a step; default: the solver's own (3 where it can).
     afs : replace the first model call by an analytical guess (saves one call; hurts some multistep solvers).
-    options : of the solver, see its `build` function: variant, corrector, disable_corrector, lower_order_final, t_of, gamma, eta, s_noise, r, ...
+    options : of the solver, see its `build` function: variant, corrector, disable_corrector, lower_order_final, t_of, gamma,
+    eta, s_noise, r, ...
 
     Raises
     ------
@@ -138,7 +149,8 @@ def build_table(
     if unknown:
         raise ValueError(
             f"{solver} has no option {', '.join(map(repr, unknown))}; its options are {', '.join(entry.options)}."
-            if entry.options else f"{solver} has no options, but {', '.join(map(repr, unknown))} was given."
+            if entry.options
+            else f"{solver} has no options, but {', '.join(map(repr, unknown))} was given."
         )
     if "variant" in options and options["variant"] not in entry.variants:
         raise ValueError(f"variant was {options['variant']!r}; {solver} has the variants {', '.join(entry.variants)}.")

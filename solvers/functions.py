@@ -1,8 +1,10 @@
 """Samplers with k-diffusion's signature: build the table, walk it.
 
-`sample_<solver>(model, x, sigmas, extra_args=None, callback=None, disable=None, **options)`, with the options of `build_table` and `family`.
+`sample_<solver>(model, x, sigmas, extra_args=None, callback=None, disable=None, **options)`, with the options of `build_table`
+and `family`.
 Where `family` is not given it is read off the model (`schedules.from_model.family_of`), "vp" if the model does not tell.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,8 @@
-"""Gradient estimation (arXiv 2306.04848, algorithm 2): Euler along an extrapolated slope gamma d_n + (1 - gamma) d_{n-1}, one call a step."""
+"""Gradient estimation (arXiv 2306.04848, algorithm 2): Euler along an extrapolated slope, one call a step.
+
+The slope is gamma d_n + (1 - gamma) d_{n-1}, with d = dx/dsigma.
+"""
+
 from __future__ import annotations
 
 from ..schedules.checks import positive_number

@@ -17,6 +17,7 @@ from which the error bound of any solver follows (schedules/objective.py).
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -192,7 +193,7 @@ def _check_rows(rows: tuple[Row, ...], steps: int) -> None:
                 raise ValueError(f"Row {index} has a corrector without weights b; it needs at least the one of the newest evaluation.")
             if index == 0 or previous_was_stage:
                 raise ValueError(f"Row {index} has a corrector, which is possible only after a finished step.")
-        if not np.isfinite(numbers).all():
+        if not all(map(math.isfinite, numbers)):
             raise ValueError(f"Row {index} holds a number that is not finite: {row}.")
         if row.sigma <= 0:
             raise ValueError(f"Row {index} calls the model at sigma {row.sigma}; it must be above 0.")

@@ -5,12 +5,14 @@ is not called again on the corrected state. Predictor and corrector of order p a
 
     x_{n+1} = (std_{n+1}/std_n) x_n - alpha_{n+1} (e^-h - 1) D_n - alpha_{n+1} B(h) SUM_i rho_i (D_i - D_n)/r_i,
 
-where rho solves the order conditions  SUM_i rho_i r_i^(k-1) = k! t_k / B(h)  (t_k: `_phi_terms`) and B(h) = -h ("bh1") or e^-h - 1 ("bh2"). The released
+where rho solves the order conditions  SUM_i rho_i r_i^(k-1) = k! t_k / B(h)  (t_k: `_phi_terms`) and B(h) = -h ("bh1") or e^-h -
+1 ("bh2"). The released
 code sets rho = 0.5 for the predictor of order 2 and the corrector of order 1 instead of solving. "vary_coeff" is the paper's variant
 without B (its appendix): differences are turned into derivatives by a matrix inverse, each multiplied by its own phi-function. That
 is the exact integral of the Lagrange interpolant, so it gives the numbers of "lagrange" (quadrature) by another road; the released code's
 "vary_coeff" corrector drops some terms of the sum, here it is whole.
 """
+
 from __future__ import annotations
 
 import operator
@@ -82,7 +84,7 @@ def unified_weights(h: float, ratios: Sequence[float], variant: str, half: bool)
 def _weights(grid: Grid, n: int, order: int, variant: str, corrector: bool) -> tuple[float, ...]:
     """b of the predictor of step n, or of its corrector (newest first: D_{n+1}, D_n, D_{n-1}, ...)."""
     alpha = float(grid.alpha[n + 1])
-    past = grid.lam[n - order + 1:n + 1][::-1]                       # D_n first
+    past = grid.lam[n - order + 1 : n + 1][::-1]  # D_n first
     if variant == "lagrange" or (order == 1 and not corrector):
         nodes = np.concatenate([[grid.lam[n + 1]], past]) if corrector else past
         return tuple((alpha * exponential_weights(grid.lam[n], grid.lam[n + 1], nodes)).tolist())
@@ -91,11 +93,17 @@ def _weights(grid: Grid, n: int, order: int, variant: str, corrector: bool) -> t
     if not corrector:
         return tuple((alpha * unified_weights(h, ratios, variant, half=order == 2)).tolist())
     weights = alpha * unified_weights(h, [*ratios, 1.0], variant, half=order == 1)
-    return (float(weights[-1]), *weights[:-1].tolist())              # D_{n+1} is the newest
+    return (float(weights[-1]), *weights[:-1].tolist())  # D_{n+1} is the newest
 
 
-def build(grid: Grid, order: int | Sequence[int] = 3, variant: str = "bh2", corrector: bool = True,
-          disable_corrector: Collection[int] = (), lower_order_final: bool = True) -> tuple[list[Row], list[int]]:
+def build(
+    grid: Grid,
+    order: int | Sequence[int] = 3,
+    variant: str = "bh2",
+    corrector: bool = True,
+    disable_corrector: Collection[int] = (),
+    lower_order_final: bool = True,
+) -> tuple[list[Row], list[int]]:
     """Rows of UniPC-p.
 
     Parameters

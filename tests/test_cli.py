@@ -1,4 +1,5 @@
 """The `fewstep` command as a user calls it."""
+
 from __future__ import annotations
 
 import csv
@@ -36,7 +37,9 @@ def test_help_of_every_command():
     result = subprocess.run([sys.executable, "-m", "fewstep.cli", "--help"], capture_output=True, text=True, check=True)
     for command in ("demo", "schedule", "sample", "compare"):
         assert command in result.stdout
-        help_text = subprocess.run([sys.executable, "-m", "fewstep.cli", command, "--help"], capture_output=True, text=True, check=True).stdout
+        help_text = subprocess.run(
+            [sys.executable, "-m", "fewstep.cli", command, "--help"], capture_output=True, text=True, check=True
+        ).stdout
         assert "--json" in help_text
 
 
@@ -82,14 +85,32 @@ def test_sample_is_reproducible(capsys, tmp_path):
 
 
 def test_compare_ranks_methods_at_equal_calls(capsys, tmp_path):
-    result = as_json(capsys, "compare", "--solvers", "unipc,k-diffusion:heun", "--schedules", "karras,fewstep", "--nfe", "4,5", "--images", 10,
-                     "--csv", tmp_path / "c.csv", "--plot", tmp_path / "c.png")
+    result = as_json(
+        capsys,
+        "compare",
+        "--solvers",
+        "unipc,k-diffusion:heun",
+        "--schedules",
+        "karras,fewstep",
+        "--nfe",
+        "4,5",
+        "--images",
+        10,
+        "--csv",
+        tmp_path / "c.csv",
+        "--plot",
+        tmp_path / "c.png",
+    )
     scores = result["scores"]
     assert len(scores) == 8
     for budget in (scores[:4], scores[4:]):
         assert [s["rmse"] for s in budget] == sorted(s["rmse"] for s in budget)
     assert {(s["solver"], s["nfe"], s["steps"]) for s in scores} == {
-        ("unipc", 4, 4), ("unipc", 5, 5), ("k-diffusion:heun", 3, 2), ("k-diffusion:heun", 5, 3)}
+        ("unipc", 4, 4),
+        ("unipc", 5, 5),
+        ("k-diffusion:heun", 3, 2),
+        ("k-diffusion:heun", 5, 3),
+    }
     with (tmp_path / "c.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 8
     assert picture(tmp_path / "c.png")

@@ -1,4 +1,5 @@
 """Training of the demo network and the judge's data: the data set, resuming, files that are never half-written."""
+
 from __future__ import annotations
 
 import json
@@ -41,7 +42,9 @@ def test_missing_data_set_is_explained(monkeypatch, tmp_path):
 
 def test_an_interrupted_run_goes_on_where_it_stopped(dataset, tmp_path):
     def run(folder, iterations):
-        return train(tmp_path / folder, iterations, batch=4, peak_rate=1e-3, ema_decay=0.99, channels=(32, 32), save_every=2, device="cpu", seed=3)
+        return train(
+            tmp_path / folder, iterations, batch=4, peak_rate=1e-3, ema_decay=0.99, channels=(32, 32), save_every=2, device="cpu", seed=3
+        )
 
     torch.set_num_threads(1)
     whole, _ = load_tensors(run("whole", 4))

@@ -1,4 +1,5 @@
 """The error bound: the released code's values, its gradient, and the general form."""
+
 from __future__ import annotations
 
 import json
@@ -55,15 +56,20 @@ def test_a_batch_is_its_members():
 
 def test_fewer_quadrature_points_are_enough_for_ordinary_steps():
     nodes = np.linspace(-2.7, 3.5, 3)[None]  # two steps of 3.1
-    assert BoundTerms(nodes, 2.0, 3, 3, "vp", points=12).objective() == pytest.approx(BoundTerms(nodes, 2.0, 3, 3, "vp").objective(), rel=1e-9)
+    assert BoundTerms(nodes, 2.0, 3, 3, "vp", points=12).objective() == pytest.approx(
+        BoundTerms(nodes, 2.0, 3, 3, "vp").objective(), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("family", ["vp", "flow"])
 @pytest.mark.parametrize("p", [0.0, 0.7, 2.0])
 def test_error_bound_and_its_slope(family, p):
     lam = np.linspace(-4, 6, 23)
-    alpha, std = (1 / (1 + np.exp(-lam)), 1 / (1 + np.exp(lam))) if family == "flow" else (
-        1 / np.sqrt(1 + np.exp(-2 * lam)), 1 / np.sqrt(1 + np.exp(2 * lam)))
+    alpha, std = (
+        (1 / (1 + np.exp(-lam)), 1 / (1 + np.exp(lam)))
+        if family == "flow"
+        else (1 / np.sqrt(1 + np.exp(-2 * lam)), 1 / np.sqrt(1 + np.exp(2 * lam)))
+    )
     value, slope = model_error_bound(lam, p, family)
     np.testing.assert_allclose(value, std**p / alpha, rtol=1e-12)
     above, below = (model_error_bound(lam + d, p, family)[0] for d in (1e-6, -1e-6))

@@ -1,4 +1,5 @@
 """`optimal_sigmas`: valid lists for every model family and request, presets, cache."""
+
 from __future__ import annotations
 
 import json
@@ -10,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fewstep.schedules.optimal as optimal
-from fewstep.schedules import NoiseSchedule, optimal_sigmas, released_objective
-from fewstep.schedules import presets
+from fewstep.schedules import NoiseSchedule, optimal_sigmas, presets, released_objective
 from fewstep.schedules.cache import default_cache
 from fewstep.schedules.model_families import PRESETS
 from fewstep.schedules.presets.make import MOST_STEPS, ORDERS, preset_problems
@@ -33,8 +33,14 @@ def test_every_model_family(name, steps):
     assert_schedule(optimal_sigmas(ns, steps), ns.sigma_max, steps)
 
 
-@given(steps=st.integers(1, 30), solver=st.sampled_from(sorted(SOLVERS)), order=st.integers(1, 4), p=st.floats(0, 3), denoise=st.floats(0.1, 1),
-       name=st.sampled_from(["sd15", "edm", "sd3", "zsnr"]))
+@given(
+    steps=st.integers(1, 30),
+    solver=st.sampled_from(sorted(SOLVERS)),
+    order=st.integers(1, 4),
+    p=st.floats(0, 3),
+    denoise=st.floats(0.1, 1),
+    name=st.sampled_from(["sd15", "edm", "sd3", "zsnr"]),
+)
 @settings(max_examples=40, deadline=None)
 def test_any_request(steps, solver, order, p, denoise, name):
     ns = NoiseSchedule.preset(name)
@@ -47,9 +53,9 @@ def test_large_numbers_of_steps_interpolate(steps):
 
 
 def test_denoise_optimises_the_rest_of_the_range():
-    half = optimal_sigmas(SD15, 5, denoise=0.5)
+    half = optimal_sigmas(SD15, 5, p=2.0, denoise=0.5)
     assert half[0] == SD15.start_sigma(0.5)
-    cut = optimal_sigmas(SD15, 10)[-6:]
+    cut = optimal_sigmas(SD15, 10, p=2.0)[-6:]
     assert not torch.allclose(half[1:], cut[1:], rtol=0.02)
     lam = np.append(SD15.lambda_of(half[:-1].numpy()), SD15.lambda_of(SD15.sigma_min))
     uniform = np.linspace(lam[0], lam[-1], 6)
@@ -81,6 +87,9 @@ def test_general_objective_is_offered(solver):
 def test_presets_hold_every_family_step_and_order():
     problems = list(preset_problems())
     assert {(p.order, p.steps) for p in problems} == {(o, n) for o in ORDERS for n in range(1, MOST_STEPS + 1)}
+    for name in PRESETS:
+        ns = NoiseSchedule.preset(name)
+        assert optimal.make_problem(ns, 7) in problems and optimal.make_problem(ns, 7, bound_order=3) in problems
     missing = [p for p in problems if presets.preset_nodes(p.parameters()) is None]
     assert not missing
 
@@ -101,8 +110,19 @@ def test_every_preset_is_as_good_as_uniform_lambda():
 def test_ordinary_use_never_optimises(monkeypatch):
     monkeypatch.setattr(optimal, "optimize_released_objective", lambda *a, **k: pytest.fail("a shipped problem was optimised"))
     for name in PRESETS:
+        ns = NoiseSchedule.preset(name)
         for solver in SOLVERS:
-            optimal_sigmas(NoiseSchedule.preset(name), 6, solver, min(3, max(SOLVERS[solver].orders)))
+            optimal_sigmas(ns, 6, solver)
+        for order in (1, 2, 3):
+            optimal_sigmas(ns, 6, order=order, p=optimal.PAPER_P[ns.family])
+
+
+def test_defaults_and_the_papers_bound_are_told_apart():
+    strength, bound_order = optimal.DEFAULT_BOUND["vp"]
+    torch.testing.assert_close(optimal_sigmas(SD15, 6), optimal_sigmas(SD15, 6, p=strength, bound_order=bound_order))
+    torch.testing.assert_close(optimal_sigmas(SD15, 6, p=2.0), optimal_sigmas(SD15, 6, bound_order=3))
+    assert not torch.allclose(optimal_sigmas(SD15, 6), optimal_sigmas(SD15, 6, p=2.0), rtol=0.05)
+    torch.testing.assert_close(optimal_sigmas(SD15, 6, "dpmpp_2m", p=2.0), optimal_sigmas(SD15, 6, order=2, p=2.0))
 
 
 def test_a_hosts_float32_table_finds_the_preset(monkeypatch):
@@ -137,7 +157,9 @@ def test_a_computed_list_is_cached_and_found_again(monkeypatch):
     assert calls
 
 
-@pytest.mark.parametrize("foreign", [[0.0], [-2.682, -1.0, 0.0], [-2.682, 1.0, 0.0, -1.0, 1.0, 2.0, 3.535], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
+@pytest.mark.parametrize(
+    "foreign", [[0.0], [-2.682, -1.0, 0.0], [-2.682, 1.0, 0.0, -1.0, 1.0, 2.0, 3.535], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]
+)
 def test_an_entry_that_cannot_be_right_is_replaced(foreign):
     problem = optimal.make_problem(SD15, 6, p=1.5)
     default_cache().put(problem.parameters(), foreign)
@@ -164,6 +186,7 @@ def test_an_entry_that_cannot_be_right_is_replaced(foreign):
         (dict(method="adam"), "method"),
         (dict(objective="mine"), "objective"),
         (dict(trunc=-1), "trunc"),
+        (dict(bound_order=5), "order was 5"),
         (dict(min_increment=1.0), "min_increment"),
         (dict(min_increment=-0.1), "min_increment"),
     ],
