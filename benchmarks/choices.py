@@ -165,7 +165,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     parts = [
         "# Which steps, which solver: measurements\n",
-        "Written by `python benchmarks/choices.py --out docs/choices.md`; that file says what the numbers mean. They are ratios of end-point "
+        "Written by `python benchmarks/choices.py --out docs/choices.md`; that file says what the numbers mean: ratios of end-point "
         "RMSE to stock DPM++ 2M on Karras' schedule at the same number of model calls; below 1 is better.",
         f"Defaults at the time of writing (p, order of the bound): {DEFAULT_BOUND}.\n",
     ]

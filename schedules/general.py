@@ -54,7 +54,8 @@ def optimize_general_objective(
     finite = [pair for pair in scored if np.isfinite(pair[0])]
     if not finite:
         raise ValueError(
-            f"No starting list between half-log-SNR {starts[0][0]} and {starts[0][-1]} has a finite objective for p = {p}; give a smaller p."
+            f"No starting list between half-log-SNR {starts[0][0]} and {starts[0][-1]} has a finite "
+            f"objective for p = {p}; give a smaller p."
         )
     value, nodes = min(finite, key=lambda pair: pair[0])
     return nodes, value

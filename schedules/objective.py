@@ -56,7 +56,7 @@ def model_error_bound(lambdas: Array, p: float, family: str) -> tuple[Array, Arr
 
 
 def _sigmoid(x: Array) -> Array:
-    return 0.5 * (1 + np.tanh(0.5 * x))
+    return np.exp(-np.logaddexp(0.0, -x))  # keeps its digits where it is small, and never overflows
 
 
 class _Layout:
