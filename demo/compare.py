@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Score:
 def compare_methods(
     model: DemoModel,
     trial: Trial,
-    methods: Iterable[Method],
+    methods: Sequence[Method],
     budgets: Iterable[int],
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Score], float]:
@@ -52,15 +52,15 @@ def compare_methods(
 
     A budget that a method cannot meet (Heun with one call) is left out. Within a budget the best come first.
     """
+    planned = {budget: [(method, method.steps_for(budget)) for method in methods if method.steps_for(budget) >= 1] for budget in budgets}
+    for method, steps in (pair for pairs in planned.values() for pair in pairs):
+        method.plan(model.noise_schedule, steps)  # what cannot be done is told before anything is sampled
     progress("teacher")
     target = teacher_images(model, trial)
     scores = []
-    for budget in budgets:
+    for budget, pairs in planned.items():
         line = []
-        for method in methods:
-            steps = method.steps_for(budget)
-            if steps < 1:
-                continue
+        for method, steps in pairs:
             progress(f"{method.label}, {budget} calls")
             images, calls = run(model, trial, method, steps)
             line.append(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
-from ..solvers import SOLVERS, build_table, sample
+from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas
+from ..solvers import SOLVERS, SolverTable, build_table, sample, solver_named
 from .judge import load_judge
 from .model import DemoModel
 from .network import NUM_CLASSES
@@ -65,6 +65,21 @@ class Method:
         entry = SOLVERS.get(solver, SOLVERS["dpmpp_2m"])
         return optimal_sigmas(ns, steps, entry.name, self.order or entry.default_order, self.p)
 
+    def __post_init__(self) -> None:
+        if self.solver.startswith(STOCK):
+            _stock_sampler(self.solver.removeprefix(STOCK))
+        else:
+            solver_named(self.solver)
+        if self.schedule != "fewstep" and self.schedule not in BASELINES:
+            raise ValueError(f"schedule was {self.schedule!r}; it must be 'fewstep' or one of {', '.join(BASELINES)}.")
+
+    def plan(self, ns: NoiseSchedule, steps: int) -> tuple[Tensor, SolverTable | None]:
+        """Noise levels, and the table that walks them (None for k-diffusion's samplers). All errors come from here, before any call."""
+        sigmas = self.sigmas(ns, steps)
+        if self.solver.startswith(STOCK):
+            return sigmas, None
+        return sigmas, build_table(self.solver, sigmas, ns.family, self.order)
+
     def steps_for(self, nfe: int) -> int:
         """Largest number of steps within `nfe` model calls; 0 if there is none."""
         if self.solver.startswith(STOCK):
@@ -89,12 +104,11 @@ class CountedModel:
 def run(model: DemoModel, trial: Trial, method: Method, steps: int, callback: Callable | None = None) -> tuple[Tensor, int]:
     """Images and counted model calls of a method."""
     counted = CountedModel(model, trial)
-    sigmas = method.sigmas(model.noise_schedule, steps)
+    sigmas, table = method.plan(model.noise_schedule, steps)
     x = model.initial_state(trial.noise, float(sigmas[0]))
-    if method.solver.startswith(STOCK):
+    if table is None:
         images = _stock_sampler(method.solver.removeprefix(STOCK))(counted, x, sigmas.float(), callback=callback, disable=True)
     else:
-        table = build_table(method.solver, sigmas, model.family, method.order)
         images = sample(counted, x, table, callback=callback, disable=True)
     return images, counted.calls
 

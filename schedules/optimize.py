@@ -101,7 +101,8 @@ def optimize_released_objective(
         nodes = np.array([lambda_T, lambda_eps], dtype=np.float64)
     elif method == "smoothed":
         points = _OPTIMISER_POINTS if lambda_eps - lambda_T <= 8 else QUADRATURE_POINTS
-        others = [starting_nodes(name, lambda_T, lambda_eps, steps, t_of_lambda) for name in STARTS if not (isinstance(init, str) and name == init)]
+        names = [name for name in STARTS if not (isinstance(init, str) and init == name)]
+        others = [starting_nodes(name, lambda_T, lambda_eps, steps, t_of_lambda) for name in names]
 
         def terms_of(lambdas: Array) -> BoundTerms:
             return BoundTerms(lambdas, p, trunc, order, family, points)

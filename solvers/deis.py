@@ -8,7 +8,8 @@ the last nodes, a polynomial in
     "logrho"   ln rho = -lambda (diffusers' choice; the default, and the one for flow models)
 
 A step to sigma 0 is of first order. On a flow model rho is infinite at s = 1: that step is the first-order one in data prediction, and
-its node stays out of the polynomials.
+its node stays out of the polynomials. The same holds for nodes just below (alpha < 0.001), where x/alpha and the integral are huge and almost cancel: in
+float32 the sum would lose more digits than the higher order gains.
 """
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from .table import Row
 
 Array = NDArray[np.float64]
 VARIANTS = ("logrho", "rhoab", "tab")
+_ALMOST_NOISE = 1e-3
 
 
 def _weights(grid: Grid, n: int, order: int, variant: str, t_of: Callable[[Array], Array] | None) -> Array:
@@ -52,10 +54,11 @@ def build(grid: Grid, order: int | Sequence[int] = 3, variant: str = "logrho", l
         raise ValueError("variant was 'tab', whose polynomials are in the model's time; pass t_of=noise_schedule.t_of.")
     if grid.family == "flow" and variant != "logrho":
         raise ValueError(f"variant was {variant!r}; on flow models DEIS uses 'logrho'.")
-    orders = step_orders(grid, order, lower_order_final, 4, "deis")
+    first = int(np.count_nonzero(grid.alpha < _ALMOST_NOISE))
+    orders = step_orders(grid, order, lower_order_final, 4, "deis", first=first)
     rows = []
     for n, k in enumerate(orders):
-        if np.isinf(grid.lam[n]) or np.isinf(grid.lam[n + 1]):
+        if n < first or np.isinf(grid.lam[n + 1]):
             rows.append(first_order_row(grid, n))
             continue
         alpha, std = float(grid.alpha[n]), float(grid.std[n])

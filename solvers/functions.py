@@ -2,7 +2,7 @@
 
 `sample_<solver>(model, x, sigmas, extra_args=None, callback=None, disable=None, **options)`, with the options of `build_table`
 and `family`.
-Where `family` is not given it is read off the model (`schedules.from_model.family_of`), "vp" if the model does not tell.
+Where `family` is not given it is that of the model's `noise_schedule`, if it has one, else "vp".
 """
 
 from __future__ import annotations
