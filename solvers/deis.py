@@ -8,8 +8,8 @@ the last nodes, a polynomial in
     "logrho"   ln rho = -lambda (diffusers' choice; the default, and the one for flow models)
 
 A step to sigma 0 is of first order. On a flow model rho is infinite at s = 1: that step is the first-order one in data prediction, and
-its node stays out of the polynomials. The same holds for nodes just below (alpha < 0.001), where x/alpha and the integral are huge and almost cancel: in
-float32 the sum would lose more digits than the higher order gains.
+its node stays out of the polynomials. The same holds for nodes just below (alpha < 0.001), where x/alpha and the integral are huge and
+almost cancel: in float32 the sum would lose more digits than a higher order gains.
 """
 from __future__ import annotations
 

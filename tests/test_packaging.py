@@ -1,0 +1,233 @@
+"""The ways in which this folder becomes `fewstep`: wheel, editable, any folder name; and what importing it costs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import fewstep
+
+ROOT = Path(__file__).resolve().parents[1]
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
+CORE = ("schedules", "solvers")
+IMPORT_BUDGET = 0.150  # seconds that hosts pay at start-up
+
+
+def requirement_lines(name):
+    lines = (line.split("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+# --- Metadata ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_version_is_the_same_everywhere():
+    assert fewstep.__version__ == PROJECT["project"]["version"]
+
+
+def test_requirements_txt_and_the_package_ask_for_the_same_and_never_for_torch():
+    lines = requirement_lines("requirements.txt")
+    assert lines == PROJECT["project"]["dependencies"]
+    assert all(re.fullmatch(r"[a-z]+>=[0-9.]+", line) for line in lines), "hosts ship many versions: lower bounds only"
+    assert not any("torch" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["requirements-demo.txt", "requirements-demo-nodeps.txt", "requirements-test.txt"])
+def test_the_private_environments_are_pinned(name):
+    pin = re.compile(r"[\w.-]+==[\w.]+(; python_version (<|>=) \"3\.11\")?")
+    lines = [line for line in requirement_lines(name) if not line.startswith("-r ")]
+    assert lines and all(pin.fullmatch(line) for line in lines)
+
+
+def test_the_pins_lie_within_what_the_package_asks_for():
+    from packaging.requirements import Requirement
+
+    pins = [Requirement(line) for line in requirement_lines("requirements-demo.txt")]
+    for need in map(Requirement, PROJECT["project"]["dependencies"]):
+        found = [pin for pin in pins if pin.name == need.name]
+        assert found and all(need.specifier.contains(next(iter(pin.specifier)).version) for pin in found), need
+
+
+def test_every_package_folder_is_listed():
+    found = {path.parent.relative_to(ROOT).parts for path in ROOT.glob("[a-z]*/**/__init__.py")}
+    # nodes, webui and others belong to hosts: they use this folder as a plugin, never as an installed package.
+    host_side = {"nodes", "webui", "scripts", "tests", "benchmarks"}
+    ours = {".".join(("fewstep", *parts)) for parts in found if parts[0] not in host_side}
+    assert ours | {"fewstep"} == set(PACKAGES)
+
+
+# --- The wheel --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(copy_of_the_checkout, run_python, tmp_path_factory):
+    """Return the path of a wheel built from a copy, so that nothing is left in the checkout."""
+    checkout, folder = copy_of_the_checkout(), tmp_path_factory.mktemp("wheel")
+    command = ("-m", "pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", folder, checkout)
+    result = run_python(*command)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return next(folder.glob("fewstep-*.whl"))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    data = PROJECT["tool"]["setuptools"]["package-data"]
+    files = set()
+    for package in PACKAGES:
+        folder = ROOT.joinpath(*package.split(".")[1:])
+        for pattern in ("*.py", *data.get(package, ())):
+            files |= set(folder.glob(pattern))
+    not_packaged = {ROOT / "install.py", ROOT / "setup.py"}
+    expected = {f"fewstep/{path.relative_to(ROOT).as_posix()}" for path in files - not_packaged}
+    information = {name for name in names if ".dist-info/" in name}
+    assert set(names) - information == expected
+    assert any(name.endswith("LICENSE") for name in information)
+    assert {"fewstep/cli.py", "fewstep/schedules/__init__.py", "fewstep/solvers/__init__.py"} <= set(names)
+
+
+def test_the_installed_wheel_works_from_elsewhere(wheel, run_python, tmp_path):
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / "site")
+    code = "import fewstep, fewstep.cli; print(fewstep.__file__, fewstep.schedules.__name__, fewstep.solvers.__name__)"
+    result = run_python("-c", code, env={"PYTHONPATH": str(tmp_path / "site")}, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    file, *rooms = result.stdout.split()
+    assert Path(file) == tmp_path / "site/fewstep/__init__.py"
+    assert rooms == ["fewstep.schedules", "fewstep.solvers"]
+
+
+# --- A folder of any name ---------------------------------------------------------------------------------------------
+
+LIKE_A_HOST = """
+import importlib.util, sys
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+# Without a finder for `fewstep`, an absolute import inside the folder fails here as it would in a host.
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(finder).lower()]
+name = str(folder).replace(".", "_x_")  # ComfyUI names a plugin after its path
+spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
+module = importlib.util.module_from_spec(spec)
+sys.modules[name] = module
+spec.loader.exec_module(module)
+for room in ("schedules", "solvers", "demo"):
+    assert getattr(module, room).__name__ == f"{name}.{room}"
+assert "fewstep" not in sys.modules
+assert not hasattr(module, "NODE_CLASS_MAPPINGS")
+schedule = module.schedules.NoiseSchedule.edm(0.02, 80.0)
+print(len(module.schedules.baseline_sigmas("karras", schedule, 5)))
+"""
+
+
+def test_a_host_can_load_the_folder_under_any_name(copy_of_the_checkout, run_python, tmp_path):
+    folder = copy_of_the_checkout("my few.step-plugin")
+    result = run_python("-c", LIKE_A_HOST, folder, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["6"]
+
+
+def test_tests_pass_in_a_checkout_with_another_name(copy_of_the_checkout, run_python, tmp_path):
+    checkout = copy_of_the_checkout("ComfyUI-FewStep")
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "fewstep").symlink_to(checkout, target_is_directory=True)
+    env = {"PYTHONPATH": str(links)}
+    # All test files are imported, a few tests run.
+    chosen = "one_copy_of_the_core or version_is_the_same or unknown_attribute"
+    result = run_python("-m", "pytest", "-q", "-k", chosen, cwd=checkout, env=env)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "3 passed" in result.stdout
+
+
+def test_a_session_that_would_test_another_copy_is_refused(copy_of_the_checkout, run_python):
+    checkout = copy_of_the_checkout("another")
+    env = {"PYTHONPATH": ""}
+    result = run_python("-m", "pytest", "-q", "tests/test_packaging.py", cwd=checkout, env=env)
+    assert result.returncode == 3
+    assert "but the tests are those of" in result.stdout + result.stderr
+
+
+# --- Importing --------------------------------------------------------------------------------------------------------
+
+
+def test_rooms_load_when_touched(run_python):
+    code = (
+        "import sys, fewstep; before = [m for m in sys.modules if m.startswith('fewstep.')]; "
+        "fewstep.schedules; print(before, 'fewstep.schedules' in sys.modules, 'schedules' in dir(fewstep))"
+    )
+    assert run_python("-c", code).stdout.split() == ["[]", "True", "True"]
+
+
+def test_an_unknown_attribute_is_named():
+    with pytest.raises(AttributeError, match=r"'fewstep' has no attribute 'schedulers'; its rooms are schedules"):
+        _ = fewstep.schedulers
+
+
+IMPORT_COST = """
+import sys, time
+import torch
+start = time.process_time()  # unlike the clock on the wall, it does not count what else the machine is doing
+import fewstep
+package = time.process_time() - start
+import fewstep.schedules, fewstep.solvers
+core = time.process_time() - start
+heavy = [name for name in ("scipy.optimize", "matplotlib", "PIL", "k_diffusion", "diffusers") if name in sys.modules]
+print(package, core, *heavy)
+"""
+
+
+def test_importing_is_cheap_and_loads_nothing_heavy(run_python):
+    costs = []
+    for _ in range(4):  # the best of several, for as long as none is good enough: the first may have to compile
+        result = run_python("-c", IMPORT_COST)
+        assert result.returncode == 0, result.stderr
+        package, core, *heavy = result.stdout.split()
+        assert heavy == []
+        costs.append((float(package), float(core)))
+        if max(costs[-1]) <= IMPORT_BUDGET:
+            return
+    pytest.fail(f"`import fewstep` and its core took {min(costs)} s at best; {IMPORT_BUDGET} s are allowed")
+
+
+def names_of_our_files(modules):
+    """Return the module names under which each file of the package is loaded; the tests' own modules are left out."""
+    names = {}
+    for name, module in list(modules.items()):
+        file = getattr(module, "__file__", None)
+        if not file or not os.path.isabs(file):  # torch.ops has the made-up file "_ops.py"
+            continue
+        path = Path(os.path.realpath(file))
+        if path.is_relative_to(ROOT) and path != ROOT / "install.py":
+            names.setdefault(path.relative_to(ROOT).as_posix(), set()).add(name)
+    return {path: found for path, found in names.items() if not path.startswith((".venv/", "tests/"))}
+
+
+def test_one_copy_of_the_core():
+    for room in CORE:
+        getattr(fewstep, room)
+    loaded = names_of_our_files(sys.modules)
+    assert {"__init__.py", "schedules/__init__.py", "solvers/__init__.py"} <= loaded.keys()
+    doubtful = {
+        path: names for path, names in loaded.items() if len(names) > 1 or not next(iter(names)).startswith("fewstep")
+    }
+    assert not doubtful, "a second copy has its own classes, so isinstance and caches would fail in strange ways"
+
+
+def test_a_second_copy_would_be_noticed():
+    spec = importlib.util.spec_from_file_location("second_copy", ROOT / "__init__.py")
+    second = importlib.util.module_from_spec(spec)
+    names = names_of_our_files({"fewstep": fewstep, "second_copy": second})
+    assert names == {"__init__.py": {"fewstep", "second_copy"}}
