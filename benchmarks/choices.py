@@ -9,7 +9,7 @@ increment and end of the range.
 
 "To zero" optimises N intervals down to sigma_min and writes 0 in its place, which is what `optimal_sigmas` does; "keeps
 sigma_min" optimises N - 1 intervals
-and adds a last step from sigma_min to 0, as Karras' list does. Takes about 10 minutes on two cores.
+and adds a last step from sigma_min to 0, as Karras' list does. Takes about 20 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -180,12 +180,11 @@ def main() -> None:
                 bar.update()
         ordered = {column: found[column] for column in itertools.product(GUIDANCE, CALLS)}
         parts.append(as_markdown(family, args.images, ordered))
-    text = "\n".join(parts)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text, encoding="utf-8")
-    else:
-        print(text)
+        if args.out:  # after every family, so that an interrupted run leaves what it has
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text("\n".join(parts), encoding="utf-8")
+    if not args.out:
+        print("\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ microseconds. A no-op model returns the same tensor at every call.
     all        the same with the table's share added: what `sample_<solver>` costs per step
     vs         that sampler's time divided by ours; "all" counts for ours
 
-Targets: UniPC of order 3 takes at most a third of the time of diffusers' UniPC, and DPM-Solver++ 2M not more than k-diffusion's, both for every
-shape and dtype. The last lines say whether they are met.
+Targets, per step and for every shape and dtype: UniPC of order 3 takes at most a third of the time of diffusers' UniPC, and DPM-Solver++ 2M
+not more than k-diffusion's. The last lines say whether they are met.
 """
 
 from __future__ import annotations

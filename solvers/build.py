@@ -113,7 +113,7 @@ SOLVERS: Mapping[str, Solver] = MappingProxyType({solver.name: solver for solver
 
 def solver_named(name: str) -> Solver:
     """The entry of `SOLVERS`; ValueError naming all of them otherwise."""
-    if name not in SOLVERS:
+    if not isinstance(name, str) or name not in SOLVERS:
         raise ValueError(f"solver was {name!r}; it must be one of {', '.join(SOLVERS)}.")
     return SOLVERS[name]
 

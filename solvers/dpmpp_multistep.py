@@ -6,8 +6,10 @@ interpolant of D.
 approximates the higher terms: with h the step, r_i the earlier steps over h and e = 1 - exp(-h),
 
     order 2:  e D_0 + e/2 (D_0 - D_1)/r_0                              (the "midpoint" form)
-    order 3:  e D_0 - ((exp(-h) - 1)/h + 1) D' + ... as in appendix B, with first and second divided differences.
+    order 3:  e D_0 + (1 - e/h) D' - ((h - e)/h^2 - 1/2) D''           as in appendix B, with divided differences for D' and D''
 
+The paper's code has the second divided difference for D'' at order 3, which is half the derivative. It is kept, because it is what
+"DPM++ 3M" means everywhere, but its error is of order 2 in the step; that of "lagrange" is of order 3.
 RES multistep (arXiv 2308.02157) is "lagrange" at order 2.
 """
 

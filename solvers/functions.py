@@ -2,7 +2,8 @@
 
 `sample_<solver>(model, x, sigmas, extra_args=None, callback=None, disable=None, **options)`, with the options of `build_table`
 and `family`.
-Where `family` is not given it is that of the model's `noise_schedule`, if it has one, else "vp".
+Where `family` is not given it is that of the `noise_schedule` of the model or of a model it wraps (`.inner_model`), if there is
+one, else "vp".
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ Sampler = Callable[..., Tensor]
 
 
 def _family_of(model: object) -> str:
-    schedule = getattr(model, "noise_schedule", None)
-    return getattr(schedule, "family", "vp")
+    link: object = model
+    for _ in range(10):  # guidance wrappers keep the denoiser in inner_model, one inside the other
+        family = getattr(getattr(link, "noise_schedule", None), "family", None)
+        if family is not None:
+            return str(family)
+        link = getattr(link, "inner_model", None)
+    return "vp"
 
 
 def _sampler(solver: Solver) -> Sampler:

@@ -10,11 +10,12 @@ from torch import Tensor
 
 
 class BrownianNoise:
-    """noise_sampler(sigma, sigma_next) -> tensor like x, unit variance, fixed by the seed.
+    """noise_sampler(sigma, sigma_next) -> tensor of x's shape, unit variance, fixed by the seed.
 
     Parameters
     ----------
-    x : tensor whose shape, dtype and device the noise takes.
+    x : tensor whose shape, dtype and device the noise takes; float32 for half precision, in which the tree's arithmetic overflows on wide
+        ranges, and the same seed would give other noise.
     sigma_min, sigma_max : range of the path, sigma_min < sigma_max.
     seed : integer, or None to draw one from torch's global generator.
     """
@@ -29,7 +30,8 @@ class BrownianNoise:
             ) from error
         if seed is None:
             seed = int(torch.randint(0, 2**63 - 1, []).item())
-        self._tree = torchsde.BrownianTree(float(sigma_min), torch.zeros_like(x), float(sigma_max), entropy=int(seed))
+        like = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+        self._tree = torchsde.BrownianTree(float(sigma_min), like, float(sigma_max), entropy=int(seed))
 
     def __call__(self, sigma: float, sigma_next: float) -> Tensor:
         low, high = sorted((float(sigma), float(sigma_next)))
