@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--steps", type=_positive, default=5, help="steps of the few-step rows (default 5)")
     demo.add_argument("--images", type=_positive, default=50, help="images that are scored, a multiple of 10 (default 50)")
     _model_options(demo)
-    demo.add_argument("--out", type=Path, default=Path("fewstep-demo.png"), help="where the picture goes (default ./fewstep-demo.png)")
+    demo.add_argument("--out", type=_png, default=Path("fewstep-demo.png"), help="where the picture goes (default ./fewstep-demo.png)")
 
     schedule = commands.add_parser(
         "schedule",
@@ -38,14 +38,14 @@ def _parser() -> argparse.ArgumentParser:
     schedule.add_argument("--sigma-min", type=float, help="with --sigma-max: a plain range instead of a family")
     schedule.add_argument("--sigma-max", type=float)
     schedule.add_argument("--schedule", default="fewstep", help="fewstep (optimized, default) or a baseline; an unknown name lists all")
-    schedule.add_argument("--solver", default="unipc", help="solver the steps are optimized for (default unipc)")
+    schedule.add_argument("--solver", default="unipc", help="solver of --table, and of the bound where --p is given (default unipc)")
     schedule.add_argument("--order", type=int, default=3)
-    schedule.add_argument("--p", type=float, help="strength of the model error bound (default by family)")
+    schedule.add_argument("--p", type=float, help="strength of the bound of the solver's own order (default: the measured bound)")
     schedule.add_argument("--denoise", type=float, default=1.0)
     schedule.add_argument("--method", default="smoothed", help="smoothed (default) or trust-constr")
     schedule.add_argument("--no-cache", action="store_true", help="compute, whatever is shipped or cached")
     schedule.add_argument("--table", action="store_true", help="also print the solver's table on these levels")
-    schedule.add_argument("--plot", type=Path, metavar="PNG", help="write a plot, with the baselines of common samplers for comparison")
+    schedule.add_argument("--plot", type=_png, metavar="PNG", help="write a plot, with the baselines of common samplers for comparison")
     schedule.add_argument("--out", type=Path, metavar="TXT", help="write the levels to a text file, comma-separated")
     schedule.add_argument("--json", action="store_true")
 
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--order", type=int)
     sample.add_argument("--p", type=float)
     _model_options(sample)
-    sample.add_argument("--out", type=Path, default=Path("fewstep-sample.png"))
+    sample.add_argument("--out", type=_png, default=Path("fewstep-sample.png"))
 
     compare = commands.add_parser(
         "compare",
@@ -72,14 +72,14 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--images", type=_positive, default=100)
     _model_options(compare)
     compare.add_argument("--csv", type=Path)
-    compare.add_argument("--plot", type=Path, metavar="PNG")
+    compare.add_argument("--plot", type=_png, metavar="PNG")
     return parser
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--family", default="edm", choices=("edm", "vp", "flow"), help="form in which the demo model is used (default edm)")
     parser.add_argument("--cfg", type=float, default=2.0, help="classifier-free guidance scale (default 2)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_seed, default=0)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -91,6 +91,18 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} was given; a whole number of at least 1 is needed")
     return value
+
+
+def _png(text: str) -> Path:
+    if not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{text!r} was given; pictures are written as PNG, so the name must end in .png")
+    return Path(text)
+
+
+def _seed(text: str) -> int:
+    if not text.lstrip("-").isdigit() or not -(2**63) <= int(text) < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} was given; a seed is a whole number of at most 63 bits")
+    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

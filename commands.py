@@ -45,11 +45,14 @@ def demo(args: argparse.Namespace) -> Outcome:
 
 def schedule(args: argparse.Namespace) -> Outcome:
     """Noise levels, printed, plotted or exported."""
+    from .solvers import SOLVERS, build_table, solver_named
+
+    solver_named(args.solver)
     ns = _noise_schedule(args)
     if args.schedule == "fewstep":
         sigmas = optimal_sigmas(ns, args.steps, args.solver, args.order, args.p, args.denoise, args.method, cache=not args.no_cache)
-    elif args.denoise != 1.0:
-        raise ValueError(f"--denoise was {args.denoise:g}; it goes with --schedule fewstep only.")
+    elif args.denoise != 1.0 or args.p is not None:
+        raise ValueError(f"--denoise and --p go with --schedule fewstep; {args.schedule!r} has neither.")
     else:
         sigmas = baseline_sigmas(args.schedule, ns, args.steps)
     values = sigmas.tolist()
@@ -63,9 +66,6 @@ def schedule(args: argparse.Namespace) -> Outcome:
         "noise_schedule": repr(ns),
     }
     if args.table:
-        from .solvers import SOLVERS, build_table, solver_named
-
-        solver_named(args.solver)
         order = args.order if len(SOLVERS[args.solver].orders) > 1 else None
         table = str(build_table(args.solver, sigmas, ns.family, order))
         result["table"] = table
@@ -93,6 +93,8 @@ def sample(args: argparse.Namespace) -> Outcome:
     from .demo.showcase import set_threads
 
     set_threads()
+    if args.p is not None and args.schedule != "fewstep":
+        raise ValueError(f"--p goes with --schedule fewstep; {args.schedule!r} does not have it.")
     labels = torch.tensor([_class_index(text) for text in args.classes.split(",")])
     model = load_demo_model(args.family)
     trial = Trial(model.initial_noise(len(labels), args.seed), labels, args.cfg)
@@ -118,8 +120,8 @@ def compare(args: argparse.Namespace) -> Outcome:
     from .solvers import SOLVERS
 
     set_threads()
-    solvers = args.solvers.split(",") if args.solvers else list(DEFAULT_SOLVERS)
-    schedules = args.schedules.split(",") if args.schedules else list(DEFAULT_SCHEDULES)
+    solvers = [name.strip() for name in args.solvers.split(",")] if args.solvers else list(DEFAULT_SOLVERS)
+    schedules = [name.strip() for name in args.schedules.split(",")] if args.schedules else list(DEFAULT_SCHEDULES)
     budgets = [_whole_number(text, "--nfe") for text in args.nfe.split(",")]
     methods = []
     for solver in solvers:

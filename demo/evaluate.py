@@ -5,6 +5,7 @@ from the same noise, the denoised image at the model's sigma_min.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,12 @@ from .model import DemoModel
 from .network import NUM_CLASSES
 
 TEACHER_STEPS = 100
+STOCK_CALLS_PER_STEP = {
+    "euler": 1, "euler_ancestral": 1, "lms": 1, "dpmpp_2m": 1, "dpmpp_2m_sde": 1, "dpmpp_3m_sde": 1,
+    "heun": 2, "dpm_2": 2, "dpm_2_ancestral": 2, "dpmpp_2s_ancestral": 2, "dpmpp_sde": 2,
+}
+"""k-diffusion's samplers that take a list of sigmas; those with 2 calls make one in a step to sigma 0."""
+
 STOCK = "k-diffusion:"
 """Prefix of solver names that mean k-diffusion's own function, e.g. `k-diffusion:dpmpp_2m`."""
 
@@ -29,6 +36,10 @@ class Trial:
     noise: Tensor
     labels: Tensor
     cfg: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.cfg):
+            raise ValueError(f"cfg was {self.cfg}; the guidance scale must be a finite number (1 is no guidance).")
 
     @classmethod
     def of(cls, model: DemoModel, images: int, cfg: float, seed: int = 0) -> Trial:
@@ -83,8 +94,7 @@ class Method:
     def steps_for(self, nfe: int) -> int:
         """Largest number of steps within `nfe` model calls; 0 if there is none."""
         if self.solver.startswith(STOCK):
-            twice = self.solver.removeprefix(STOCK) in ("heun", "dpm_2")
-            return (nfe + 1) // 2 if twice else nfe
+            return (nfe + 1) // 2 if STOCK_CALLS_PER_STEP[self.solver.removeprefix(STOCK)] == 2 else nfe
         return SOLVERS[self.solver].steps_for(nfe)
 
 
@@ -114,12 +124,11 @@ def run(model: DemoModel, trial: Trial, method: Method, steps: int, callback: Ca
 
 
 def _stock_sampler(name: str) -> Callable[..., Tensor]:
+    if name not in STOCK_CALLS_PER_STEP:
+        raise ValueError(f"solver was {STOCK + name!r}; of k-diffusion's samplers {', '.join(STOCK_CALLS_PER_STEP)} can be used.")
     from .kdiffusion import k_diffusion
 
-    sampler = getattr(k_diffusion.sampling, f"sample_{name}", None)
-    if sampler is None:
-        raise ValueError(f"solver was {STOCK + name!r}; k-diffusion has no sampler of that name.")
-    return sampler
+    return getattr(k_diffusion.sampling, f"sample_{name}")
 
 
 def teacher_images(model: DemoModel, trial: Trial, callback: Callable | None = None, steps: int = TEACHER_STEPS) -> Tensor:

@@ -10,6 +10,7 @@ The network was trained in EDM form on sigma in [0.02, 20]. The other families a
 """
 from __future__ import annotations
 
+import copy
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -121,6 +122,8 @@ def _check_input(x: Tensor, sigma: Tensor, labels: Tensor | None) -> None:
         raise ValueError(f"x had shape {tuple(x.shape)}; the demo model takes [B, 1, {IMAGE_SIZE}, {IMAGE_SIZE}].")
     if sigma.shape != x.shape[:1]:
         raise ValueError(f"sigma had shape {tuple(sigma.shape)}; one value per image, [{len(x)}], is needed.")
+    if labels is not None and (labels.is_floating_point() or (labels.numel() and not 0 <= labels.min() <= labels.max() < NUM_CLASSES)):
+        raise ValueError(f"labels were {labels.tolist()}; they must be integers from 0 to {NUM_CLASSES - 1} (None: unconditional).")
     if labels is not None and labels.shape != x.shape[:1]:
         raise ValueError(f"labels had shape {tuple(labels.shape)}; one class index per image, [{len(x)}], is needed.")
 
@@ -137,16 +140,16 @@ def demo_noise_schedule(family: str) -> NoiseSchedule:
 
 
 @cache
-def _network(device: str) -> EDMPrecond:
+def _network() -> EDMPrecond:
     tensors, record = load_tensors(WEIGHTS_FILE)
     config = record["config"]
     net = UNet(tuple(config["channels"]), config["blocks"], config["embedding"], config["num_classes"])
     net.load_state_dict({name: value.float() for name, value in tensors.items()})
-    return EDMPrecond(net, record["sigma_data"]).eval().requires_grad_(False).to(device)
+    return EDMPrecond(net, record["sigma_data"]).eval().requires_grad_(False)
 
 
 def load_demo_model(family: DemoFamily = "edm", device: str | torch.device = "cpu") -> DemoModel:
-    """The trained Fashion-MNIST model as a denoiser of the given family; the network is loaded once and shared.
+    """The trained Fashion-MNIST model as a denoiser of the given family; every call gives one of its own.
 
     Returns
     -------
@@ -158,4 +161,5 @@ def load_demo_model(family: DemoFamily = "edm", device: str | torch.device = "cp
     """
     noise_schedule = demo_noise_schedule(family)
     kind = {"edm": DemoModel, "vp": _DiscreteDemoModel, "flow": _FlowDemoModel}[family]
-    return kind(_network(str(device)), noise_schedule).eval().to(device)
+    # a copy, so that .half() or training of one model leaves the others as they are
+    return kind(copy.deepcopy(_network()), noise_schedule).eval().to(device)

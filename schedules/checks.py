@@ -11,7 +11,7 @@ def real_number(value: Any, what: str) -> float:
     """`value` as a finite Python float; numpy scalars and 0-d arrays and tensors are numbers, too."""
     try:
         number = float(value)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         number = math.nan
     if isinstance(value, (str, bool)) or not math.isfinite(number):
         raise ValueError(f"{what} was {value!r}; it must be one finite number.")

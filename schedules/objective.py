@@ -31,6 +31,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .checks import real_number, whole_number
+from .elementwise import unwrap
 from .exponential import QUADRATURE_POINTS, quadrature
 
 Array = NDArray[np.float64]
@@ -174,11 +176,11 @@ def _basis_slopes(gap: Array, pair: NDArray[np.bool_]) -> Array:
 
 def check_bound_parameters(p: float, trunc: int | None, order: int, family: str) -> None:
     """ValueError in a sentence if a parameter of the bound is outside its range."""
-    if not (np.isfinite(p) and p >= 0):
+    if real_number(p, "p (strength of the model's error bound)") < 0:
         raise ValueError(f"p (strength of the model's error bound) was {p!r}; it must be a finite number >= 0.")
-    if trunc is not None and (trunc != int(trunc) or trunc < 0):
-        raise ValueError(f"trunc was {trunc!r}; it must be None (the paper's objective) or an integer >= 0 (3 is the default).")
-    if order not in (1, 2, 3, 4):
+    if trunc is not None:
+        whole_number(trunc, "trunc (None is the paper's objective, 3 the default)", 0)
+    if whole_number(order, "order", 1) > 4:
         raise ValueError(f"order was {order!r}; it must be 1, 2, 3 or 4.")
     if family not in ("vp", "edm", "flow"):
         raise ValueError(f"family was {family!r}; it must be 'vp', 'edm' or 'flow'.")
@@ -201,9 +203,13 @@ def released_objective(lambdas: ArrayLike, p: float, trunc: int | None = 3, orde
     ValueError : a parameter outside its range; lambdas not finite or not strictly increasing.
     """
     check_bound_parameters(p, trunc, order, family)
-    nodes = np.asarray(lambdas, dtype=np.float64)
+    nodes = unwrap(lambdas, "lambdas").array  # type: ignore[type-var]
     if nodes.ndim != 1 or len(nodes) < 2:
         raise ValueError(f"lambdas had shape {nodes.shape}; a list of at least 2 half-log-SNR values is needed.")
     if not np.isfinite(nodes).all() or not (np.diff(nodes) > 0).all():
         raise ValueError(f"lambdas were {nodes.tolist()}; they must be finite and strictly increasing (noisy end first).")
-    return float(BoundTerms(nodes[None], p, trunc, order, family).objective()[0])
+    with np.errstate(all="ignore"):
+        value = float(BoundTerms(nodes[None], p, trunc, order, family).objective()[0])
+    if not np.isfinite(value):
+        raise ValueError(f"lambdas reach from {nodes[0]:g} to {nodes[-1]:g}, where the objective is not finite; give a narrower range.")
+    return value

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from .cache import default_cache
+from .checks import real_number, whole_number
 from .general import EndWeights, optimize_general_objective
 from .noise import NoiseSchedule
 from .objective import check_bound_parameters
@@ -46,6 +47,7 @@ are the better ones for solvers of every order.
 """
 
 LOWEST_START = -5.0
+_ROUNDED_FROM = 0.5  # shorter ranges of half-log-SNR are problems of their own: rounding would move their ends
 LARGEST_OPTIMISED = 60
 DEFAULT_TRUNC = 3
 MIN_INCREMENT_SHARE = 0.1  # of the half-log-SNR range over N
@@ -131,7 +133,8 @@ def optimal_sigmas(
     ----------
     ns : the model's noise schedule; its family and range count.
     steps : N >= 1 intervals = model calls of a multistep solver.
-    solver, order : what the list is made for: name in `solvers.SOLVERS` and highest order, 1 to 4. They matter where the bound's
+    solver, order : matter where the bound has the solver's own order (below); by default all solvers get the same list. Name in
+    `solvers.SOLVERS` and highest order, 1 to 4. They matter where the bound's
     order follows
         the solver's.
     p : strength of the model error bound std^p/alpha, >= 0. None takes the measured default of the family, `DEFAULT_BOUND`, with
@@ -156,9 +159,18 @@ def optimal_sigmas(
     """
     problem = make_problem(ns, steps, solver, order, p, denoise, method, bound_order, objective, trunc, min_increment)
     nodes = _nodes(problem, cache, _table_weights(ns, problem) if objective == "general" else None)
+    first = ns.start_sigma(denoise)
+    start, end = _lambda_range(ns, first)
+    # from the rounded ends of the problem to the exact ones
+    nodes = start + (nodes - problem.lambda_start) * ((end - start) / (problem.lambda_end - problem.lambda_start))
     sigmas = np.zeros(problem.steps + 1)
-    sigmas[0] = ns.start_sigma(denoise)
+    sigmas[0] = first
     sigmas[1:-1] = ns.sigma_of(nodes[1:-1])
+    if not (np.diff(sigmas) < 0).all():
+        raise ValueError(
+            f"steps was {steps}; between sigma {first:.9g} and {ns.sigma_min:.9g} there is no room for that many distinct levels. "
+            "Use fewer steps or a larger denoise."
+        )
     return torch.from_numpy(sigmas)
 
 
@@ -202,50 +214,65 @@ def make_problem(
     min_increment: float = MIN_INCREMENT_SHARE,
 ) -> Problem:
     """The `Problem` behind a call of `optimal_sigmas`; same parameters and errors."""
+    from ..solvers import ALGORITHM_VERSION as SOLVERS_VERSION
     from ..solvers import solver_named  # on use: solvers builds on schedules
 
-    if isinstance(steps, bool) or steps != int(steps) or steps < 1:
-        raise ValueError(f"steps was {steps!r}; it must be an integer >= 1.")
+    if not isinstance(ns, NoiseSchedule):
+        raise ValueError(f"ns was {ns!r}; it must be a NoiseSchedule, for example NoiseSchedule.preset('sd15').")
+    steps = whole_number(steps, "steps", 1)
+    order = whole_number(order, "order", 1)
     if method not in METHODS:
         raise ValueError(f"method was {method!r}; it must be one of {', '.join(METHODS)}.")
     if objective not in OBJECTIVES:
         raise ValueError(f"objective was {objective!r}; it must be one of {', '.join(OBJECTIVES)}.")
-    if not 0 <= min_increment < 1:
+    if objective == "general" and method != "smoothed":
+        raise ValueError(f"method was {method!r}; the general objective has one method of its own, so leave it at 'smoothed'.")
+    share = real_number(min_increment, "min_increment")
+    if not 0 <= share < 1:
         raise ValueError(f"min_increment was {min_increment!r}; it is a share of range/N and must be in [0, 1).")
+    check_bound_parameters(0.0 if p is None else p, trunc, order, ns.family)
     own_order = min(order, max(solver_named(solver).orders))
     default_p, default_order = DEFAULT_BOUND[ns.family] if objective == "released" else (PAPER_P[ns.family], own_order)
     if p is None and bound_order is None:
         strength, bound_order = default_p, default_order
     else:
-        strength = PAPER_P[ns.family] if p is None else float(p)
+        strength = PAPER_P[ns.family] if p is None else real_number(p, "p")
         bound_order = own_order if bound_order is None else bound_order
-    check_bound_parameters(strength, trunc, order, ns.family)
     check_bound_parameters(strength, trunc, bound_order, ns.family)
-    start = round(max(float(ns.lambda_of(ns.start_sigma(denoise))), LOWEST_START), 3)
-    end = round(float(ns.lambda_of(ns.sigma_min)), 3)
+    start, end = _lambda_range(ns, ns.start_sigma(denoise))
+    if end - start > _ROUNDED_FROM:
+        start, end = round(start, 3), round(end, 3)
     return Problem(
         bound="flow" if ns.family == "flow" else "vp",
         lambda_start=start,
-        lambda_end=max(end, start + 1e-3),
-        steps=int(steps),
+        lambda_end=end,
+        steps=steps,
         order=int(bound_order),
         p=strength,
         trunc=None if trunc is None else int(trunc),
-        min_increment_share=float(min_increment),
+        min_increment_share=share,
         method=method,
         objective=objective,
-        table=solver if objective == "general" else "",
+        table=f"{solver} {SOLVERS_VERSION}" if objective == "general" else "",
     )
+
+
+def _lambda_range(ns: NoiseSchedule, start_sigma: float) -> tuple[float, float]:
+    """Half-log-SNR between which the nodes are optimised: from `start_sigma`, or `LOWEST_START` where that leaves room, to sigma_min."""
+    end = float(ns.lambda_of(ns.sigma_min))
+    start = float(ns.lambda_of(min(start_sigma, ns.finite_sigma_max)))
+    return (max(start, LOWEST_START) if end > LOWEST_START + 1 else start), end
 
 
 def _table_weights(ns: NoiseSchedule, problem: Problem) -> EndWeights:
     from ..solvers import build_table, solver_named
 
-    order = None if len(solver_named(problem.table).orders) == 1 else problem.order
+    solver = problem.table.split()[0]
+    order = None if len(solver_named(solver).orders) == 1 else problem.order
 
     def end_weights(lambdas: Array) -> tuple[Array, Array]:
         sigmas = ns.sigma_of(lambdas)
-        table = build_table(problem.table, sigmas, ns.family, order)
+        table = build_table(solver, sigmas, ns.family, order)
         calls = np.array([row.sigma for row in table.rows])
         return ns.lambda_of(calls), table.end_weights()[1] / sigmas[-1]
 

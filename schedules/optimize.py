@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .checks import real_number, whole_number
 from .exponential import QUADRATURE_POINTS
 from .objective import BoundTerms, check_bound_parameters, released_objective
 from .smoothed import minimise_smoothed
@@ -122,14 +123,13 @@ def optimize_released_objective(
 
 def check_range(lambda_T: float, lambda_eps: float, steps: int, min_increment: float) -> None:
     """ValueError in a sentence if ends, steps or minimum increment do not fit together."""
-    if steps != int(steps) or steps < 1:
-        raise ValueError(f"steps was {steps!r}; it must be an integer >= 1.")
-    if not (np.isfinite(lambda_T) and np.isfinite(lambda_eps) and lambda_T < lambda_eps):
+    whole_number(steps, "steps", 1)
+    if not real_number(lambda_T, "lambda_T (half-log-SNR)") < real_number(lambda_eps, "lambda_eps (half-log-SNR)"):
         raise ValueError(
             f"The half-log-SNR ends were {lambda_T} (noisy) and {lambda_eps} (clean); they must be finite and increasing. "
             "Are the sigmas given in the wrong order?"
         )
-    if not 0 <= min_increment * steps < lambda_eps - lambda_T:
+    if not 0 <= real_number(min_increment, "min_increment") * steps < lambda_eps - lambda_T:
         raise ValueError(
             f"min_increment was {min_increment}; with {steps} steps it must be >= 0 and below {(lambda_eps - lambda_T) / steps:.6g}."
         )

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from ..schedules.checks import real_number
 from . import ddim, deis, dpmpp_multistep, gradient_estimation, heun, ipndm, sde, singlestep, unipc
 from .afs import denoised_factor
 from .grid import Grid
@@ -118,6 +120,21 @@ def solver_named(name: str) -> Solver:
     return SOLVERS[name]
 
 
+def _checked(entry: Solver, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as plain Python values of the kind their defaults have; ValueError where they are not."""
+    parameters = inspect.signature(entry.build).parameters
+    checked = dict(options)
+    for name, value in options.items():
+        default = parameters[name].default
+        if isinstance(default, bool):
+            if not isinstance(value, (bool, np.bool_)):
+                raise ValueError(f"{name} was {value!r}; it must be True or False.")
+            checked[name] = bool(value)
+        elif isinstance(default, float):
+            checked[name] = real_number(value, name)
+    return checked
+
+
 def build_table(
     solver: str,
     sigmas: ArrayLike | torch.Tensor,
@@ -154,7 +171,12 @@ def build_table(
         )
     if "variant" in options and options["variant"] not in entry.variants:
         raise ValueError(f"variant was {options['variant']!r}; {solver} has the variants {', '.join(entry.variants)}.")
+    if isinstance(order, (torch.Tensor, np.ndarray)):
+        order = order.tolist()
+    options = _checked(entry, options)
     arguments = {**entry.fixed, **options}
+    if not isinstance(afs, (bool, np.bool_)):
+        raise ValueError(f"afs was {afs!r}; it must be True or False.")
     if order is not None and len(entry.orders) == 1:
         if order != entry.orders[0]:
             raise ValueError(f"order was {order!r}; {solver} always has order {entry.orders[0]}.")

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..schedules.families import alpha_of, check_family, half_log_snr
 
 Array = NDArray[np.float64]
+_CLOSEST = 1e-12
 
 FLOW_SLACK = 1e-6
 """By so much a host's float32 arithmetic may put a flow model's first sigma above 1."""
@@ -63,6 +64,12 @@ class Grid:
         self.std: Array = values
         self.lam: Array = half_log_snr(values, family)
         self.first = 1 if np.isneginf(self.lam[0]) else 0
+        if not (np.diff(self.lam) > _CLOSEST).all():
+            n = int(np.argmin(np.diff(self.lam)))
+            raise ValueError(
+                f"sigmas {n} and {n + 1} were {values[n]!r} and {values[n + 1]!r}; neighbours must differ by more than rounding "
+                f"({_CLOSEST:g} in half-log-SNR)."
+            )
 
     @property
     def ends_at_zero(self) -> bool:

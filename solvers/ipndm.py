@@ -22,13 +22,13 @@ ADAMS_BASHFORTH = {
 }
 
 
-def build(grid: Grid, order: int | Sequence[int] = 4, lower_order_final: bool = False) -> tuple[list[Row], list[int]]:
+def build(grid: Grid, order: int | Sequence[int] = 3, lower_order_final: bool = False) -> tuple[list[Row], list[int]]:
     """Rows of iPNDM with constant coefficients, order 1 to 4."""
     orders = step_orders(grid, order, lower_order_final, 4, "ipndm", first=0)
     return [slope_step(grid, n, ADAMS_BASHFORTH[orders[n]]) for n in range(grid.steps)], orders
 
 
-def build_variable(grid: Grid, order: int | Sequence[int] = 4, lower_order_final: bool = False) -> tuple[list[Row], list[int]]:
+def build_variable(grid: Grid, order: int | Sequence[int] = 3, lower_order_final: bool = False) -> tuple[list[Row], list[int]]:
     """Rows of iPNDM-v: Adams-Bashforth with the actual step widths, order 1 to 4."""
     orders = step_orders(grid, order, lower_order_final, 4, "ipndm_v", first=0)
     rows = []

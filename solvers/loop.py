@@ -121,7 +121,7 @@ def sample(
     level = levels.unbind()
     per_image = (levels.to(x.dtype)[:, None] * x.new_ones([x.shape[0]])).unbind()
     noise_of = _noise(table, x, extra_args, noise_sampler)
-    state = step_start = x.to(working)
+    state = step_start = x.to(working, copy=True)  # a model or callback that writes into its input must not reach the caller
     history: list[Tensor] = []
     kept = table.history
     previous_was_stage = False

@@ -103,6 +103,8 @@ class SolverTable:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+        for name in ("sigmas", "orders", "rows"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         check_family(self.family)
         check_sigmas(self.sigmas, self.family)
         if len(self.orders) != self.steps:

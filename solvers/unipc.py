@@ -116,6 +116,8 @@ def build(
         uncorrected = {operator.index(step) for step in disable_corrector}
     except TypeError as error:
         raise ValueError(f"disable_corrector was {disable_corrector!r}; it must be a list of steps (0 is the first).") from error
+    if uncorrected and min(uncorrected) < 0:
+        raise ValueError(f"disable_corrector was {disable_corrector!r}; steps are counted from 0.")
     orders = step_orders(grid, order, lower_order_final, 4, "unipc")
     rows = []
     for n in range(grid.steps):

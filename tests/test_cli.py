@@ -132,6 +132,11 @@ def test_compare_ranks_methods_at_equal_calls(capsys, tmp_path):
         (("demo", "--images", "15"), "multiple of 10"),
         (("compare", "--nfe", "5,x"), "--nfe"),
         (("compare", "--solvers", "magic"), "magic"),
+        (("compare", "--schedules", "magic"), "magic"),
+        (("sample", "--solver", "k-diffusion:dpm_fast"), "dpm_fast"),
+        (("sample", "--schedule", "karras", "--p", "2"), "--p"),
+        (("sample", "--cfg", "nan"), "cfg was nan"),
+        (("schedule", 5, "--schedule", "karras", "--solver", "bogus"), "bogus"),
     ],
 )
 def test_bad_input_gives_one_sentence_and_status_2(capsys, arguments, says):

@@ -137,11 +137,18 @@ def test_every_solver_counts_its_calls_and_approaches_the_teacher(family, solver
         (torch.zeros(2, 3, 32, 32), torch.ones(2), None, "x had shape"),
         (torch.zeros(2, 1, 32, 32), torch.ones(3), None, "sigma had shape"),
         (torch.zeros(2, 1, 32, 32), torch.ones(2), torch.zeros(1, dtype=torch.long), "labels had shape"),
+        (torch.zeros(2, 1, 32, 32), torch.ones(2), torch.tensor([0, 99]), "integers from 0 to 9"),
+        (torch.zeros(2, 1, 32, 32), torch.ones(2), torch.zeros(2), "integers from 0 to 9"),
     ],
 )
 def test_bad_input(x, sigma, labels, says):
     with pytest.raises(ValueError, match=says):
         load_demo_model("edm")(x, sigma, labels)
+
+
+def test_models_do_not_share_a_network():
+    load_demo_model("flow").half()
+    assert next(load_demo_model("edm").parameters()).dtype == torch.float32
 
 
 def test_unknown_family():
