@@ -87,7 +87,7 @@ def schedule(args: argparse.Namespace) -> Outcome:
 def sample(args: argparse.Namespace) -> Outcome:
     """Images of the demo model."""
     from .demo.data import CLASS_NAMES
-    from .demo.evaluate import Method, Trial, judged_accuracy, run
+    from .demo.evaluate import Method, Trial, default_order, judged_accuracy, run
     from .demo.model import load_demo_model
     from .demo.pictures import save_image_grid
     from .demo.showcase import set_threads
@@ -98,7 +98,7 @@ def sample(args: argparse.Namespace) -> Outcome:
     labels = torch.tensor([_class_index(text) for text in args.classes.split(",")])
     model = load_demo_model(args.family)
     trial = Trial(model.initial_noise(len(labels), args.seed), labels, args.cfg)
-    method = Method(args.solver, args.schedule, args.order, args.p)
+    method = Method(args.solver, args.schedule, args.order or default_order(args.solver, args.cfg), args.p)
     with _bar(None, "sampling") as bar:
         images, calls = run(model, trial, method, args.steps, lambda _: bar.update())
     accuracy = judged_accuracy(images, labels)
@@ -113,7 +113,7 @@ def sample(args: argparse.Namespace) -> Outcome:
 def compare(args: argparse.Namespace) -> Outcome:
     """Solver x schedule x NFE."""
     from .demo.compare import DEFAULT_SCHEDULES, DEFAULT_SOLVERS, as_text, compare_methods, save_csv
-    from .demo.evaluate import Method, Trial
+    from .demo.evaluate import Method, Trial, default_order
     from .demo.model import load_demo_model
     from .demo.pictures import save_comparison_plot
     from .demo.showcase import set_threads
@@ -126,6 +126,7 @@ def compare(args: argparse.Namespace) -> Outcome:
     methods = []
     for solver in solvers:
         choice = args.order if solver in SOLVERS and len(SOLVERS[solver].orders) > 1 else None
+        choice = choice or default_order(solver, args.cfg)
         methods += [Method(solver, name, choice, args.p if name == "fewstep" else None) for name in schedules]
     model = load_demo_model(args.family)
     trial = Trial.of(model, args.images, args.cfg, args.seed)
