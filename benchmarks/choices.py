@@ -1,15 +1,12 @@
 """Where optimized steps win and lose: the measurement behind the defaults. `python benchmarks/choices.py --out docs/choices.md`
 
-On the demo model as edm, vp and flow, at guidance 1, 3 and 7, with 5 and 8 model calls: end-point RMSE to the 100-step teacher
-from the same noise, as a ratio to
-stock DPM++ 2M with Karras' schedule (k-diffusion's own functions; its RMSE heads each column), and in the first table the share
-of images the judge
-recognises. Below 1 is better than stock. Three tables a family: solvers and steps; strength p and order of the bound; least
-increment and end of the range.
+On the demo model as edm, vp and flow, at guidance 1, 3 and 7, with 5 and 8 model calls: end-point RMSE to the 100-step teacher from
+the same noise, as a ratio to stock DPM++ 2M with Karras' schedule (k-diffusion's own functions; its RMSE heads each column), and in
+the first table the share of images the judge recognises. Below 1 is better than stock. Three tables a family: solvers and steps;
+strength p and order of the bound; least increment and end of the range.
 
-"To zero" optimises N intervals down to sigma_min and writes 0 in its place, which is what `optimal_sigmas` does; "keeps
-sigma_min" optimises N - 1 intervals
-and adds a last step from sigma_min to 0, as Karras' list does. Takes about 20 minutes on two cores.
+"To zero" optimises N intervals down to sigma_min and writes 0 in its place, which is what `optimal_sigmas` does; "keeps sigma_min"
+optimises N - 1 intervals and adds a last step from sigma_min to 0, as Karras' list does. Takes about 20 minutes on two cores.
 """
 
 from __future__ import annotations

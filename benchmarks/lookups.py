@@ -1,8 +1,8 @@
 """How long an optimized list takes where nothing is optimised: `python benchmarks/lookups.py`.
 
-"first preset" is the first call in a new process, reading the shipped file included (best of several processes); "cache hit"
-reads the entry from disk, "in
-memory" finds it in the process. Wanted: preset at most 5 ms, hit at most 2 ms. "computed" is the same list with cache=False.
+"first preset" is the first call in a new process, reading the shipped file included (best of several processes); "cache hit" reads
+the entry from disk, "in memory" finds it in the process. Wanted: preset at most 5 ms, hit at most 2 ms. "computed" is the same list
+with cache=False.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Speed and quality of the step optimizer: `python benchmarks/optimizer.py [--trust-constr 5 8 15] [--json]`.
 
 For the Stable Diffusion schedule, p = 2, trunc = 3, no minimum increment, one thread, nothing cached. `median` is over repeated
-runs. `trust-constr` runs the
-paper's optimiser from uniform t and uniform half-log-SNR (seconds each), and `ratio` is its time over ours.
-Wanted: N = 5..15 at most 50 ms, N = 50 at most 1 s, objective never above trust-constr's, N = 8 within 1e-4 of 6.2041 and N = 15 of 3.6350.
+runs. `trust-constr` runs the paper's optimiser from uniform t and uniform half-log-SNR (seconds each), and `ratio` is its time over
+ours. Wanted: N = 5..15 at most 50 ms, N = 50 at most 1 s, objective never above trust-constr's, N = 8 within 1e-4 of 6.2041 and N =
+15 of 3.6350.
 """
 
 from __future__ import annotations

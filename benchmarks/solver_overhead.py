@@ -1,17 +1,17 @@
 """What a sampler costs beside the model: time per step with a model that does nothing.
 
-Run `python benchmarks/solver_overhead.py` (about half a minute on one core; `--json` for scripts). Everything runs in one process on
-one thread, and what is measured is the CPU time of that thread, so that waiting for other programs does not count. The samplers take turns,
-so that what other programs do to the caches falls on all of them, and the median over the turns is taken: read ratios, not
-microseconds. A no-op model returns the same tensor at every call.
+Run `python benchmarks/solver_overhead.py` (about half a minute on one core; `--json` for scripts). Everything runs in one process
+on one thread, and what is measured is the CPU time of that thread, so that waiting for other programs does not count. The samplers
+take turns, so that what other programs do to the caches falls on all of them, and the median over the turns is taken: read ratios,
+not microseconds. A no-op model returns the same tensor at every call.
 
     table      the numbers of the solver, once before sampling (ours; the others recompute theirs in every step)
     step       one step of sampling with the table ready, microseconds
     all        the same with the table's share added: what `sample_<solver>` costs per step
     vs         that sampler's time divided by ours; "all" counts for ours
 
-Targets, per step and for every shape and dtype: UniPC of order 3 takes at most a third of the time of diffusers' UniPC, and DPM-Solver++ 2M
-not more than k-diffusion's. The last lines say whether they are met.
+Targets, per step and for every shape and dtype: UniPC of order 3 takes at most a third of the time of diffusers' UniPC, and
+DPM-Solver++ 2M not more than k-diffusion's. The last lines say whether they are met.
 """
 
 from __future__ import annotations

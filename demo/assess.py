@@ -1,7 +1,7 @@
 """Is the demo model good enough to measure on? `python -m fewstep.demo.assess [--images 1000] [--cfg 2]`
 
-Samples the teacher (100 steps) for every class in turn and prints the share the judge recognises, which must reach the judge's own test
-accuracy minus 2 points at cfg 2, and the Frechet distance of the judge's features to the test set's.
+Samples the teacher (100 steps) for every class in turn and prints the share the judge recognises, which must reach the judge's own
+test accuracy minus 2 points at cfg 2, and the Frechet distance of the judge's features to the test set's.
 """
 from __future__ import annotations
 

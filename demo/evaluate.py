@@ -1,7 +1,7 @@
 """Scoring of few-step sampling on the demo model: distance to a many-step teacher, and what the judge recognises.
 
-The teacher is the same model sampled with 100 steps (UniPC order 3 on uniform half-log-SNR): every method aims at the teacher's end point
-from the same noise, the denoised image at the model's sigma_min.
+The teacher is the same model sampled with 100 steps (UniPC order 3 on uniform half-log-SNR): every method aims at the teacher's end
+point from the same noise, the denoised image at the model's sigma_min.
 """
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """k-diffusion, imported so that it also works beside a CPU-only torch.
 
-`import k_diffusion` imports torchvision, for which there is no CPU build that matches: its import stops at operators that
-only its compiled part defines. The samplers need none of them, so declaring the two names is enough. Where the
-plain import works, nothing is declared.
+`import k_diffusion` imports torchvision, for which there is no CPU build that matches: its import stops at operators that only its
+compiled part defines. The samplers need none of them, so declaring the two names is enough. Where the plain import works, nothing
+is declared.
 """
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """The demo model's network: a small class-conditional U-Net on 2x2 pixel patches.
 
-A 32x32 grey image is folded to 4 channels at 16x16, passes two resolutions (16x16 and 8x8, the
-lower one with self-attention) and is unfolded again. Noise level and class enter each residual
-block as a scale and a shift of its second normalisation (adaptive group norm). Class `NUM_CLASSES` is the learned
-"no class" of classifier-free guidance.
+A 32x32 grey image is folded to 4 channels at 16x16, passes two resolutions (16x16 and 8x8, the lower one with self-attention) and
+is unfolded again. Noise level and class enter each residual block as a scale and a shift of its second normalisation (adaptive
+group norm). Class `NUM_CLASSES` is the learned "no class" of classifier-free guidance.
 
 Sampling and training see the network only through `EDMPrecond` (arXiv 2206.00364, table 1).
 """

@@ -1,11 +1,11 @@
 """Training of the demo network: `python -m fewstep.demo.train --run RUN_FOLDER`.
 
-EDM denoising loss (arXiv 2206.00364, eq. 8): E || D(x0 + sigma n) - x0 ||^2 (sigma^2 + sigma_data^2)/(sigma sigma_data)^2,
-ln sigma normal, label dropout for classifier-free guidance, EMA of the weights. The learning rate warms up, stays, and falls
-linearly over the last quarter, so a run can be lengthened or cut short by resuming with another --iterations.
+EDM denoising loss (arXiv 2206.00364, eq. 8): E || D(x0 + sigma n) - x0 ||^2 (sigma^2 + sigma_data^2)/(sigma sigma_data)^2, ln sigma
+normal, label dropout for classifier-free guidance, EMA of the weights. The learning rate warms up, stays, and falls linearly over
+the last quarter, so a run can be lengthened or cut short by resuming with another --iterations.
 
-The run folder holds `state.safetensors` (network, EMA, optimiser, random state; rewritten every --save-every
-iterations) and at the end `demo_unet.safetensors` (EMA weights, float16). Called again, it goes on where it stopped.
+The run folder holds `state.safetensors` (network, EMA, optimiser, random state; rewritten every --save-every iterations) and at the
+end `demo_unet.safetensors` (EMA weights, float16). Called again, it goes on where it stopped.
 """
 from __future__ import annotations
 

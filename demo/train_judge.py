@@ -1,7 +1,7 @@
 """Training of the judge: `python -m fewstep.demo.train_judge --out judge.safetensors` (minutes on two cores).
 
-Cross-entropy with mirrored images where a mirror image is as likely, shifts by up to 2 pixels, one-cycle learning rate. The file holds the
-weights (float16), the test accuracy of exactly these rounded weights, and the feature statistics of the test set.
+Cross-entropy with mirrored images where a mirror image is as likely, shifts by up to 2 pixels, one-cycle learning rate. The file
+holds the weights (float16), the test accuracy of exactly these rounded weights, and the feature statistics of the test set.
 """
 from __future__ import annotations
 

@@ -1,14 +1,13 @@
 """Weights of exponential integrators in half-log-SNR.
 
-Between two nodes the exact solution of the probability-flow ODE needs INT e^lambda D(x_lambda) dlambda (ALGORITHMS: eq. 1;
-arXiv 2211.01095, eq. 8). With D replaced by its Lagrange interpolant through k nodes x_0..x_{k-1} that becomes
-SUM_j w_j D_j with
+Between two nodes the exact solution of the probability-flow ODE needs INT e^lambda D(x_lambda) dlambda (arXiv 2211.01095, eq. 8).
+With D replaced by its Lagrange interpolant through k nodes x_0..x_{k-1} that becomes SUM_j w_j D_j with
 
     w_j = INT_start^end e^(lambda - end) l_j(lambda) dlambda,      l_j(x) = PROD_{m != j} (x - x_m)/(x_j - x_m).
 
-The textbook closed forms (phi-functions) subtract nearly equal exponentials when the interval is short. Gauss-Legendre quadrature of
-the product form does not: the integrand is entire, so 24 points reach rounding error for every interval up to
-about 12, and longer ones are split.
+The textbook closed forms (phi-functions) subtract nearly equal exponentials when the interval is short. Gauss-Legendre quadrature
+of the product form does not: the integrand is entire, so 24 points reach rounding error for every interval up to about 12, and
+longer ones are split.
 """
 from __future__ import annotations
 

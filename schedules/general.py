@@ -1,17 +1,14 @@
 """Optimal steps of any linear solver: the [X24] bound with the solver's own end-point weights.
 
-A table gives x_N = A x_0 + SUM_i C_i D_i (solvers/table.py). With the model's error at evaluation i bounded by eps_i the end
-point is off by at
-most std_N^-1 SUM_i eps_i |C_i| in the units of the paper's eq. (2) (arXiv 2402.17376); corrector included, the D_i
+A table gives x_N = A x_0 + SUM_i C_i D_i (solvers/table.py). With the model's error at evaluation i bounded by eps_i the end point
+is off by at most std_N^-1 SUM_i eps_i |C_i| in the units of the paper's eq. (2) (arXiv 2402.17376); corrector included, the D_i
 treated as independent. C is that of the table whose last node is sigma_min > 0: on a list that ends in 0 it is (0, .., 0, 1).
 
 The nodes enter C through a whole table, so here gradients are finite differences, and the kinks of |C_i| are removed in the
-classical way: minimise
-SUM_i t_i under -t_i <= eps_i C_i <= t_i with scipy's SLSQP.
+classical way: minimise SUM_i t_i under -t_i <= eps_i C_i <= t_i with scipy's SLSQP.
 
 This signed form can be cancelled away: from about 8 steps on its optimum may hold one huge step, where the solver's real error
-grows. It is a
-diagnostic beside `released`, not the default.
+grows. It is a diagnostic beside `released`, not the default.
 """
 
 from __future__ import annotations

@@ -5,16 +5,16 @@ nodes, so that evaluation i enters the result with the weights
 
     W_{n,i} = INT_{lambda_n}^{lambda_{n+1}} e^lambda l_{n,i}(lambda) dlambda,        k_n = min(order, n + 1, N - n).
 
-With the model's error at node i bounded by eps_i = std_i^p / alpha_i (VP reading of std and alpha; flow: s^p/(1 - s)),
-the error of the end point is at most  SUM_i eps_i |SUM_n W_{n,i}|  (the paper's objective, eq. 2 here `trunc=None`). The authors' released
-code differs, and is what `released_objective` computes:
+With the model's error at node i bounded by eps_i = std_i^p / alpha_i (VP reading of std and alpha; flow: s^p/(1 - s)), the error of
+the end point is at most  SUM_i eps_i |SUM_n W_{n,i}|  (the paper's objective, eq. 2 here `trunc=None`). The authors' released code
+differs, and is what `released_objective` computes:
 
     J = eps_0 |W_{0,0}| + eps_{N-1} |W_{N-1,N-1}|                      first and last interval on their own
       + SUM_{0<n<trunc} sqrt( SUM_i (eps_i W_{n,i})^2 )                early intervals, unable to cancel each other
       + SUM_i eps_i | SUM_{trunc<=n<N-1, n>0} W_{n,i} |                the rest, signed
 
-Gradient. With values f_j held, moving node x_m by d changes an interpolant P by -P'(x_m) l_m d, hence
-dl_j/dx_m = -l_j'(x_m) l_m and, the limits of the integral added,
+Gradient. With values f_j held, moving node x_m by d changes an interpolant P by -P'(x_m) l_m d, hence dl_j/dx_m = -l_j'(x_m) l_m
+and, the limits of the integral added,
 
     dW_{n,j}/dlambda_m = -l_j'(x_m) W_{n,m} - [m = n, j = n] e^{lambda_n},    dW_{n,j}/dlambda_{n+1} = e^{lambda_{n+1}} l_j(lambda_{n+1}).
 

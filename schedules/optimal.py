@@ -1,15 +1,16 @@
 """`optimal_sigmas`: optimized time steps for a model's noise schedule, from shipped presets, the cache, or computed.
 
-The problem is reduced to what decides the answer (`Problem`): the ends in half-log-SNR, the number of steps, and the objective. The list is
-optimised on [sigma_start, sigma_min] in N intervals, and the last node is then written as 0: N + 1 values, N model calls.
+The problem is reduced to what decides the answer (`Problem`): the ends in half-log-SNR, the number of steps, and the objective. The
+list is optimised on [sigma_start, sigma_min] in N intervals, and the last node is then written as 0: N + 1 values, N model calls.
 
 Three decisions keep the reduction stable.
-* Ends are rounded to 0.001 in half-log-SNR, so that a host's float32 table and this package's float64 one are one problem. The first
-  sigma of the result is exact again.
-* Above sigma = e^5 (half-log-SNR -5; s = 0.9933 on flow models) x carries next to no signal, and the bound's std^p/alpha, meant
-for models that
-  predict noise, grows without limit (flow s = 1, zero-terminal-SNR sigma 4518). Such starts are optimised as if they began there.
-* Beyond `LARGEST_OPTIMISED` steps the optimum of that many is interpolated: nothing is left to gain there, and hosts ask for any number.
+* Ends are rounded to 0.001 in half-log-SNR, so that a host's float32 table and this package's float64 one are one problem. The
+  first sigma of the result is exact again.
+* Above sigma = e^5 (half-log-SNR -5; s = 0.9933 on flow models) x carries next to no signal, and the bound's std^p/alpha, meant for
+  models that predict noise, grows without limit (flow s = 1, zero-terminal-SNR sigma 4518). Such starts are optimised as if they
+  began there.
+* Beyond `LARGEST_OPTIMISED` steps the optimum of that many is interpolated: nothing is left to gain there, and hosts ask for any
+  number.
 """
 
 from __future__ import annotations
@@ -42,8 +43,7 @@ DEFAULT_BOUND = {"vp": (3.0, 1), "edm": (3.0, 1), "flow": (3.0, 1)}
 """Measured defaults (p, order of the bound) per family, used where neither is given: `benchmarks/choices.py`.
 
 With the solver's own order 3 the bound credits the solver with an accuracy it does not have at 5 steps; steps that minimise the
-bound of order 1
-are the better ones for solvers of every order.
+bound of order 1 are the better ones for solvers of every order.
 """
 
 LOWEST_START = -5.0
@@ -133,13 +133,10 @@ def optimal_sigmas(
     ----------
     ns : the model's noise schedule; its family and range count.
     steps : N >= 1 intervals = model calls of a multistep solver.
-    solver, order : matter where the bound has the solver's own order (below); by default all solvers get the same list. Name in
-    `solvers.SOLVERS` and highest order, 1 to 4. They matter where the bound's
-    order follows
-        the solver's.
+    solver, order : name in `solvers.SOLVERS` and highest order, 1 to 4. They matter where the bound has the solver's own order
+        (see p); by default all solvers get the same list.
     p : strength of the model error bound std^p/alpha, >= 0. None takes the measured default of the family, `DEFAULT_BOUND`, with
-    its order of the
-        bound; a number alone gives the bound of the solver's own order, as in the paper.
+        its order of the bound; a number alone gives the bound of the solver's own order, as in the paper.
     bound_order : order of the multistep solver in the bound, 1 to 4, where it is to differ from both; p is then the paper's unless given.
     denoise : in (0, 1]; below 1 the remaining part of the schedule is optimised: N steps from `ns.start_sigma(denoise)`.
     method : "smoothed" (milliseconds) or "trust-constr" (the paper's optimiser, seconds).

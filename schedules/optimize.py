@@ -1,7 +1,7 @@
 """Optimized time steps: minimise the [X24] bound over the half-log-SNR nodes between fixed ends.
 
-`smoothed` (default) is this project's solver (smoothed.py): milliseconds, the same optimum from every start. `trust-constr` is the paper's:
-scipy's interior-point trust-region method with finite differences and a LinearConstraint on the increments.
+`smoothed` (default) is this project's solver (smoothed.py): milliseconds, the same optimum from every start. `trust-constr` is the
+paper's: scipy's interior-point trust-region method with finite differences and a LinearConstraint on the increments.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ def starting_nodes(name: str, lambda_T: float, lambda_eps: float, steps: int, t_
     """A starting list, [steps + 1], from `lambda_T` to `lambda_eps`.
 
     "uniform_lambda"; "edm" (sigma^(1/7) uniform, sigma = e^-lambda, arXiv 2206.00364 eq. 5); "uniform_t" and "quadratic_t"
-    (uniform in t and
-    in sqrt(t)) in the time of `t_of_lambda` (decreasing), by default that of the linear VP schedule with beta from 0.1 to 20.
+    (uniform in t and in sqrt(t)) in the time of `t_of_lambda` (decreasing), by default that of the linear VP schedule with beta from 0.1 to 20.
     """
     if name == "uniform_lambda":
         return np.linspace(lambda_T, lambda_eps, steps + 1)

@@ -1,15 +1,15 @@
 """Minimising a sum of absolute values: continuation on a smoothing, by primal-dual Newton steps.
 
-The bound J = SUM_k |v_k(lambda)| + SUM_e |u_e(lambda)| (objective.py) has kinks, at which its minimum usually lies: quasi-Newton methods
-crawl along them and stop where they started. Replacing |v| by s = sqrt(v^2 + delta^2) and letting delta fall makes it smooth, but
-plain Newton steps then shrink with delta. The remedy known from total-variation problems (Chan, Golub, Mulet,
-SIAM J. Sci. Comput. 20, 1999) is to keep the dual variable w = v/s as an unknown of its own: linearising w s = v instead of w = v/s gives
+The bound J = SUM_k |v_k(lambda)| + SUM_e |u_e(lambda)| (objective.py) has kinks, at which its minimum usually lies: quasi-Newton
+methods crawl along them and stop where they started. Replacing |v| by s = sqrt(v^2 + delta^2) and letting delta fall makes it
+smooth, but plain Newton steps then shrink with delta. The remedy known from total-variation problems (Chan, Golub, Mulet, SIAM J.
+Sci. Comput. 20, 1999) is to keep the dual variable w = v/s as an unknown of its own: linearising w s = v instead of w = v/s gives
 
     [ Jv^T diag((1 - w v/s)/s) Jv + SUM_k w_k Hess(v_k) ] dz = -grad J,      dw = v/s - w + (1 - w v/s)/s Jv dz,
 
-whose steps stay long for every delta. Jv and the curvature term come from one batched evaluation of the
-terms and of their exact gradient at z and z + h e_i; the matrix is made definite by taking |eigenvalues|, every eigen-component of the step
-is limited, and the step length is the best of a few tried in one batch.
+whose steps stay long for every delta. Jv and the curvature term come from one batched evaluation of the terms and of their exact
+gradient at z and z + h e_i; the matrix is made definite by taking |eigenvalues|, every eigen-component of the step is limited, and
+the step length is the best of a few tried in one batch.
 
 The increments are h_n = m + (R - N m) softmax(z)_n: ends exact, order strict, the minimum increment m kept without constraints.
 """

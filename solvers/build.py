@@ -153,8 +153,8 @@ def build_table(
     family : "vp", "edm" or "flow": what the sigmas mean (schedules/families.py).
     order : highest order, or for multistep solvers a list with one order a step; default: the solver's own (3 where it can).
     afs : replace the first model call by an analytical guess (saves one call; hurts some multistep solvers).
-    options : of the solver, see its `build` function: variant, corrector, disable_corrector, lower_order_final, t_of, gamma,
-    eta, s_noise, r, ...
+    options : of the solver, see its `build` function: variant, corrector, disable_corrector, lower_order_final, t_of,
+        gamma, eta, s_noise, r, ...
 
     Raises
     ------

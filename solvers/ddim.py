@@ -1,7 +1,7 @@
 """DDIM, which for every family is also Euler's method on dx/dsigma (arXiv 2010.02502, eq. 12; order 1).
 
-D is held constant over the step: x_{n+1} = (std_{n+1}/std_n) x_n + alpha_{n+1} (1 - e^-h) D_n. In VE form that is
-x_n + (sigma_{n+1} - sigma_n) (x_n - D_n)/sigma_n, and on flow models x_n + (s_{n+1} - s_n) v_n.
+D is held constant over the step: x_{n+1} = (std_{n+1}/std_n) x_n + alpha_{n+1} (1 - e^-h) D_n. In VE form that is x_n +
+(sigma_{n+1} - sigma_n) (x_n - D_n)/sigma_n, and on flow models x_n + (s_{n+1} - s_n) v_n.
 """
 from __future__ import annotations
 

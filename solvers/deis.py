@@ -1,15 +1,15 @@
 """DEIS, the diffusion exponential integrator sampler (arXiv 2204.13902): noise prediction, history, order 1 to 4.
 
-With rho = std/alpha the exact solution is x_t/alpha_t = x_s/alpha_s + INT eps drho. eps is replaced by its Lagrange interpolant through
-the last nodes, a polynomial in
+With rho = std/alpha the exact solution is x_t/alpha_t = x_s/alpha_s + INT eps drho. eps is replaced by its Lagrange interpolant
+through the last nodes, a polynomial in
 
     "tab"      t, the time of the model's noise schedule (the paper's tAB-DEIS; needs `t_of`)
     "rhoab"    rho (rhoAB-DEIS; equal to ipndm_v in VE form)
     "logrho"   ln rho = -lambda (diffusers' choice; the default, and the one for flow models)
 
-A step to sigma 0 is of first order. On a flow model rho is infinite at s = 1: that step is the first-order one in data prediction, and
-its node stays out of the polynomials. The same holds for nodes just below (alpha < 0.001), where x/alpha and the integral are huge and
-almost cancel: in float32 the sum would lose more digits than a higher order gains.
+A step to sigma 0 is of first order. On a flow model rho is infinite at s = 1: that step is the first-order one in data prediction,
+and its node stays out of the polynomials. The same holds for nodes just below (alpha < 0.001), where x/alpha and the integral are
+huge and almost cancel: in float32 the sum would lose more digits than a higher order gains.
 """
 from __future__ import annotations
 

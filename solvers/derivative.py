@@ -1,6 +1,7 @@
 """The slope dx/dsigma = (x - D)/sigma as interpolated quantity, for solvers that know no half-log-SNR.
 
-In VE form it is the predicted noise; on flow models it is the velocity v in s. Both are what k-diffusion's and ComfyUI's `to_d` computes.
+In VE form it is the predicted noise; on flow models it is the velocity v in s. Both are what k-diffusion's and ComfyUI's `to_d`
+computes.
 """
 from __future__ import annotations
 

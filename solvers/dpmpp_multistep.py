@@ -1,16 +1,15 @@
 """DPM-Solver++ multistep (arXiv 2211.01095, algorithm 2): data prediction, history instead of stages.
 
 x_{n+1} = (std_{n+1}/std_n) x_n + alpha_{n+1} SUM_j w_j D_{n-j}, where w integrates e^(lambda - lambda_{n+1}) times the Lagrange
-interpolant of D.
-"lagrange" (orders 1-4) has these integrals exactly. "published" (orders 1-3) has the weights of the paper's code, which
-approximates the higher terms: with h the step, r_i the earlier steps over h and e = 1 - exp(-h),
+interpolant of D. "lagrange" (orders 1-4) has these integrals exactly. "published" (orders 1-3) has the weights of the paper's code,
+which approximates the higher terms: with h the step, r_i the earlier steps over h and e = 1 - exp(-h),
 
     order 2:  e D_0 + e/2 (D_0 - D_1)/r_0                              (the "midpoint" form)
     order 3:  e D_0 + (1 - e/h) D' - ((h - e)/h^2 - 1/2) D''           as in appendix B, with divided differences for D' and D''
 
 The paper's code has the second divided difference for D'' at order 3, which is half the derivative. It is kept, because it is what
-"DPM++ 3M" means everywhere, but its error is of order 2 in the step; that of "lagrange" is of order 3.
-RES multistep (arXiv 2308.02157) is "lagrange" at order 2.
+"DPM++ 3M" means everywhere, but its error is of order 2 in the step; that of "lagrange" is of order 3. RES multistep (arXiv
+2308.02157) is "lagrange" at order 2.
 """
 
 from __future__ import annotations

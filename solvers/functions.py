@@ -1,9 +1,8 @@
 """Samplers with k-diffusion's signature: build the table, walk it.
 
-`sample_<solver>(model, x, sigmas, extra_args=None, callback=None, disable=None, **options)`, with the options of `build_table`
-and `family`.
-Where `family` is not given it is that of the `noise_schedule` of the model or of a model it wraps (`.inner_model`), if there is
-one, else "vp".
+`sample_<solver>(model, x, sigmas, extra_args=None, callback=None, disable=None, **options)`, with the options of `build_table` and
+`family`. Where `family` is not given it is that of the `noise_schedule` of the model or of a model it wraps (`.inner_model`), if
+there is one, else "vp".
 """
 
 from __future__ import annotations

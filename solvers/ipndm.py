@@ -1,9 +1,9 @@
 """iPNDM: Adams-Bashforth on the slope dx/dsigma with the start-up orders 1, 2, 3, 4 (arXiv 2204.13902, section 3.4, eq. 16).
 
 "ipndm" uses the constant coefficients of equal steps whatever the steps are; "ipndm_v" the exact ones of the actual steps: the
-integral over the step of the Lagrange polynomials in sigma. (The code of that name in common hosts differs from these at orders
-3 and 4 by a misplaced parenthesis.) A step to sigma 0 is of first order. The slope is
-finite at s = 1 of a flow model, so that node enters the history like any other.
+integral over the step of the Lagrange polynomials in sigma. (The code of that name in common hosts differs from these at orders 3
+and 4 by a misplaced parenthesis.) A step to sigma 0 is of first order. The slope is finite at s = 1 of a flow model, so that node
+enters the history like any other.
 """
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """The one sampling loop: it walks a table.
 
-The calling convention is k-diffusion's: `model(x, sigma, **extra_args)` with sigma of shape [B] in x's dtype, and a callback that receives
-`{"x", "i", "sigma", "sigma_hat", "denoised"}` once per model call (i: the step). All coefficients are Python floats by then; a step
-is the model call and a few in-place multiply-adds, without synchronisation of host and device. For x of half precision, states and history
-are kept in float32, so that a long sum of terms does not round after each of them (and is not converted in each of them).
+The calling convention is k-diffusion's: `model(x, sigma, **extra_args)` with sigma of shape [B] in x's dtype, and a callback that
+receives `{"x", "i", "sigma", "sigma_hat", "denoised"}` once per model call (i: the step). All coefficients are Python floats by
+then; a step is the model call and a few in-place multiply-adds, without synchronisation of host and device. For x of half
+precision, states and history are kept in float32, so that a long sum of terms does not round after each of them (and is not
+converted in each of them).
 """
 from __future__ import annotations
 

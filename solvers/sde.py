@@ -4,7 +4,8 @@ With h the step, g = (1 + eta) h and e = 1 - e^-g,
 
     x' = (std'/std) e^(-eta h) x + alpha' [ e D_n + e/2 (D_n - D_{n-1})/r ] + std' sqrt(1 - e^(-2 eta h)) s_noise n       (midpoint)
 
-and (1 - e/g) in place of e/2 for "heun"; r = h_{n-1}/h. eta = 0 is DPM-Solver++(2M). The noise n comes from a Brownian tree (noise.py).
+and (1 - e/g) in place of e/2 for "heun"; r = h_{n-1}/h. eta = 0 is DPM-Solver++(2M). The noise n comes from a Brownian tree
+(noise.py).
 """
 from __future__ import annotations
 

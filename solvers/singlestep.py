@@ -1,16 +1,17 @@
 """Singlestep solvers: stages inside a step instead of history, so every step starts afresh.
 
-DPM-Solver-2 in k-diffusion's form (arXiv 2206.00364, section 3 / arXiv 2206.00927, algorithm 1): the slope at the middle of the step in
-half-log-SNR carries the whole step; order 2, two calls.
+DPM-Solver-2 in k-diffusion's form (arXiv 2206.00364, section 3 / arXiv 2206.00927, algorithm 1): the slope at the middle of the
+step in half-log-SNR carries the whole step; order 2, two calls.
 
-DPM-Solver++(2S) and (3S) (arXiv 2211.01095, algorithm 1 and appendix): with s_i at the fraction r_i of the step, e(r) = 1 - e^(-r h),
+DPM-Solver++(2S) and (3S) (arXiv 2211.01095, algorithm 1 and appendix): with s_i at the fraction r_i of the step, e(r) = 1 - e^(-r
+h),
 
     2S:  u = (std_s/std_n) x + alpha_s e(r) D_n;              x' = (std'/std) x + alpha' e(1) [ (1 - 1/(2r)) D_n + 1/(2r) D_s ]
     3S:  u1 as above with r1;  u2 = (std_2/std_n) x + alpha_2 [ e(r2) D_n + (r2/r1) (1 - e(r2)/(r2 h)) (D_1 - D_n) ];
          x' = (std'/std) x + alpha' [ e(1) D_n + (1/r2) (1 - e(1)/h) (D_2 - D_n) ].
 
-A step to sigma 0, or from s = 1 of a flow model, has no middle in half-log-SNR: it is of first order with one call (DPM-Solver-2 takes
-the geometric mean of s there, which is finite).
+A step to sigma 0, or from s = 1 of a flow model, has no middle in half-log-SNR: it is of first order with one call (DPM-Solver-2
+takes the geometric mean of s there, which is finite).
 """
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A solver on a schedule, as a table of numbers.
 
-Every deterministic solver of this package is linear in the model's outputs, so all it does is known before sampling. A row calls the
-model once and makes the next state from what is kept:
+Every deterministic solver of this package is linear in the model's outputs, so all it does is known before sampling. A row calls
+the model once and makes the next state from what is kept:
 
     D = model(x, sigma)                             (or D = afs * x: an analytical first step, no call)
     q = q_x * x + q_d * D                           the quantity the solver interpolates, pushed to the history

@@ -1,16 +1,16 @@
 """UniPC (arXiv 2302.04867): a multistep predictor UniP-p and a corrector UniC-p that costs no model call.
 
 After D_{n+1} was evaluated at the predicted state, the corrector redoes the step from x_n with D_{n+1} as one more node; the model
-is not called again on the corrected state. Predictor and corrector of order p are, with h the step, r_i = (lambda_{n-i} - lambda_n)/h,
+is not called again on the corrected state. Predictor and corrector of order p are, with h the step, r_i = (lambda_{n-i} -
+lambda_n)/h,
 
     x_{n+1} = (std_{n+1}/std_n) x_n - alpha_{n+1} (e^-h - 1) D_n - alpha_{n+1} B(h) SUM_i rho_i (D_i - D_n)/r_i,
 
-where rho solves the order conditions  SUM_i rho_i r_i^(k-1) = k! t_k / B(h)  (t_k: `_phi_terms`) and B(h) = -h ("bh1") or e^-h -
-1 ("bh2"). The released
-code sets rho = 0.5 for the predictor of order 2 and the corrector of order 1 instead of solving. "vary_coeff" is the paper's variant
-without B (its appendix): differences are turned into derivatives by a matrix inverse, each multiplied by its own phi-function. That
-is the exact integral of the Lagrange interpolant, so it gives the numbers of "lagrange" (quadrature) by another road; the released code's
-"vary_coeff" corrector drops some terms of the sum, here it is whole.
+where rho solves the order conditions  SUM_i rho_i r_i^(k-1) = k! t_k / B(h)  (t_k: `_phi_terms`) and B(h) = -h ("bh1") or e^-h - 1
+("bh2"). The released code sets rho = 0.5 for the predictor of order 2 and the corrector of order 1 instead of solving. "vary_coeff"
+is the paper's variant without B (its appendix): differences are turned into derivatives by a matrix inverse, each multiplied by its
+own phi-function. That is the exact integral of the Lagrange interpolant, so it gives the numbers of "lagrange" (quadrature) by
+another road; the released code's "vary_coeff" corrector drops some terms of the sum, here it is whole.
 """
 
 from __future__ import annotations

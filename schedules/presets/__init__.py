@@ -1,9 +1,8 @@
 """Optimized nodes that ship with the package, so that ordinary use never optimises.
 
 `optimal_nodes.json` lists groups of problems that differ in the number of steps only: their common parameters, and the nodes by
-number of steps. It is
-written by `python -m fewstep.schedules.presets.make` and compared with a fresh computation by a test. A problem that is not in it
-is not an error: it is computed and cached.
+number of steps. It is written by `python -m fewstep.schedules.presets.make` and compared with a fresh computation by a test. A
+problem that is not in it is not an error: it is computed and cached.
 """
 
 from __future__ import annotations

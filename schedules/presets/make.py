@@ -1,8 +1,7 @@
 """Write `optimal_nodes.json`: `python -m fewstep.schedules.presets.make` (a minute).
 
-All model families of `model_families.PRESETS`, 1 to 20 steps: the default bound, and the paper's with orders 1 to 3 (every
-solver's own order is one of
-these).
+All model families of `model_families.PRESETS`, 1 to 20 steps: the default bound, and the paper's with orders 1 to 3 (every solver's
+own order is one of these).
 """
 
 from __future__ import annotations
