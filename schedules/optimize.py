@@ -28,7 +28,8 @@ def starting_nodes(name: str, lambda_T: float, lambda_eps: float, steps: int, t_
     """A starting list, [steps + 1], from `lambda_T` to `lambda_eps`.
 
     "uniform_lambda"; "edm" (sigma^(1/7) uniform, sigma = e^-lambda, arXiv 2206.00364 eq. 5); "uniform_t" and "quadratic_t"
-    (uniform in t and in sqrt(t)) in the time of `t_of_lambda` (decreasing), by default that of the linear VP schedule with beta from 0.1 to 20.
+    (uniform in t and in sqrt(t))
+    in the time of `t_of_lambda` (decreasing), by default that of the linear VP schedule with beta from 0.1 to 20.
     """
     if name == "uniform_lambda":
         return np.linspace(lambda_T, lambda_eps, steps + 1)

@@ -333,6 +333,26 @@ def test_first_step_from_pure_noise_is_the_exact_limit(case):
             assert (row.a, row.b, row.corrector) == (same.a, same.b, same.corrector)
 
 
+@pytest.mark.parametrize(("solver", "orders"), [
+    ("unipc", (1, 1, 2, 3, 3)),
+    ("deis", (1, 1, 2, 3, 3)),
+    ("dpmpp_multistep", (1, 1, 2, 3, 3)),
+    ("ipndm", (1, 2, 3, 3, 3)),
+    ("ipndm_v", (1, 2, 3, 3, 3)),
+])
+def test_pure_noise_enters_the_history_only_where_it_is_finite(solver, orders):
+    """Half-log-SNR is infinite at s = 1, the slope in s is not."""
+    assert build_table(solver, np.linspace(1.0, 0.1, 6), "flow", order=3, lower_order_final=False).orders == orders
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_stochastic_first_step_from_pure_noise_is_the_limit(eta):
+    """With eta > 0 all noise of an infinite step is fresh."""
+    at, below = (build_table("dpmpp_2m_sde", [first, 0.6], "flow", eta=eta, s_noise=1.01).rows[0] for first in (1.0, 1 - 1e-15))
+    assert (at.a, at.b, at.noise) == (0.0 if eta else 0.6, (0.4,), 0.6 * 1.01 if eta else 0.0)
+    assert (below.a, *below.b, below.noise) == pytest.approx((at.a, *at.b, at.noise), abs=1e-7)
+
+
 @cases([case for case in LAMBDA_CASES if case[0] not in ("dpmpp_2s", "dpmpp_3s")])
 def test_first_step_just_below_pure_noise_tends_to_that_limit(case):
     """(2S and 3S have a stage there, and none at s = 1.)"""
