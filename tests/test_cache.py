@@ -632,6 +632,7 @@ assert hits > 20, hits
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_interrupts_leave_nothing_behind(tmp_path):
     script = """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits "ignored"
 interrupts = number = 0
 while interrupts < 60:
     try:
