@@ -11,6 +11,7 @@ test but the fields of a table.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +23,7 @@ from scipy.integrate import solve_ivp
 Array = np.ndarray
 
 
-class Problem:
+class Problem(ABC):
     """Data, a family, and a range of noise levels on which solvers are tried.
 
     Attributes
@@ -36,16 +37,17 @@ class Problem:
     sigma_min: float
 
     @property
+    @abstractmethod
     def dimensions(self) -> int:
-        raise NotImplementedError
+        """Length of one sample."""
 
+    @abstractmethod
     def denoised(self, x: Array, sigma: float) -> Array:
         """The exact posterior mean D(x, sigma)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def exact(self, x: Array, start: float, end: float) -> Array:
         """The state at noise level `end` of the trajectory through `x` at level `start`."""
-        raise NotImplementedError
 
     def model(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """`denoised` with the signature of a host's model, in x's dtype."""
