@@ -136,10 +136,12 @@ def report(results) -> str:
             lines.append(f"  {label:<22} {table} {row['step'] * 1e6:9.1f} {row['all'] * 1e6:9.1f}   {', '.join(rivals)}")
     lines.append("")
     for ours_, rival, wanted in TARGETS:
-        key = "step"
-        lowest = min(result[rival][key] / result[ours_][key] for result in results.values())
-        verdict = "met" if lowest >= wanted else "NOT MET"
-        lines.append(f"{rival} takes at least {lowest:.2f} times as long per step as {ours_}; wanted: {wanted:.2f}. {verdict}.")
+        step, whole = (min(result[rival][key] / result[ours_][key] for result in results.values()) for key in ("step", "all"))
+        verdict = "met" if step >= wanted else "NOT MET"
+        lines.append(
+            f"{rival} takes at least {step:.2f} times as long per step as {ours_} ({whole:.2f} with the table's share); "
+            f"wanted: {wanted:.2f}. {verdict}."
+        )
     return "\n".join(lines)
 
 

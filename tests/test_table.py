@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
@@ -172,6 +172,7 @@ def test_gradient_estimation_with_gamma_one_and_a_half_is_ipndm_2_on_equal_steps
     assert [row.b for row in one.rows] == [row.b for row in other.rows]
 
 
+@example(start=-2.0, width=90.0, offsets=[0.5, 1.0, 0.7])
 @over(start=st.floats(-5, 5), width=st.floats(1e-3, 40), offsets=st.lists(st.floats(0.3, 2.0), min_size=1, max_size=3))
 def test_exponential_weights_integrate_polynomials_exactly(start, width, offsets):
     """SUM_j w_j p(lambda_j) = INT e^(lambda - end) p(lambda) dlambda for polynomials up to degree k - 1, for steps of any width."""
