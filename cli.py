@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
         description="A picture with the 100-step teacher, stock DPM++ 2M with Karras' schedule, and UniPC on FewStep's steps.",
     )
     demo.add_argument("--steps", type=_positive, default=5, help="steps of the few-step rows (default 5)")
-    demo.add_argument("--images", type=_positive, default=50, help="images that are scored, a multiple of 10 (default 50)")
+    demo.add_argument("--images", type=_positive, default=30, help="images that are scored, a multiple of 10 (default 30)")
     _model_options(demo)
     demo.add_argument("--out", type=_png, default=Path("fewstep-demo.png"), help="where the picture goes (default ./fewstep-demo.png)")
 
