@@ -29,7 +29,7 @@ from .elementwise import Values, unwrap
 Family = Literal["vp", "edm", "flow"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
-_FLOW_SLACK = 1e-6  # float32 arithmetic on s may end just above 1
+FLOW_SLACK = 1e-6  # float32 arithmetic on s may end just above 1
 _LOWEST_LAMBDA = -709.0  # exp(709) is the last power that float64 holds
 
 
@@ -109,27 +109,13 @@ def alpha_of(sigma: Values, family: str) -> Values:
     return wrapped.restore(1.0 - s if family == "flow" else np.ones_like(s))
 
 
-def vp_alpha_and_std(sigma: Values, family: str) -> tuple[Values, Values]:
-    """(alpha, std) in the variance-preserving reading: 1/sqrt(1+sigma^2) and sigma/sqrt(1+sigma^2); (1-s, s) for
-    "flow".
-
-    The model-error bound of arXiv 2402.17376 (std^p / alpha) is stated with these two. Same arguments, result
-    kind and errors as `half_log_snr`.
-    """
-    family = check_family(family)
-    wrapped = unwrap(sigma, "sigma")
-    s = _checked_sigma(wrapped.array, family)
-    alpha = 1.0 - s if family == "flow" else 1.0 / np.hypot(1.0, s)
-    return wrapped.restore(alpha), wrapped.restore(s if family == "flow" else s * alpha)
-
-
 def _checked_sigma(sigma: np.ndarray, family: Family) -> np.ndarray:
     """`sigma`, clipped to the family's range where only rounding left it; ValueError where more did."""
     if not sigma.size:
         return sigma
     lowest, highest = sigma.min(), sigma.max()
     if family == "flow":
-        if lowest < 0 or highest > 1 + _FLOW_SLACK:
+        if lowest < 0 or highest > 1 + FLOW_SLACK:
             raise ValueError(
                 f"sigma contains {lowest if lowest < 0 else highest:g}; a flow model's sigma lies in [0, 1] "
                 "(0 is the clean sample, 1 is pure noise)."

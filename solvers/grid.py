@@ -8,13 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..schedules.families import alpha_of, check_family, half_log_snr
+from ..schedules.families import FLOW_SLACK, alpha_of, check_family, half_log_snr
 
 Array = NDArray[np.float64]
 _CLOSEST = 1e-12
-
-FLOW_SLACK = 1e-6
-"""By so much a host's float32 arithmetic may put a flow model's first sigma above 1."""
 
 
 def check_sigmas(sigmas: Sequence[float] | Array, family: str) -> None:

@@ -165,6 +165,6 @@ def _noise(table: SolverTable, x: Tensor, extra_args: Mapping[str, Any], noise_s
         given, levels = noise_sampler, torch.tensor(sigmas, dtype=torch.float32).to(x.device).unbind()
         return lambda row: given(levels[row.step], levels[row.step + 1])
     if not table.stochastic:
-        return lambda row: torch.zeros_like(x)
+        return lambda row: x.new_zeros(())  # never called: no row adds noise
     tree = BrownianNoise(x, min(s for s in sigmas if s > 0), sigmas[0], extra_args.get("seed"))
     return lambda row: tree(sigmas[row.step], sigmas[row.step + 1])

@@ -71,7 +71,7 @@ def test_flow_and_edm_are_one_process(solver):
     ours = sample(edm, noise * sigmas[0], build_table(solver, sigmas, "edm"), {"labels": labels}, disable=True)
     levels = sigmas / (1 + sigmas)
     theirs = sample(flow, noise * levels[0], build_table(solver, levels, "flow"), {"labels": labels}, disable=True)
-    assert rmse(ours, theirs) < 1e-5
+    assert rmse(ours, theirs) < 1e-6
 
 
 def test_flow_denoiser_is_an_exact_change_of_variables():

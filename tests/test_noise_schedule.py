@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-import pickle
 import subprocess
 import sys
 import warnings
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewstep.schedules.clocks import TableClock
-from fewstep.schedules.families import alpha_of, half_log_snr, sigma_from_half_log_snr, vp_alpha_and_std
+from fewstep.schedules.families import alpha_of, half_log_snr, sigma_from_half_log_snr
 from fewstep.schedules.model_families import PRESETS, recognise, scaled_linear_alphas
 from fewstep.schedules.noise import NoiseSchedule
 
@@ -102,15 +102,10 @@ def test_infinite_ends_come_without_warnings():
         assert NoiseSchedule.flow().lambda_of(torch.tensor([1.0, 0.0])).isinf().all()
 
 
-def test_alpha_and_std():
+def test_alpha_in_the_form_hosts_hand_over_x():
     sigma = np.array([0.0, 0.5, 1.0])
     np.testing.assert_array_equal(alpha_of(sigma, "vp"), np.ones(3))
     np.testing.assert_array_equal(alpha_of(sigma, "flow"), 1 - sigma)
-    alpha, std = vp_alpha_and_std(np.array([0.03, 1.0, 4518.0]), "vp")
-    np.testing.assert_allclose(alpha**2 + std**2, 1)
-    np.testing.assert_allclose(np.log(alpha / std), half_log_snr(np.array([0.03, 1.0, 4518.0]), "vp"))
-    alpha, std = vp_alpha_and_std(sigma, "flow")
-    np.testing.assert_array_equal(alpha + std, np.ones(3))
 
 
 def test_table_interpolates_as_the_hosts_do():
@@ -214,7 +209,7 @@ def test_fingerprint_is_the_same_in_another_process():
 def test_schedules_are_immutable(ns):
     with pytest.raises(AttributeError):
         ns.family = "edm"
-    assert pickle.loads(pickle.dumps(ns)) == ns
+    assert copy.deepcopy(ns) == ns
     assert ns.family in repr(ns) and len(repr(ns)) < 160
     if isinstance(ns.clock, TableClock):
         with pytest.raises(ValueError):
