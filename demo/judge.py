@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import load_tensors
+from ..tensor_files import load_tensors
 
 JUDGE_FILE = Path(__file__).parent / "weights" / "judge.safetensors"
 STATISTICS_KEYS = ("test_feature_mean", "test_feature_covariance")

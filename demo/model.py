@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..schedules import NoiseSchedule
-from .checkpoint import load_tensors
+from ..tensor_files import load_tensors
 from .network import IMAGE_SIZE, NUM_CLASSES, EDMPrecond, UNet
 
 WEIGHTS_FILE = Path(__file__).parent / "weights" / "demo_unet.safetensors"
@@ -85,6 +85,21 @@ class DemoModel(nn.Module):
         return noise * (self.noise_schedule.sigma_max if sigma is None else float(sigma))
 
 
+def timestep_of_sigma(sigma: Tensor, log_levels: Tensor) -> Tensor:
+    """Fractional timestep 0..T-1 at sigma [B], linear in ln sigma between the T ascending `log_levels`, clamped to the table."""
+    log_sigma = sigma.log().clamp(log_levels[0], log_levels[-1])
+    low = (torch.searchsorted(log_levels, log_sigma, right=True) - 1).clamp(0, len(log_levels) - 2)
+    below, above = log_levels[low], log_levels[low + 1]
+    return low + (log_sigma - below) / (above - below)
+
+
+def sigma_of_timestep(t: Tensor, log_levels: Tensor) -> Tensor:
+    """The noise level at fractional timestep t [B], clamped to the table: the inverse of `timestep_of_sigma`."""
+    t = t.clamp(0, len(log_levels) - 1)
+    low = t.floor().long().clamp(max=len(log_levels) - 2)
+    return torch.lerp(log_levels[low], log_levels[low + 1], t - low).exp()
+
+
 class _DiscreteDemoModel(DemoModel):
     """The vp family: noise levels pass through the timestep, as in a model trained on 1000 of them."""
 
@@ -95,17 +110,8 @@ class _DiscreteDemoModel(DemoModel):
 
     log_levels: Tensor
 
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """Fractional timestep 0..999 at sigma [B], linear in ln sigma between neighbours, clamped to the table."""
-        log_sigma = sigma.log().clamp(self.log_levels[0], self.log_levels[-1])
-        low = (torch.searchsorted(self.log_levels, log_sigma, right=True) - 1).clamp(0, len(self.log_levels) - 2)
-        below, above = self.log_levels[low], self.log_levels[low + 1]
-        return low + (log_sigma - below) / (above - below)
-
     def _ve_level(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        t = self.timestep(sigma)
-        low = t.floor().long().clamp(max=len(self.log_levels) - 2)
-        level = torch.lerp(self.log_levels[low], self.log_levels[low + 1], t - low).exp()
+        level = sigma_of_timestep(timestep_of_sigma(sigma, self.log_levels), self.log_levels)
         return level.clamp(SIGMA_MIN, SIGMA_MAX), torch.ones_like(sigma)
 
 

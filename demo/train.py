@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .checkpoint import load_tensors, save_tensors
+from ..tensor_files import load_tensors, save_tensors
 from .data import MIRRORED_CLASSES, load_images
 from .network import NUM_CLASSES, EDMPrecond, UNet
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .checkpoint import save_tensors
+from ..tensor_files import save_tensors
 from .data import MIRRORED_CLASSES, load_images
 from .judge import JUDGE_FILE, Judge
 

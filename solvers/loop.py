@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .noise import BrownianNoise
 from .table import Row, SolverTable
+from .walk import Walk, advance
 
 try:
     from tqdm.auto import tqdm
@@ -25,23 +26,6 @@ except ImportError:  # a nicety that every host has, not a dependency
 Model = Callable[..., Tensor]
 Callback = Callable[[dict[str, Any]], object]
 NoiseSampler = Callable[[Any, Any], Tensor]
-
-
-def _combine(base: Tensor, a: float, history: list[Tensor], b: tuple[float, ...]) -> Tensor:
-    """a * base + SUM b_j q_j as a new tensor."""
-    if a == 0.0:
-        out = history[0] * b[0]
-        rest = 1
-    elif a == 1.0:
-        out = torch.add(base, history[0], alpha=b[0])
-        rest = 1
-    else:
-        out = base * a
-        rest = 0
-    for weight, q in zip(b[rest:], history[rest:], strict=False):
-        if weight:
-            out.add_(q, alpha=weight)
-    return out
 
 
 def _check(model: object, x: object, table: object, extra_args: object, callback: object, noise_sampler: object) -> None:
@@ -122,40 +106,26 @@ def sample(
     level = levels.unbind()
     per_image = (levels.to(x.dtype)[:, None] * x.new_ones([x.shape[0]])).unbind()
     noise_of = _noise(table, x, extra_args, noise_sampler)
-    state = step_start = x.to(working, copy=True)  # a model or callback that writes into its input must not reach the caller
-    history: list[Tensor] = []
+    # a copy: a model or callback that writes into its input must not reach the caller
+    at = Walk.begin(x.to(working, copy=True))
     kept = table.history
-    previous_was_stage = False
     with _Progress(table.steps, disable) as progress:
         for index, row in enumerate(table.rows):
             if row.afs is None:
-                seen = state if working is x.dtype else state.to(x.dtype)
+                seen = at.state if working is x.dtype else at.state.to(x.dtype)
                 denoised = model(seen, per_image[index], **extra_args)
                 _check_output(denoised, x)
                 if callback is not None:
                     callback({"x": seen, "i": row.step, "sigma": level[index], "sigma_hat": level[index], "denoised": denoised})
                 denoised = denoised.to(working)
             else:
-                denoised = state * row.afs
-            history.insert(0, _remembered(row, state, denoised))
-            del history[kept:]
-            if row.corrector is not None:
-                state = _combine(step_start, row.corrector.a, history, row.corrector.b)
-            if not previous_was_stage:
-                step_start = state
-            state = _combine(step_start if row.from_step_start else state, row.a, history, row.b)
+                denoised = at.state * row.afs
+            at = advance(at, row, denoised, kept)
             if row.noise:
-                state.add_(noise_of(row), alpha=row.noise)
-            previous_was_stage = row.stage
+                at.state.add_(noise_of(row), alpha=row.noise)
             if not row.stage:
                 progress.step()
-    return state.to(x.dtype)
-
-
-def _remembered(row: Row, state: Tensor, denoised: Tensor) -> Tensor:
-    if row.basis == "data":
-        return denoised
-    return (state * row.q_x).add_(denoised, alpha=row.q_d)
+    return at.state.to(x.dtype)
 
 
 def _noise(table: SolverTable, x: Tensor, extra_args: Mapping[str, Any], noise_sampler: NoiseSampler | None) -> Callable[[Row], Tensor]:

@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
-from fewstep.demo.checkpoint import load_tensors, save_tensors
 from fewstep.demo.data import load_images
 from fewstep.demo.train import learning_rate, train
+from fewstep.tensor_files import load_tensors, save_tensors
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_failed_write_leaves_the_former_file(monkeypatch, tmp_path):
             file.write(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("fewstep.demo.checkpoint.save_file", fails)
+    monkeypatch.setattr("fewstep.tensor_files.save_file", fails)
     with pytest.raises(OSError, match="No space"):
         save_tensors(path, {"a": torch.zeros(3)}, {"version": 2})
     tensors, record = load_tensors(path)
