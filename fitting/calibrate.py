@@ -1,0 +1,289 @@
+"""Calibration: the few-step table that suits one checkpoint best, found with forward passes only.
+
+    teacher      one many-step pass over all seeds: the end points to reach (teacher.py)
+    start        stock and optimized tables ranked by end-point error on a few fitting seeds, their last row set to its best weights
+    fit          Levenberg-Marquardt over times, evaluation times and weights on the fitting seeds (parameters.py, levenberg.py)
+    guard        fitted and stock tables scored on held-out seeds; the best one is returned, whichever it is (guard.py)
+
+The result is a table as any other: sampling with it costs nothing extra. Learning times and weights from teacher pairs by back-propagation:
+LD3 (arXiv 2405.15506), S4S (arXiv 2502.17423), GS (arXiv 2510.17699). Here the model is only ever called, in the precision it has, so that
+quantised, offloaded and very large models can be calibrated in the memory that sampling needs.
+"""
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..recipes.numbers import rounded
+from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
+from ..schedules.checks import whole_number
+from ..schedules.families import half_log_snr, sigma_from_half_log_snr
+from ..solvers import SOLVERS, SolverTable, build_table
+from .candidates import Candidate, candidates
+from .guard import Comparison, Judge, compare
+from .levenberg import INTERRUPTED, Fit, Limit, minimise, polished_mean_square
+from .parameters import FULL_DEPTH, Parameters
+from .residual import Evaluation, Residual, ResidualMap
+from .setting import FitError, Interrupted, Setting
+from .teacher import DEFAULT_STEPS, Teacher
+
+DEFAULT_DEPTH = FULL_DEPTH
+DEFAULT_GROUPS = ("times", "evaluation", "coefficients")
+DEFAULT_STARTS = (("unipc", 3), ("unipc", 2), ("dpmpp_2m", 2), ("gradient_estimation", 1), ("deis", 3), ("ipndm", 3))
+MOST_CALLS = 20
+_PROBE = 8  # seeds that starts are ranked on
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a calibration is, for progress bars.
+
+    what : "teacher", "start", "fit" or "guard". done, total : model calls of this stage (total is an upper bound, inf if unknown).
+    nfe : model calls of the table in work, 0 in the teacher's stage. error : root mean square so far, NaN if unknown.
+    """
+
+    what: str
+    done: int
+    total: float
+    nfe: int = 0
+    error: float = math.nan
+
+
+Progress = Callable[[Stage], object]
+"""Called after every model call; raising `Interrupted` ends the calibration with the best so far."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Model calls on one batch of seeds, by purpose; the teacher's are those of all tables made together."""
+
+    teacher: int
+    start: int
+    fit: int
+    guard: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a calibration found.
+
+    Attributes
+    ----------
+    nfe : model calls of the table.
+    table : what to use: the guard's winner, fitted or not.
+    fitted : the fitted table (its numbers are float32, as a recipe holds them).
+    start : what the fit began with.
+    fit : its course.
+    comparison : the guard's scores; None where the calibration was interrupted before they were complete, and `table` is then the start.
+    calls, seconds : the cost.
+    """
+
+    nfe: int
+    table: SolverTable
+    fitted: SolverTable
+    start: Candidate
+    fit: Fit
+    comparison: Comparison | None
+    calls: Calls
+    seconds: float
+
+    @property
+    def fit_won(self) -> bool:
+        """Whether `table` is the fitted one."""
+        return self.comparison is not None and self.comparison.winner.candidate.kind == "fitted"
+
+    @property
+    def verdict(self) -> str:
+        """One sentence for the user."""
+        if self.comparison is None:
+            return "Interrupted before the fitted table was compared on held-out seeds; the start is kept, the fitted table is there unproven."
+        return self.comparison.verdict
+
+    def report(self) -> str:
+        """Readable account, several lines."""
+        first, last = self.fit.history[0][1], math.sqrt(self.fit.evaluation.mean_square)
+        calls = self.calls
+        lines = [
+            f"{self.nfe} model calls: {self.verdict}",
+            f"The fit began with {self.start.name} and took the error on its own seeds from {first:.4g} to {last:.4g}; {self.fit.stopped}.",
+            f"Model calls on a batch: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, guard {calls.guard}; {self.seconds:.0f} s.",
+        ]
+        return "\n".join(lines if self.comparison is None else [*lines, "", self.comparison.table()])
+
+
+def calibrate(setting: Setting, nfe: int, **options: Any) -> Calibration:
+    """Fit a few-step table for `nfe` model calls; see `calibrate_all`, which does it for several."""
+    return calibrate_all(setting, [nfe], **options)[0]
+
+
+def calibrate_all(
+    setting: Setting,
+    nfes: Sequence[int],
+    *,
+    held_out: int | None = None,
+    teacher: Teacher | None = None,
+    starts: Sequence[Candidate] | None = None,
+    stock: Sequence[Candidate] | None = None,
+    groups: Collection[str] = DEFAULT_GROUPS,
+    depth: int = DEFAULT_DEPTH,
+    afs: bool = False,
+    limit: Limit = Limit(),
+    mapping: ResidualMap | None = None,
+    judge: Judge | None = None,
+    ridge: float = 0.0,
+    progress: Progress | None = None,
+) -> list[Calibration]:
+    """Fit few-step tables to a model, each for a number of model calls, each warm-started from the one before.
+
+    Parameters
+    ----------
+    setting : model and seeds; 24 or more fitting seeds make a fit that holds for others.
+    nfes : model calls of each table, 1..20, any order; results come in the same order.
+    held_out : how many of the seeds, the last ones, are kept from the fit and decide what is returned; default a third, at least 1.
+    teacher : a pass over the whole setting; default one of 64 steps, in memory.
+    starts : candidates to begin with, of exactly the wanted number of calls (others are passed over); default several solvers on optimized
+        and uniform-lambda steps. The best on a few seeds is taken.
+    stock : what the result has to beat; default `candidates(noise_schedule, nfe)`.
+    groups, depth : what is fitted, see `parameters`; `FULL_DEPTH` frees the weight of every earlier evaluation.
+    afs : the default starts begin with the analytical first step (one more step for the same calls).
+    limit : of one fit's cost, teacher, start and guard not included.
+    mapping : of end points to what is compared (e.g. decode and pool); costs the exact derivatives of the last row.
+    judge : for the guard. ridge : see `minimise`. progress : see `Progress`.
+
+    Returns
+    -------
+    Calibrations; fewer than asked for only where `progress` interrupted a fit (the last one then has no comparison).
+
+    Raises
+    ------
+    ValueError : arguments outside what is allowed; nothing was called.
+    FitError : the model or the teacher fails (NaN, shapes, divergence); said in a sentence.
+    Interrupted : by `progress` during the teacher's pass or while starts are ranked for the first table.
+    """
+    for nfe in nfes:
+        if whole_number(nfe, "nfe", 1) > MOST_CALLS:
+            raise ValueError(f"nfe was {nfe}; calibration is for 1 to {MOST_CALLS} model calls. With more, optimized steps are as good.")
+    if not nfes:
+        raise ValueError("nfes was empty; at least one number of model calls is needed, e.g. [5].")
+    fitting, guarding = _split(len(setting.seeds), held_out)
+    if teacher is None:
+        teacher = Teacher(setting, DEFAULT_STEPS)
+    elif teacher.setting.seeds != setting.seeds or teacher.setting.shape != setting.shape:
+        raise ValueError("The teacher's pass is of other seeds or another shape than the setting; make it from the same setting.")
+    teacher.run(None if progress is None else lambda done, total: progress(Stage("teacher", done, total)))
+    targets = teacher.end_points
+    work = _Work(setting.subset(fitting), targets[: len(fitting)], setting.subset(guarding), targets[len(fitting) :], progress)
+    results: dict[int, Calibration] = {}
+    for nfe in sorted(set(nfes)):
+        began = time.monotonic()
+        before = [results[known].fitted for known in sorted(results)][-1:]
+        pool = list(starts) if starts is not None else default_starts(setting.noise_schedule, nfe, afs)
+        try:
+            start, start_calls = work.best_start(pool, before, nfe, mapping)
+        except Interrupted:
+            if not results:
+                raise
+            break
+        parameters = Parameters(start.table, [g for g in groups if g != "times" or start.table.steps > 1], depth)
+        fit, fit_calls = work.fit(parameters, nfe, limit, ridge, mapping)
+        fitted = Candidate(f"fitted, {nfe} calls", rounded(fit.evaluation.table), "fitted")
+        comparison: Comparison | None = None
+        if fit.stopped != INTERRUPTED:
+            rivals = list(stock) if stock is not None else candidates(setting.noise_schedule, nfe)
+            try:
+                comparison = work.guard([*rivals, fitted], nfe, mapping, judge)
+            except Interrupted:
+                comparison = None
+        table = start.table if comparison is None else comparison.winner.candidate.table
+        calls = Calls(teacher.calls, start_calls, fit_calls, comparison.calls if comparison else 0)
+        results[nfe] = Calibration(nfe, table, fitted.table, start, fit, comparison, calls, time.monotonic() - began)
+        if comparison is None:
+            break
+    return [results[nfe] for nfe in nfes if nfe in results]
+
+
+def default_starts(ns: NoiseSchedule, nfe: int, afs: bool = False) -> list[Candidate]:
+    """What fits begin with: multistep solvers on optimized and on uniform-lambda steps, `nfe` calls each."""
+    steps = nfe + afs
+    starts = []
+    for name, sigmas in (("optimized", optimal_sigmas(ns, steps)), ("uniform_lambda", baseline_sigmas("uniform_lambda", ns, steps))):
+        for solver, order in DEFAULT_STARTS:
+            options = {"variant": "lagrange"} if solver == "dpmpp_multistep" else {}
+            table = build_table(solver, sigmas, ns.family, order if len(SOLVERS[solver].orders) > 1 else None, afs=afs, **options)
+            starts.append(Candidate(f"{solver} {order} on {name} steps", table, "optimized"))
+    return starts
+
+
+def _split(seeds: int, held_out: int | None) -> tuple[range, range]:
+    kept = max(1, seeds // 3) if held_out is None else whole_number(held_out, "held_out", 1)
+    if kept >= seeds:
+        raise ValueError(f"There are {seeds} seeds and {kept} are to be held out; at least one must be left to fit. Give more seeds, 36 say.")
+    return range(seeds - kept), range(seeds - kept, seeds)
+
+
+class _Work:
+    """Fitting and held-out seeds with their targets, and progress."""
+
+    def __init__(self, fitting: Setting, targets: Tensor, guarding: Setting, guard_targets: Tensor, progress: Progress | None) -> None:
+        self.fitting, self.targets, self.guarding, self.guard_targets = fitting, targets, guarding, guard_targets
+        self.progress = progress
+
+    def best_start(
+        self, pool: Sequence[Candidate], before: Sequence[SolverTable], nfe: int, mapping: ResidualMap | None
+    ) -> tuple[Candidate, int]:
+        """The candidate with the smallest error on a few seeds once its last row has its best weights, and what that cost."""
+        pool = [candidate for candidate in pool if candidate.table.nfe == nfe and not candidate.table.stochastic]
+        pool += [Candidate(f"the times of the table for {table.nfe} calls", resampled(table, nfe), "fitted") for table in before]
+        if not pool:
+            raise ValueError(f"None of the starts is a deterministic table with exactly {nfe} model calls.")
+        few = min(_PROBE, len(self.fitting.seeds))
+        probe = Residual(self.fitting.subset(range(few)), self.targets[:few], mapping)
+        best: tuple[float, Candidate] | None = None
+        shared: Evaluation | None = None
+        for candidate in pool:
+            evaluation = probe.evaluate(candidate.table, shared)
+            shared = shared or evaluation
+            if self.progress is not None:
+                self.progress(Stage("start", probe.calls, len(pool) * nfe * len(probe.chunks), nfe))
+            value = polished_mean_square(probe, candidate.table, evaluation)
+            if math.isfinite(value) and (best is None or value < best[0]):
+                best = (value, candidate)
+        if best is None:
+            raise FitError("No start gave finite end points (NaN or infinity). Run the model in a higher precision, or lower the guidance.")
+        return best[1], probe.calls
+
+    def fit(self, parameters: Parameters, nfe: int, limit: Limit, ridge: float, mapping: ResidualMap | None) -> tuple[Fit, int]:
+        residual = Residual(self.fitting, self.targets, mapping)
+
+        def told(calls: int, error: float) -> None:
+            if self.progress is not None:
+                self.progress(Stage("fit", calls, limit.calls, nfe, error))
+
+        return minimise(residual, parameters, limit, ridge=ridge, progress=told), residual.calls
+
+    def guard(self, pool: Sequence[Candidate], nfe: int, mapping: ResidualMap | None, judge: Judge | None) -> Comparison:
+        def told(done: int, total: int) -> None:
+            if self.progress is not None:
+                self.progress(Stage("guard", done, total, nfe))
+
+        return compare(self.guarding, self.guard_targets, pool, mapping=mapping, judge=judge, progress=told)
+
+
+def resampled(table: SolverTable, nfe: int) -> SolverTable:
+    """The table's solver for another number of steps, on levels interpolated in half-log-SNR along the step's share of the list."""
+    sigmas, family = np.array(table.sigmas), table.family
+    lam = np.asarray(half_log_snr(sigmas[:-1], family))
+    first = 1 if math.isinf(lam[0]) else 0  # a flow model's s = 1 stays what it is
+    steps = nfe + (table.steps - table.nfe)
+    positions = np.linspace(first, len(lam) - 1, steps - first) if steps - first > 1 else np.array([float(first)])
+    nodes = np.interp(positions, np.arange(len(lam)), lam)
+    levels = [*sigmas[:first], *np.asarray(sigma_from_half_log_snr(nodes, family)), sigmas[-1]]
+    levels[0] = sigmas[0]
+    order = max(table.orders) if len(SOLVERS[table.solver].orders) > 1 else None
+    return build_table(table.solver, levels, family, order, **table.options)

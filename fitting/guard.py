@@ -1,0 +1,222 @@
+"""The never-worse guard: candidates scored on seeds that no fit has seen, the best one returned together with the table of all.
+
+The score is the root mean square distance of end points to the teacher's. With many candidates all are scored on a few seeds first and
+the better ones on all. A candidate that this package made (optimized steps, fitted tables) is returned only where its error is below
+that of the best stock candidate; where a judge is given, also only where the judge does not find it worse beyond chance.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .candidates import Candidate
+from .residual import ResidualMap
+from .run import Run, run_table
+from .setting import FitError, Setting
+from .teacher import Teacher
+
+Array = NDArray[np.float64]
+Judge = Callable[[Tensor, Setting], Tensor]
+"""judge(end points [B, *shape], their seeds' setting) -> a score for each, higher is better (e.g. 1 where a classifier agrees)."""
+
+_BEYOND_CHANCE = 2.0  # standard errors of the paired difference
+
+
+@dataclass(frozen=True)
+class Score:
+    """A candidate's result on the held-out seeds.
+
+    Attributes
+    ----------
+    squares : mean square distance to the teacher of each seed [S]; inf where an end point is not finite.
+    judged : judge's score of each seed [S], or None. calls : model calls a sample.
+    """
+
+    candidate: Candidate
+    squares: Array
+    judged: Array | None
+    calls: int
+
+    @property
+    def error(self) -> float:
+        """Root mean square distance over all seeds."""
+        return math.sqrt(float(self.squares.mean()))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores in order of error, and which candidate to use.
+
+    Attributes
+    ----------
+    scores : on all seeds, best first. screened_out : names of those that were only scored on the first few.
+    winner : to be used. best_stock : the best candidate of kind "stock", None if there was none.
+    verdict : one sentence. calls : model calls on one batch in all.
+    """
+
+    scores: tuple[Score, ...]
+    screened_out: tuple[str, ...]
+    winner: Score
+    best_stock: Score | None
+    verdict: str
+    calls: int
+
+    def score_of(self, name: str) -> Score:
+        """The score of a candidate by name."""
+        for score in self.scores:
+            if score.candidate.name == name:
+                return score
+        raise ValueError(f"There is no score of {name!r}; scored on all seeds were {', '.join(s.candidate.name for s in self.scores)}.")
+
+    def ratio(self, score: Score, draws: int = 2000) -> tuple[float, float, float]:
+        """Error of `score` over that of the best stock candidate, with the ends of its 95% bootstrap interval over seeds."""
+        if self.best_stock is None:
+            raise ValueError("There was no stock candidate to compare with.")
+        return error_ratio(score.squares, self.best_stock.squares, draws)
+
+    def table(self) -> str:
+        """All scores as a markdown table."""
+        judged = any(score.judged is not None for score in self.scores)
+        lines = ["| candidate | kind | model calls | error | to best stock |" + (" judged |" if judged else "")]
+        lines.append("|---|---|---|---|---|" + ("---|" if judged else ""))
+        for score in self.scores:
+            mark = "**" if score is self.winner else ""
+            ratio = f"{score.error / self.best_stock.error:.2f}" if self.best_stock and self.best_stock.error else "-"
+            line = f"| {mark}{score.candidate.name}{mark} | {score.candidate.kind} | {score.calls} | {score.error:.4g} | {ratio} |"
+            lines.append(line + (f" {float(np.mean(score.judged)):.1%} |" if score.judged is not None else (" |" if judged else "")))
+        return "\n".join(lines)
+
+
+def error_ratio(squares: Array, reference: Array, draws: int = 2000) -> tuple[float, float, float]:
+    """Ratio of root mean squares and its 95% bootstrap interval, both resampled with the same seeds (they share noise and teacher)."""
+    picks = np.random.default_rng(0).integers(0, len(squares), (draws, len(squares)))
+    ratios = np.sqrt(squares[picks].mean(1) / reference[picks].mean(1))
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return math.sqrt(float(squares.mean() / reference.mean())), float(low), float(high)
+
+
+def compare(
+    setting: Setting,
+    teacher: Teacher | Tensor,
+    candidates: Sequence[Candidate],
+    *,
+    mapping: ResidualMap | None = None,
+    judge: Judge | None = None,
+    screen: int = 8,
+    finalists: int = 6,
+    progress: Callable[[int, int], object] | None = None,
+) -> Comparison:
+    """Score `candidates` on the seeds of `setting` and pick one.
+
+    Parameters
+    ----------
+    setting : held-out seeds: none of them may have taken part in a fit.
+    teacher : of that setting, or its end points [S, *shape].
+    mapping : of end points to what is compared; default the end points themselves.
+    judge : optional second opinion.
+    screen, finalists : all are scored on the first `screen` seeds; the best `finalists` and all fitted ones on all seeds.
+    progress : called with (model calls so far, an upper bound of all); raising `Interrupted` stops.
+
+    Raises
+    ------
+    ValueError : no candidates, or one whose table is stochastic or of another family.
+    FitError : no candidate gave finite end points, or the model failed.
+    """
+    if not candidates:
+        raise ValueError("There are no candidates; at least one table is needed.")
+    for candidate in candidates:
+        if candidate.table.family != setting.noise_schedule.family:
+            raise ValueError(
+                f"{candidate.name} is made for {candidate.table.family} models, but the model's family is {setting.noise_schedule.family}."
+            )
+    targets = teacher.end_points if isinstance(teacher, Teacher) else teacher
+    if tuple(targets.shape) != (len(setting.seeds), *setting.shape):
+        raise ValueError(f"The teacher's end points have shape {tuple(targets.shape)}; the setting has {len(setting.seeds)} seeds of shape {setting.shape}.")
+    scorer = _Scorer(mapping, judge, progress)
+    entering = list(candidates)
+    screened_out: list[str] = []
+    if len(entering) > finalists and screen < len(setting.seeds):
+        scorer.expect(sum(c.table.nfe for c in entering) + finalists * max(c.table.nfe for c in entering) * -(-len(setting.seeds) // setting.batch))
+        first = setting.subset(range(screen))
+        ranked = sorted(scorer.scores(first, targets[:screen], entering), key=lambda score: score.error)
+        kept = [score.candidate for score in ranked if score.candidate.kind == "fitted"]
+        others = [score.candidate for score in ranked if score.candidate.kind != "fitted"]
+        stock_first = [c for c in others if c.kind == "stock"][: -(-finalists // 2)]  # the reference must not be missing
+        kept += stock_first + [c for c in others if c not in stock_first][: finalists - len(stock_first)]
+        screened_out = [candidate.name for candidate in entering if candidate not in kept]
+        entering = kept
+    else:
+        scorer.expect(sum(c.table.nfe for c in entering) * -(-len(setting.seeds) // setting.batch))
+    scores = sorted(scorer.scores(setting, targets, entering), key=lambda score: score.error)
+    if not math.isfinite(scores[0].error):
+        raise FitError("No candidate gave finite end points. Run the model in a higher precision, or lower the guidance.")
+    best_stock = next((score for score in scores if score.candidate.kind == "stock" and math.isfinite(score.error)), None)
+    winner, verdict = _winner(scores, best_stock)
+    return Comparison(tuple(scores), tuple(screened_out), winner, best_stock, verdict, scorer.calls)
+
+
+def _winner(scores: Sequence[Score], best_stock: Score | None) -> tuple[Score, str]:
+    refused = []
+    for score in scores:
+        if best_stock is None or score is best_stock:
+            break
+        if score.judged is None or best_stock.judged is None or not _worse_beyond_chance(score.judged, best_stock.judged):
+            break
+        refused.append(score.candidate.name)
+    name, error = score.candidate.name, score.error
+    judged = f" The judge found {', '.join(refused)} worse than stock." if refused else ""
+    if best_stock is None:
+        return score, f"{name} has the smallest error, {error:.4g}; no stock candidate was compared." + judged
+    if score is best_stock:
+        return score, f"Stock wins: nothing has a smaller error than {name} ({error:.4g}), so that is what you get." + judged
+    better = f"{name} has {error / best_stock.error:.2f} of the error of the best stock candidate, {best_stock.candidate.name}"
+    return score, f"{better} ({error:.4g} against {best_stock.error:.4g})." + judged
+
+
+def _worse_beyond_chance(judged: Array, reference: Array) -> bool:
+    difference = judged - reference
+    spread = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
+    return float(difference.mean()) < -_BEYOND_CHANCE * spread and float(difference.mean()) < 0
+
+
+class _Scorer:
+    def __init__(self, mapping: ResidualMap | None, judge: Judge | None, progress: Callable[[int, int], object] | None) -> None:
+        self.mapping, self.judge, self.progress = mapping, judge, progress
+        self.calls = self.expected = 0
+
+    def expect(self, calls: int) -> None:
+        self.expected = calls
+
+    def scores(self, setting: Setting, targets: Tensor, candidates: Sequence[Candidate]) -> list[Score]:
+        squares: list[list[Tensor]] = [[] for _ in candidates]
+        judged: list[list[Tensor]] = [[] for _ in candidates]
+        for chunk, target in zip(setting.chunks(), targets.split(setting.batch), strict=True):
+            first: Run | None = None
+            wanted = self._mapped(target)
+            for index, candidate in enumerate(candidates):
+                run = run_table(chunk, candidate.table, first)
+                first = first or run  # most tables begin with the same call
+                self.calls += run.calls
+                if self.progress is not None:
+                    self.progress(self.calls, max(self.expected, self.calls))
+                squares[index].append((self._mapped(run.end) - wanted).square().mean(1))
+                if self.judge is not None:
+                    judged[index].append(self.judge(run.end.to(setting.dtype), chunk).detach().double().cpu().reshape(-1))
+        return [
+            Score(candidate, _finite(torch.cat(square)), torch.cat(opinion).numpy() if opinion else None, candidate.table.nfe)
+            for candidate, square, opinion in zip(candidates, squares, judged, strict=True)
+        ]
+
+    def _mapped(self, end: Tensor) -> Tensor:
+        mapped = end if self.mapping is None else self.mapping(end)
+        return mapped.detach().to(device="cpu", dtype=torch.float64).reshape(len(mapped), -1)
+
+
+def _finite(squares: Tensor) -> Array:
+    return torch.where(squares.isfinite(), squares, torch.inf).numpy()

@@ -1,0 +1,247 @@
+"""Levenberg-Marquardt with a Jacobian that is measured rarely and updated in between.
+
+Minimised is F(theta) = mean r(theta)^2 + ridge |theta|^2. A step solves
+
+    (J J^T/M + ridge + damping diag(J J^T/M)) step = -(J r/M + ridge theta)
+
+(J [P, M], one row a parameter; Marquardt 1963). Between measured Jacobians J follows Broyden's rank-one update
+J += s (r(theta + s) - r(theta) - J^T s)^T / |s|^2, which costs no model calls. After every trial the parameters that enter linearly
+(the last row's weights) are set to their best values for that trial's history, which costs none either (variable projection, Golub and
+Pereyra 1973). A step that fails with an updated Jacobian is followed by a measured one.
+"""
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..solvers.table import SolverTable
+from .parameters import Parameters
+from .residual import Evaluation, Residual
+from .setting import FitError, Interrupted
+
+Array = NDArray[np.float64]
+DAMPING, EASED, TIGHTENED = 1e-2, 0.25, 6.0
+_LEAST_GAIN = 0.01
+_FAILURES, _FAILURES_IF_UPDATED = 5, 1
+INTERRUPTED = "it was interrupted"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a fit may cost.
+
+    calls : model calls on one batch; seconds : of wall time. Either may be infinite. A step is begun only if it fits.
+    """
+
+    calls: float = math.inf
+    seconds: float = math.inf
+
+
+@dataclass
+class Fit:
+    """What came out.
+
+    theta, evaluation : the best found. history : (calls so far, root mean square) after every accepted step.
+    jacobians : how many were measured. stopped : why it ended, in words.
+    """
+
+    theta: Array
+    evaluation: Evaluation
+    history: list[tuple[int, float]] = field(default_factory=list)
+    jacobians: int = 0
+    stopped: str = ""
+
+
+def minimise(
+    residual: Residual,
+    parameters: Parameters,
+    limit: Limit,
+    *,
+    ridge: float = 0.0,
+    least_gain: float = _LEAST_GAIN,
+    theta: Array | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Fit:
+    """Fit `parameters` to make `residual` small.
+
+    Parameters
+    ----------
+    limit : of cost, this fit's own.
+    ridge : of the parameters, relative to the mean square at the start.
+    least_gain : relative gain of a measured Jacobian's steps below which it ends.
+    theta : start, default zero.
+    progress : called with (calls so far, root mean square so far) at least once a model call on a chunk; may raise `Interrupted`.
+
+    Returns
+    -------
+    Fit : its error is never above the start's. An interrupted fit returns what it had.
+
+    Raises
+    ------
+    FitError : the start itself gives values that are not finite.
+    """
+    first_call, began = residual.calls, time.monotonic()
+    theta = np.zeros(parameters.size) if theta is None else np.asarray(theta, dtype=np.float64)
+    evaluation = residual.evaluate(parameters.table(theta))
+    if not math.isfinite(evaluation.mean_square):
+        raise FitError("The model's end points with the starting table are not finite (NaN or infinity); a fit has nothing to start from.")
+    weight = ridge * evaluation.mean_square
+    fit = Fit(theta, evaluation)
+    search = _Search(residual, parameters, weight, fit)
+
+    def spent() -> int:
+        return residual.calls - first_call
+
+    def tick() -> None:
+        if progress is not None:
+            progress(spent(), math.sqrt(fit.evaluation.mean_square))
+
+    def affordable(calls: float) -> bool:
+        return spent() + calls <= limit.calls and time.monotonic() - began < limit.seconds
+
+    fit.history.append((spent(), math.sqrt(evaluation.mean_square)))
+    jacobian_cost, trial_cost = _costs(parameters)
+    trial_cost *= len(residual.chunks)
+    try:
+        tick()
+        search.polish()
+        gains = [math.inf] * len(residual.chunks)  # of the last measured Jacobian of each chunk
+        while max(gains) >= least_gain:
+            if not affordable(jacobian_cost + trial_cost):
+                fit.stopped = "the limit of cost was reached"
+                break
+            before = search.value()
+            index = fit.jacobians % len(residual.chunks)
+            search.measure(index, tick)
+            failures = 0
+            while failures < (_FAILURES_IF_UPDATED if search.updated else _FAILURES) and affordable(trial_cost):
+                gain = search.trial()
+                tick()
+                if gain:
+                    fit.history.append((spent(), math.sqrt(fit.evaluation.mean_square)))
+                failures = 0 if gain > least_gain else failures + 1
+            gains[index] = 1 - search.value() / before
+        else:
+            fit.stopped = "another step gained less than one per cent"
+    except Interrupted:
+        fit.stopped = INTERRUPTED
+    return fit
+
+
+def _costs(parameters: Parameters) -> tuple[int, int]:
+    """Model calls of a Jacobian and of a trial on one chunk, at most."""
+    rows = parameters.start.rows
+    calls_after = [sum(later.afs is None for later in rows[k + 1 :]) for k in range(len(rows))]
+    return parameters.jacobian_calls(calls_after), sum(row.afs is None for row in rows) - 1
+
+
+class _Search:
+    """The state of a minimisation."""
+
+    def __init__(self, residual: Residual, parameters: Parameters, ridge: float, fit: Fit) -> None:
+        self.residual, self.parameters, self.ridge, self.fit = residual, parameters, ridge, fit
+        self.damping = DAMPING
+        self.jacobian: list[Tensor | None] = [None] * len(residual.chunks)
+        self.updated = False
+
+    def value(self, theta: Array | None = None, evaluation: Evaluation | None = None) -> float:
+        theta = self.fit.theta if theta is None else theta
+        evaluation = self.fit.evaluation if evaluation is None else evaluation
+        return evaluation.mean_square + self.ridge * float(theta @ theta)
+
+    def measure(self, index: int, tick: Callable[[], None]) -> None:
+        self.jacobian[index] = self.residual.jacobian(self.parameters, self.fit.theta, self.fit.evaluation, index, tick)
+        self.updated = False
+        self.fit.jacobians += 1
+
+    def known(self, evaluation: Evaluation) -> list[tuple[Tensor, Tensor]]:
+        """Jacobian and residual of the chunks whose Jacobian has been measured."""
+        size = self.parameters.size
+        return [
+            (jacobian, self.residual.selected(index, evaluation.residuals[index], size))
+            for index, jacobian in enumerate(self.jacobian)
+            if jacobian is not None
+        ]
+
+    def trial(self) -> float:
+        """One damped step; the relative gain if it was accepted, else 0."""
+        curvature, pull = _normal_equations(self.known(self.fit.evaluation))
+        gradient = pull + self.ridge * self.fit.theta
+        diagonal = np.diag(curvature) + self.ridge
+        floor = 1e-12 * max(float(diagonal.max()), 1e-30)
+        system = curvature + np.diag(self.ridge + self.damping * diagonal + floor)
+        theta = self.fit.theta - np.linalg.solve(system, gradient)
+        try:
+            evaluation = self.residual.evaluate(self.parameters.table(theta), self.fit.evaluation)
+        except ValueError:  # the step left what is a schedule
+            self.damping *= TIGHTENED
+            return 0.0
+        theta, evaluation = self.polished(theta, evaluation)
+        before, after = self.value(), self.value(theta, evaluation)
+        if not after < before:
+            self.damping *= TIGHTENED
+            return 0.0
+        self.broyden(theta - self.fit.theta, evaluation)
+        self.fit.theta, self.fit.evaluation = theta, evaluation
+        self.damping = max(self.damping * EASED, 1e-6)
+        return (before - after) / before
+
+    def broyden(self, step: Array, evaluation: Evaluation) -> None:
+        length = float(step @ step)
+        direction = torch.from_numpy(step).float()
+        for (jacobian, old), (_, new) in zip(self.known(self.fit.evaluation), self.known(evaluation), strict=True):
+            jacobian.addr_(direction, (new - old - direction @ jacobian) / length)
+        self.updated = True
+
+    def polish(self) -> None:
+        """Set the linear parameters of the current point to their best values."""
+        theta, evaluation = self.polished(self.fit.theta, self.fit.evaluation)
+        if self.value(theta, evaluation) < self.value():
+            self.fit.theta, self.fit.evaluation = theta, evaluation
+
+    def polished(self, theta: Array, evaluation: Evaluation) -> tuple[Array, Evaluation]:
+        change = _best_last_row(self.residual, self.parameters, evaluation, self.ridge, theta)
+        if change is None:
+            return theta, evaluation
+        better = theta.copy()
+        better[self.parameters.linear] += change
+        after = self.residual.evaluate(self.parameters.table(better), evaluation)
+        return (better, after) if self.value(better, after) < self.value(theta, evaluation) else (theta, evaluation)
+
+
+def polished_mean_square(residual: Residual, table: SolverTable, evaluation: Evaluation) -> float:
+    """The mean square residual of `table` (whose evaluation is given) once the weights of its last row are the best ones; no model calls."""
+    parameters = Parameters(table, ("coefficients",), depth=len(table.rows))
+    theta = np.zeros(parameters.size)
+    change = _best_last_row(residual, parameters, evaluation, 0.0, theta)
+    if change is None:
+        return evaluation.mean_square
+    theta[parameters.linear] = change
+    return min(residual.evaluate(parameters.table(theta), evaluation).mean_square, evaluation.mean_square)
+
+
+def _best_last_row(residual: Residual, parameters: Parameters, evaluation: Evaluation, ridge: float, theta: Array) -> Array | None:
+    """The change of the last row's weights that makes the value least: a linear problem. None where there is none to solve."""
+    linear = parameters.linear
+    if not linear or residual.mapping is not None or not math.isfinite(evaluation.mean_square):
+        return None
+    exact = [residual.last_row_columns(parameters, run) for run in evaluation.runs]
+    residuals = [part.reshape(-1) for part in evaluation.residuals]
+    curvature, pull = _normal_equations(list(zip(exact, residuals, strict=True)))
+    system = curvature + np.diag(ridge + 1e-9 * np.diag(curvature) + 1e-30)
+    return -np.linalg.solve(system, pull + ridge * theta[linear])
+
+
+def _normal_equations(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Array, Array]:
+    """J J^T/M and J r/M over parts (J [P, M_c], r [M_c])."""
+    size = sum(len(residual) for _, residual in parts)
+    curvature = sum(((jacobian @ jacobian.T).double().numpy() for jacobian, _ in parts), np.zeros(()))
+    pull = sum(((jacobian @ residual).double().numpy() for jacobian, residual in parts), np.zeros(()))
+    return curvature / size, pull / size

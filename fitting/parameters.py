@@ -1,0 +1,160 @@
+"""The numbers of a table that a fit may change, as one vector that is zero at the start.
+
+With lambda_n the half-log-SNR of node n, std_n its noise level and theta the parameters:
+
+    times          lambda_{n+1} - lambda_n  times  exp(theta), for the nodes between the first and the last; the last node above 0 of a
+                   list that ends in 0 moves, too. The start's rows are made anew on the moved nodes.
+    evaluation     the model is called at lambda + theta instead of lambda (for VE models: at sigma exp(-theta)), from the second call on
+    coefficients   theta std_{n+1} is added to the weights of up to `depth` evaluations, theta std_{n+1}/(alpha_n + std_n) to that of the state
+    corrector      the same for the corrector's weights
+
+The units make a change of 0.01 in any of them a change of about one per cent of the noise that is left at the next node, so that one
+difference step and one damping suit all. Decoupled times and learned weights: GS, arXiv 2510.17699; LD3, arXiv 2405.15506; S4S, arXiv
+2502.17423. Corrections that keep zero as the start: ALGORITHMS section 5.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..schedules.families import alpha_of, half_log_snr, sigma_from_half_log_snr
+from ..solvers.rebuild import rebuilt
+from ..solvers.table import Corrector, Row, SolverTable
+
+Array = NDArray[np.float64]
+GROUPS = ("times", "evaluation", "coefficients", "corrector")
+"""What `calibrate` can be told to fit."""
+
+FULL_DEPTH = 64
+_LAST_SCALE = 0.5  # of a step to sigma 0, where no noise is left to measure by; its weights enter the end point linearly
+
+
+class Parameters:
+    """The free numbers of `start`.
+
+    Parameters
+    ----------
+    start : the table at theta = 0.
+    groups : which of `GROUPS`; "corrector" is ignored where the table has none.
+    depth : evaluations with a free weight in each row; `FULL_DEPTH` for all there are.
+
+    Attributes
+    ----------
+    names : of the parameters, in order; `size` of them.
+    """
+
+    def __init__(self, start: SolverTable, groups: Collection[str] = GROUPS, depth: int = 3) -> None:
+        unknown = [group for group in groups if group not in GROUPS]
+        if unknown or not groups:
+            raise ValueError(f"groups were {list(groups)}; at least one of {', '.join(GROUPS)} is needed, and no others.")
+        self.start, self.depth = start, depth
+        self.names: list[str] = []
+        rows = start.rows
+        self._moving = list(range(1, start.steps)) if "times" in groups else []
+        if self._moving:
+            rebuilt(start)  # says in a sentence why the times of this table cannot move
+        self.names += [f"time {n}" for n in self._moving]
+        # the first call stays at the level the samples start at
+        self._shifted = [k for k, row in enumerate(rows) if k and row.afs is None] if "evaluation" in groups else []
+        self.names += [f"evaluation {k}" for k in self._shifted]
+        self._weights: list[tuple[int, str, int]] = []
+        for k, row in enumerate(rows):
+            if "corrector" in groups and row.corrector is not None:
+                self._weights += [(k, "corrector.b", j) for j in range(max(len(row.corrector.b), min(k + 1, depth)))]
+            if "coefficients" in groups:
+                self._weights += [(k, "a", 0)]
+                self._weights += [(k, "b", j) for j in range(max(len(row.b), min(k + 1, depth)))]
+        self.names += [f"{name} {k},{j}" for k, name, j in self._weights]
+        self.size = len(self.names)
+        last = len(rows) - 1
+        first_weight = len(self._moving) + len(self._shifted)
+        self.linear = [first_weight + i for i, (k, name, _) in enumerate(self._weights) if k == last and name in ("a", "b")]
+        """Positions of the parameters that the end point depends on linearly: the weights of the last row."""
+
+    def table(self, theta: Array) -> SolverTable:
+        """The table at `theta` [size]; the start itself at zero.
+
+        Raises
+        ------
+        ValueError : the moved times are no schedule, or a number left what float64 and the family allow.
+        """
+        theta = np.asarray(theta, dtype=np.float64)
+        if not theta.any():
+            return self.start
+        moved, shifted, weights = np.split(theta, [len(self._moving), len(self._moving) + len(self._shifted)])
+        table = rebuilt(self.start, self._moved_sigmas(moved)) if moved.any() else self.start
+        rows = list(table.rows)
+        for k, shift in zip(self._shifted, shifted, strict=True):
+            if shift:
+                rows[k] = replace(rows[k], sigma=_shifted_level(rows[k].sigma, float(shift), table.family))
+        scales = self._scales(table)
+        changes: dict[tuple[int, str], dict[int, float]] = {}
+        for (k, name, j), value in zip(self._weights, weights, strict=True):
+            if value:
+                changes.setdefault((k, name), {})[j] = float(value) * scales[k][name == "a"]
+        for (k, name), change in changes.items():
+            rows[k] = _changed(rows[k], name, change)
+        return replace(table, rows=tuple(rows))
+
+    def _moved_sigmas(self, moved: Array) -> list[float]:
+        sigmas, family = np.array(self.start.sigmas), self.start.family
+        lam = np.asarray(half_log_snr(sigmas, family), dtype=np.float64)
+        if math.isinf(lam[0]):  # s = 1: measured from half way to the next node's distance below it, in the host's usual spacing
+            lam[0] = lam[1] - max(lam[2] - lam[1], 1.0) if math.isfinite(lam[2]) else lam[1] - 1.0
+        nodes = lam[0] + np.cumsum(np.diff(lam[: self.start.steps]) * np.exp(moved))
+        sigmas[1 : self.start.steps] = sigma_from_half_log_snr(nodes, family)
+        return [float(sigma) for sigma in sigmas]
+
+    def _scales(self, table: SolverTable) -> list[tuple[float, float]]:
+        """For each row the unit of its b and of its a."""
+        scales = []
+        for k, row in enumerate(table.rows):
+            level = table.rows[k + 1].sigma if k + 1 < len(table.rows) else table.sigmas[-1]
+            unit = level if level > 0 else _LAST_SCALE
+            scales.append((unit, unit / (float(alpha_of(np.float64(row.sigma), table.family)) + row.sigma)))
+        return scales
+
+    def jacobian_calls(self, calls_after: Sequence[int]) -> int:
+        """Model calls of a Jacobian by differences on one batch, where `calls_after[k]` calls follow row k.
+
+        A moved node changes the row that ends there (and, in multistep solvers, later ones), a shifted evaluation its own call.
+        """
+        rows = self.start.rows
+        first_of = {row.step: k for k, row in reversed(list(enumerate(rows)))}
+        moving = sum(calls_after[max(first_of[n] - 1, 0)] for n in self._moving)
+        shifted = sum(calls_after[k] + 1 for k in self._shifted)
+        return moving + shifted + sum(calls_after[k] for k, _, _ in self._weights)
+
+    def last_row_unit(self, table: SolverTable) -> tuple[float, float]:
+        """What one unit of the last row's parameters adds to its b and to its a."""
+        return self._scales(table)[-1]
+
+    def last_row_weights(self) -> list[int | None]:
+        """For each of `linear`: the history entry it weighs, or None for the state."""
+        last = len(self.start.rows) - 1
+        return [None if name == "a" else j for k, name, j in self._weights if k == last and name in ("a", "b")]
+
+
+def _shifted_level(sigma: float, shift: float, family: str) -> float:
+    lam = float(half_log_snr(sigma, family)) + shift
+    return float(sigma_from_half_log_snr(lam, family))
+
+
+def _changed(row: Row, name: str, change: dict[int, float]) -> Row:
+    if name == "a":
+        return replace(row, a=row.a + change[0])
+    if name == "b":
+        return replace(row, b=_added(row.b, change))
+    assert row.corrector is not None
+    return replace(row, corrector=Corrector(row.corrector.a, _added(row.corrector.b, change)))
+
+
+def _added(weights: tuple[float, ...], change: dict[int, float]) -> tuple[float, ...]:
+    longer = [*weights, *[0.0] * (max(change) + 1 - len(weights))]
+    for j, value in change.items():
+        longer[j] += value
+    return tuple(longer)

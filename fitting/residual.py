@@ -1,0 +1,139 @@
+"""The end points of a table against the teacher's, and how they change with the table's parameters.
+
+For seeds s and elements e the residual is r = map(x_N) - map(target). Its Jacobian is taken by one-sided differences; a parameter of
+row n costs the model calls after that row (run.py), one of the last row none: its column is the unit times what the weight multiplies.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..solvers.table import SolverTable
+from .parameters import Parameters
+from .run import Run, run_table
+from .setting import FitError, Setting
+
+Array = NDArray[np.float64]
+ResidualMap = Callable[[Tensor], Tensor]
+DIFFERENCE = 0.02  # parameters have units in which this is small for the model and large against half-precision rounding
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A table run by all chunks: the runs, residuals [M] a chunk (float32, CPU), and the mean square of all residual elements."""
+
+    table: SolverTable
+    runs: tuple[Run, ...]
+    residuals: tuple[Tensor, ...]
+    mean_square: float
+
+
+class Residual:
+    """End-point residuals of a setting's seeds.
+
+    Parameters
+    ----------
+    setting, targets : seeds, and their teacher end points [S, *shape].
+    mapping : optional map of end points to what is compared, e.g. decoded and pooled images; it gets and returns tensors [B, ...].
+    largest : memory for a Jacobian in bytes; beyond it a fixed random part of the elements of each sample enters the Jacobian.
+
+    Attributes
+    ----------
+    calls : model calls on one chunk, so far.
+    """
+
+    def __init__(self, setting: Setting, targets: Tensor, mapping: ResidualMap | None = None, largest: int = 1 << 30) -> None:
+        self.setting, self.mapping, self.largest = setting, mapping, largest
+        self.chunks = list(setting.chunks())
+        self.targets = [self._mapped(part) for part in targets.split(setting.batch)]
+        self.calls = 0
+
+    def _mapped(self, end: Tensor) -> Tensor:
+        mapped = end if self.mapping is None else self.mapping(end)
+        return mapped.detach().to(device="cpu", dtype=torch.float32).reshape(len(mapped), -1)
+
+    def evaluate(self, table: SolverTable, shared: Evaluation | None = None) -> Evaluation:
+        """Residuals of `table`, sharing model calls with an earlier evaluation; mean_square is inf where values are not finite."""
+        runs, residuals = [], []
+        for index, chunk in enumerate(self.chunks):
+            run = run_table(chunk, table, None if shared is None else shared.runs[index])
+            self.calls += run.calls
+            runs.append(run)
+            residuals.append(self._mapped(run.end) - self.targets[index])
+        return Evaluation(table, tuple(runs), tuple(residuals), _mean_square(residuals))
+
+    def jacobian(self, parameters: Parameters, theta: Array, at: Evaluation, index: int, tick: Callable[[], None]) -> Tensor:
+        """The Jacobian [P, M'] of the residuals of chunk `index` (M' as `selected` picks) at `theta`, whose evaluation is `at`."""
+        chunk, run = self.chunks[index], at.runs[index]
+        exact: dict[int, Tensor] = {}
+        if self.mapping is None and parameters.linear:
+            columns = self.last_row_columns(parameters, run).reshape(len(parameters.linear), len(chunk.seeds), -1)
+            exact = dict(zip(parameters.linear, columns, strict=True))
+        rows = []
+        for p in range(parameters.size):
+            if p in exact:
+                rows.append(self.selected(index, exact[p], parameters.size))
+                continue
+            step = np.zeros_like(theta)
+            step[p] = DIFFERENCE
+            changed = run_table(chunk, parameters.table(theta + step), run)
+            self.calls += changed.calls
+            rows.append(self.selected(index, (self._mapped(changed.end) - self.targets[index] - at.residuals[index]) / DIFFERENCE, parameters.size))
+            tick()
+        jacobian = torch.stack(rows)
+        if not bool(jacobian.isfinite().all()):
+            raise FitError(
+                "The model returned values that are not finite (NaN or infinity) near the settings tried. Run it in a higher precision, "
+                "or lower the guidance."
+            )
+        return jacobian
+
+    def last_row_columns(self, parameters: Parameters, run: Run) -> Tensor:
+        """The exact derivative [L, M] of a run's residuals by `parameters.linear`; without a mapping only."""
+        unit_b, unit_a = parameters.last_row_unit(run.table)
+        weighed = [(_weighed_by_last_row(run, j), unit_a if j is None else unit_b) for j in parameters.last_row_weights()]
+        return torch.stack([self._flat(x).reshape(-1) * unit for x, unit in weighed])
+
+    def _flat(self, x: Tensor) -> Tensor:
+        return x.detach().to(device="cpu", dtype=torch.float32).reshape(len(x), -1)
+
+    def selected(self, index: int, residual: Tensor, columns: int) -> Tensor:
+        """The elements [M'] of a chunk's residual [B, E] that enter normal equations of `columns` parameters."""
+        total = sum(target.numel() for target in self.targets)
+        share = self.largest / (4.0 * columns * total)
+        if share >= 1:
+            return residual.reshape(-1)
+        elements = residual.shape[1]
+        kept = torch.randperm(elements, generator=torch.Generator().manual_seed(index))[: max(1, int(share * elements))]
+        return residual[:, kept].reshape(-1)
+
+
+def _weighed_by_last_row(run: Run, position: int | None) -> Tensor:
+    """What a weight of the last row multiplies: the state it starts from, or an entry of the history including its own evaluation."""
+    walk, row = run.walks[-1], run.table.rows[-1]
+    if position is None:
+        state = walk.state
+        if row.corrector is not None or row.from_step_start:
+            # the state that the row's a multiplies is made inside the row: reconstruct it from the result
+            rest = sum((weight * q for weight, q in zip(row.b, _history(run), strict=False)), torch.zeros_like(state))
+            return (run.end - rest) / row.a if row.a else walk.step_start
+        return state
+    return _history(run)[position]
+
+
+def _history(run: Run) -> Sequence[Tensor]:
+    walk, row = run.walks[-1], run.table.rows[-1]
+    output = run.denoised[-1]
+    newest = output if row.basis == "data" else walk.state * row.q_x + output * row.q_d
+    return (newest, *walk.history)
+
+
+def _mean_square(residuals: Sequence[Tensor]) -> float:
+    total = sum(float(part.square().sum(dtype=torch.float64)) for part in residuals)
+    mean = total / sum(part.numel() for part in residuals)
+    return mean if np.isfinite(mean) else float("inf")

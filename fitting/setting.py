@@ -1,0 +1,125 @@
+"""What a fit is about: a model, its noise levels, the conditioning, and the seeds that stand for everything it will be asked to draw.
+
+Seeds, not batches, are the unit: the noise of a seed is drawn on the CPU from that seed alone, so it does not depend on which seeds
+share a batch, and end points of one run can be compared with those of another.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..schedules import NoiseSchedule
+from ..schedules.checks import whole_number
+
+Model = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model with what it is asked to draw.
+
+    Attributes
+    ----------
+    model : denoiser model(x, sigma, **extra_args) -> D; guidance is part of it.
+    noise_schedule : of the model.
+    shape : of one sample, without the batch, e.g. (4, 64, 64).
+    seeds : one a sample, at least one, without repetition.
+    extra_args : keyword arguments that are the same for every sample.
+    per_seed : keyword arguments with one entry a seed, tensors [S, ...], e.g. class labels or one prompt's embedding each.
+    batch : samples per model call, which decides memory.
+    start : (noise [B, ...], sigma) -> x, how the host makes its start; default sigma * noise.
+    noise : seed -> noise of `shape`; default torch.randn from a generator of that seed.
+    dtype, device : of x.
+    name : of model and conditioning in the keys of stored teacher runs; must tell apart what differs (see `recipes.model_identity`).
+    """
+
+    model: Model
+    noise_schedule: NoiseSchedule
+    shape: tuple[int, ...]
+    seeds: tuple[int, ...]
+    extra_args: Mapping[str, Any] = field(default_factory=dict)
+    per_seed: Mapping[str, Tensor] = field(default_factory=dict)
+    batch: int = 8
+    start: Callable[[Tensor, float], Tensor] | None = None
+    noise: Callable[[int], Tensor] | None = None
+    dtype: torch.dtype = torch.float32
+    device: str | torch.device = "cpu"
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(whole_number(size, "shape", 1) for size in self.shape))
+        object.__setattr__(self, "seeds", tuple(whole_number(seed, "seed", 0) for seed in self.seeds))
+        whole_number(self.batch, "batch", 1)
+        if not callable(self.model):
+            raise ValueError(f"model was {type(self.model).__name__}; it must be callable as model(x, sigma, **extra_args).")
+        if not isinstance(self.noise_schedule, NoiseSchedule):
+            raise ValueError(
+                f"noise_schedule was {type(self.noise_schedule).__name__}; it must be a NoiseSchedule, see NoiseSchedule.from_model."
+            )
+        if not self.seeds:
+            raise ValueError("seeds were empty; at least one seed is needed, and some 24 for a fit that holds for others.")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds were {list(self.seeds)}; each may occur once, repeating one tells nothing new.")
+        for name, value in self.per_seed.items():
+            if not isinstance(value, Tensor) or value.ndim < 1 or len(value) != len(self.seeds):
+                shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"per_seed[{name!r}] had {shown}; a tensor with one entry for each of the {len(self.seeds)} seeds is needed.")
+
+    def subset(self, indices: Sequence[int]) -> Setting:
+        """The setting with the seeds (and their arguments) at these positions."""
+        chosen = list(indices)
+        return replace(
+            self,
+            seeds=tuple(self.seeds[i] for i in chosen),
+            per_seed={name: value[chosen] for name, value in self.per_seed.items()},
+        )
+
+    def chunks(self) -> Iterator[Setting]:
+        """Settings of at most `batch` seeds each, in order."""
+        for first in range(0, len(self.seeds), self.batch):
+            yield self.subset(range(first, min(first + self.batch, len(self.seeds))))
+
+    def initial(self, sigma: float) -> Tensor:
+        """x [S, *shape] at noise level `sigma`, from which a sample of each seed starts."""
+        noise = torch.stack([self._noise_of(seed) for seed in self.seeds]).to(torch.float32)
+        x = noise * sigma if self.start is None else self.start(noise, sigma)
+        if not isinstance(x, Tensor) or x.shape != noise.shape:
+            raise ValueError(f"start returned {getattr(x, 'shape', type(x).__name__)} for noise of shape {tuple(noise.shape)}; shapes must agree.")
+        return x.to(device=self.device, dtype=self.dtype)
+
+    def _noise_of(self, seed: int) -> Tensor:
+        if self.noise is None:
+            return torch.randn(self.shape, generator=torch.Generator().manual_seed(seed))
+        noise = self.noise(seed)
+        if tuple(noise.shape) != self.shape:
+            raise ValueError(f"noise({seed}) had shape {tuple(noise.shape)}; one sample has the shape {self.shape}.")
+        return noise
+
+    def denoised(self, x: Tensor, sigma: float) -> Tensor:
+        """The model's D for all seeds of this setting, checked.
+
+        Raises
+        ------
+        FitError : the model fails in shape, or returns values that are not finite.
+        """
+        with torch.no_grad():
+            output = self.model(x, x.new_full((len(x),), sigma), **self.extra_args, **self.per_seed)
+        if not isinstance(output, Tensor) or output.shape != x.shape:
+            shown = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+            raise FitError(
+                f"The model returned {shown} for x of shape {tuple(x.shape)} at sigma {sigma:.5g}; both must agree. "
+                "Check the latent size and the conditioning."
+            )
+        return output
+
+
+class FitError(RuntimeError):
+    """A fit or teacher pass that cannot go on: what happened and what to do, in a sentence."""
+
+
+class Interrupted(RuntimeError):
+    """Raised by a `progress` callback to stop; what is finished is kept."""

@@ -1,0 +1,244 @@
+"""One pass of a many-step sampler, kept: what few-step samplers are measured against.
+
+The list has `steps` - 1 intervals even in half-log-SNR from sigma_max to sigma_min, and a last step to 0 that returns the model's D at
+sigma_min: the end point is the denoised sample at the lowest level the model declares. With `states` the states x_k and the model's D_k
+at every level are kept, too, which is all that schedules fitted to a model need (discretization.py).
+
+Stored in a folder, each batch of seeds is a safetensors file of its own, written in one piece when the batch is finished: an interrupted
+pass goes on where it stopped, and memory holds one batch. The folder's name is the content key: a hash of everything that decides the
+numbers.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..schedules import NoiseSchedule, baseline_sigmas
+from ..schedules.checks import whole_number
+from ..solvers import build_table, sample
+from ..tensor_files import load_tensors, save_tensors
+from .setting import FitError, Interrupted, Setting
+
+FORMAT_VERSION = 1
+DEFAULT_STEPS = 64
+_DIVERGED = 30.0  # times the size of the model's first prediction: no sample is that large
+
+Progress = Callable[[int, int], object]
+"""progress(calls done, calls in all), called after every model call; raising `Interrupted` stops the pass."""
+
+
+def teacher_sigmas(ns: NoiseSchedule, steps: int) -> Tensor:
+    """float64 [steps + 1]: even in half-log-SNR down to sigma_min, then 0."""
+    if steps < 2:
+        return baseline_sigmas("uniform_lambda", ns, steps)
+    levels = baseline_sigmas("uniform_lambda", ns, steps - 1)
+    levels[-1] = ns.sigma_min
+    return torch.cat([levels, levels.new_zeros(1)])
+
+
+class Teacher:
+    """A many-step pass over the seeds of a setting.
+
+    Parameters
+    ----------
+    setting : the model and the seeds.
+    steps : model calls a sample, 64 to 128 for end points that 5 to 10 steps are measured by.
+    solver, order : of the pass, a deterministic solver with one call a step.
+    states : keep x_k and D_k at every level as well (2 * steps samples of memory or disk a seed).
+    folder : where to store the pass (a sub-folder with the content key's name); None keeps it in memory. Needs `setting.name`, which says
+        what model and conditioning it is.
+
+    Attributes
+    ----------
+    sigmas : float64 [steps + 1].
+    key : hexadecimal content key.
+    calls : model calls made by this object (not those of a stored pass).
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        steps: int = DEFAULT_STEPS,
+        solver: str = "unipc",
+        order: int | None = None,
+        *,
+        states: bool = False,
+        folder: str | Path | None = None,
+    ) -> None:
+        self.setting, self.steps, self.states = setting, whole_number(steps, "steps", 1), states
+        self.sigmas = teacher_sigmas(setting.noise_schedule, steps)
+        self.table = build_table(solver, self.sigmas, setting.noise_schedule.family, order)
+        if self.table.nfe != steps or self.table.stochastic:
+            raise ValueError(f"solver was {solver!r}; a teacher needs a deterministic solver with one model call a step, such as unipc.")
+        if folder is not None and not setting.name:
+            raise ValueError("The setting has no name; a stored teacher pass needs one that tells its model and conditioning from others.")
+        self.key = self._content_key()
+        self.folder = None if folder is None else Path(folder) / self.key
+        self.calls = 0
+        self._in_memory: dict[int, dict[str, Tensor]] = {}
+
+    def run(self, progress: Progress | None = None) -> Teacher:
+        """Make what is missing; returns self.
+
+        Raises
+        ------
+        FitError : the model returned something unusable, or the pass diverged. Finished batches stay.
+        Interrupted : raised by `progress`; finished batches stay.
+        """
+        chunks = list(self.setting.chunks())
+        done = sum(self._has(index) for index in range(len(chunks)))
+        for index, chunk in enumerate(chunks):
+            if not self._has(index):
+                counted = _Counted(progress, done * self.steps, len(chunks) * self.steps)
+                tensors = self._pass(chunk, counted)
+                self.calls += self.steps
+                self._keep(index, tensors)
+                done += 1
+        return self
+
+    @property
+    def finished(self) -> bool:
+        """Whether every batch is there."""
+        return all(self._has(index) for index, _ in enumerate(self.setting.chunks()))
+
+    @property
+    def end_points(self) -> Tensor:
+        """End points [S, *shape] of all seeds, on the CPU; runs what is missing."""
+        return torch.cat([tensors["end"] for tensors in self.batches()])
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """For each batch of seeds, one in memory at a time: "end" [B, *shape], and with `states` "x" and "d" [steps, B, *shape], the
+        states and outputs at `sigmas[:-1]`, all on the CPU in the setting's dtype (float32 for half precision)."""
+        self.run()
+        for index, _ in enumerate(self.setting.chunks()):
+            yield self._in_memory[index] if self.folder is None else self._stored(index)[0]
+
+    def _pass(self, chunk: Setting, counted: _Counted) -> dict[str, Tensor]:
+        states: list[Tensor] = []
+        outputs: list[Tensor] = []
+        first_size = [math.nan]
+
+        def model(x: Tensor, sigma: Tensor) -> Tensor:
+            output = chunk.denoised(x, float(self.table.rows[counted.here].sigma))
+            if not counted.here:
+                first_size[0] = _size(output)
+            if self.states:
+                states.append(x.detach().cpu().float())
+                outputs.append(output.detach().cpu().float())
+            counted.step()
+            return output
+
+        x = chunk.initial(float(self.sigmas[0]))
+        end = sample(model, x, self.table, disable=True).detach().cpu().float()
+        size = _size(end)
+        if not math.isfinite(size):
+            raise FitError(
+                "The teacher's end points are not finite (NaN or infinity). Run the model in a higher precision, or lower the guidance."
+            )
+        if size > _DIVERGED * max(first_size[0], 1e-3):
+            raise FitError(
+                f"The teacher diverged: its end points have the size {size:.3g}, the model's first prediction {first_size[0]:.3g}. "
+                "Lower the guidance, take a lower order or more steps, and check that the conditioning belongs to the model."
+            )
+        return {"end": end, **({"x": torch.stack(states), "d": torch.stack(outputs)} if self.states else {})}
+
+    # --- storage ------------------------------------------------------------------------------------------------------------------
+
+    def _file(self, index: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"batch-{index:05d}.safetensors"
+
+    def _has(self, index: int) -> bool:
+        if self.folder is None:
+            return index in self._in_memory
+        if index in self._in_memory:  # seen whole before
+            return True
+        if not self._file(index).exists():
+            return False
+        tensors, record = self._stored(index, broken_is_none=True)
+        if record.get("key") != self.key or "end" not in tensors or (self.states and "x" not in tensors):
+            return False
+        self._in_memory[index] = {}
+        return True
+
+    def _stored(self, index: int, broken_is_none: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        try:
+            return load_tensors(self._file(index))
+        except Exception as error:  # safetensors has its own exception type; whatever it is, the batch has to be made again
+            if broken_is_none:
+                return {}, {}
+            raise FitError(
+                f"The stored teacher batch {self._file(index).name} cannot be read ({error}). Delete the folder {self.folder} and run the pass again."
+            ) from error
+
+    def _keep(self, index: int, tensors: dict[str, Tensor]) -> None:
+        if self.folder is None:
+            self._in_memory[index] = tensors
+            return
+        try:
+            save_tensors(self._file(index), tensors, {"key": self.key, "format": FORMAT_VERSION, "seeds": list(self._seeds_of(index))})
+        except OSError as error:
+            raise FitError(f"The teacher batch could not be stored in {self.folder} ({error}). Free space or choose another folder.") from error
+        self._in_memory[index] = {}
+
+    def _seeds_of(self, index: int) -> tuple[int, ...]:
+        first = index * self.setting.batch
+        return self.setting.seeds[first : first + self.setting.batch]
+
+    def _content_key(self) -> str:
+        setting = self.setting
+        facts = {
+            "format": FORMAT_VERSION,
+            "name": setting.name,
+            "noise_schedule": setting.noise_schedule.fingerprint(),
+            "shape": setting.shape,
+            "seeds": setting.seeds,
+            "batch": setting.batch,
+            "dtype": str(setting.dtype),
+            "sigmas": self.table.sigmas,
+            "solver": [self.table.solver, self.table.orders, self.table.algorithm_version],
+            "states": self.states,
+            "extra_args": {name: _described(value) for name, value in sorted(setting.extra_args.items())},
+            "per_seed": {name: _described(value) for name, value in sorted(setting.per_seed.items())},
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+class _Counted:
+    """Calls of one batch, told to `progress`."""
+
+    def __init__(self, progress: Progress | None, before: int, total: int) -> None:
+        self.progress, self.before, self.total, self.here = progress, before, total, 0
+
+    def step(self) -> None:
+        self.here += 1
+        if self.progress is not None:
+            self.progress(self.before + self.here, self.total)
+
+
+def _size(x: Tensor) -> float:
+    return float(x.detach().float().square().mean().sqrt())
+
+
+def _described(value: object) -> str:
+    """Text that differs where the argument does, as far as that can be told: tensors by content, plain values by repr, others by type."""
+    if isinstance(value, Tensor):
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8) if value.numel() else value
+        return f"{tuple(value.shape)} {value.dtype} {hashlib.sha256(content.numpy().tobytes()).hexdigest()[:16]}"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_described, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name!r}: {_described(item)}" for name, item in sorted(value.items(), key=lambda pair: str(pair[0]))) + "}"
+    return type(value).__name__
+
+
+__all__ = ["DEFAULT_STEPS", "Interrupted", "Progress", "Teacher", "teacher_sigmas"]
