@@ -1,4 +1,4 @@
-"""The `fewstep` command: `demo`, `schedule`, `sample`, `compare`.
+"""The `fewstep` command: `demo`, `schedule`, `sample`, `compare`, `recipe`.
 
 Only the parser lives here; work is imported when its command runs.
 """
@@ -73,7 +73,42 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(compare)
     compare.add_argument("--csv", type=Path)
     compare.add_argument("--plot", type=_png, metavar="PNG")
+
+    _recipe(commands.add_parser("recipe", help="show, check or export a shared few-step setting"))
     return parser
+
+
+def _recipe(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="what a recipe holds, with its solver's table")
+    check = actions.add_parser(
+        "check",
+        help="whether a recipe is whole and fits a model and settings",
+        description="Exit status: 0 if the recipe fits everything given, 1 if something does not fit, 2 if it cannot be read.",
+    )
+    check.add_argument("--family", help="vp, edm or flow")
+    check.add_argument("--cfg", type=float)
+    check.add_argument("--solver")
+    check.add_argument("--prediction", help="eps, v, edm, flow or x0")
+    check.add_argument("--resolution", type=_shape, metavar="CxHxW", help="shape of one latent, e.g. 4x64x64")
+    check.add_argument("--model-identity", metavar="HEX", help="what fewstep.recipes.model_identity says of the model")
+    check.add_argument("--steps", type=_positive)
+    export = actions.add_parser("export", help="the recipe in another form")
+    export.add_argument(
+        "--as", dest="form", choices=("text", "json", "sigmas"), required=True,
+        help="one line for chats, a JSON file, or plain noise levels for stock nodes (without fitted coefficients)",
+    )  # fmt: skip
+    export.add_argument("--out", type=Path, metavar="FILE")
+    for action in (show, check, export):
+        action.add_argument("recipe", metavar="TEXT_OR_FILE", help="a recipe's text in quotation marks, its file, or - for standard input")
+        action.add_argument("--json", action="store_true")
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = text.lower().replace(",", "x").split("x")
+    if not all(size.strip().isdecimal() and len(size) < 10 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} was given; the shape of one latent is needed, for example 4x64x64")
+    return tuple(map(int, sizes))
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +141,7 @@ def _seed(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status (2 for input that cannot be used)."""
+    """Entry point; returns the exit status (2 for input that cannot be used, 1 for a recipe that does not fit)."""
     args = _parser().parse_args(arguments)
     from . import commands
 
@@ -119,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nInterrupted.", file=sys.stderr)
         return 130
     print(json.dumps(result, indent=1) if args.json else text)
-    return 0
+    return int(result.get("fits") is False)  # of `recipe check`
 
 
 if __name__ == "__main__":

@@ -87,10 +87,11 @@ def schedule(args: argparse.Namespace) -> Outcome:
 def sample(args: argparse.Namespace) -> Outcome:
     """Images of the demo model."""
     from .demo.data import CLASS_NAMES
-    from .demo.evaluate import Method, Trial, default_order, judged_accuracy, run
+    from .demo.evaluate import Method, Trial, judged_accuracy, run
     from .demo.model import load_demo_model
     from .demo.pictures import save_image_grid
     from .demo.showcase import set_threads
+    from .solvers import order_at_guidance
 
     set_threads()
     if args.p is not None and args.schedule != "fewstep":
@@ -98,7 +99,7 @@ def sample(args: argparse.Namespace) -> Outcome:
     labels = torch.tensor([_class_index(text) for text in args.classes.split(",")])
     model = load_demo_model(args.family)
     trial = Trial(model.initial_noise(len(labels), args.seed), labels, args.cfg)
-    method = Method(args.solver, args.schedule, args.order or default_order(args.solver, args.cfg), args.p)
+    method = Method(args.solver, args.schedule, args.order or order_at_guidance(args.solver, args.cfg), args.p)
     with _bar(None, "sampling") as bar:
         images, calls = run(model, trial, method, args.steps, lambda _: bar.update())
     accuracy = judged_accuracy(images, labels)
@@ -113,11 +114,11 @@ def sample(args: argparse.Namespace) -> Outcome:
 def compare(args: argparse.Namespace) -> Outcome:
     """Solver x schedule x NFE."""
     from .demo.compare import DEFAULT_SCHEDULES, DEFAULT_SOLVERS, as_text, compare_methods, save_csv
-    from .demo.evaluate import Method, Trial, default_order
+    from .demo.evaluate import Method, Trial
     from .demo.model import load_demo_model
     from .demo.pictures import save_comparison_plot
     from .demo.showcase import set_threads
-    from .solvers import SOLVERS
+    from .solvers import SOLVERS, order_at_guidance
 
     set_threads()
     solvers = [name.strip() for name in args.solvers.split(",")] if args.solvers else list(DEFAULT_SOLVERS)
@@ -126,7 +127,7 @@ def compare(args: argparse.Namespace) -> Outcome:
     methods = []
     for solver in solvers:
         choice = args.order if solver in SOLVERS and len(SOLVERS[solver].orders) > 1 else None
-        choice = choice or default_order(solver, args.cfg)
+        choice = choice or order_at_guidance(solver, args.cfg)
         methods += [Method(solver, name, choice, args.p if name == "fewstep" else None) for name in schedules]
     model = load_demo_model(args.family)
     trial = Trial.of(model, args.images, args.cfg, args.seed)
@@ -150,6 +151,13 @@ def compare(args: argparse.Namespace) -> Outcome:
         + f"\n{args.images} images, {args.family} model, cfg {args.cfg:g}; the 100-step teacher is judged {100 * teacher_accuracy:.1f}%."
     )
     return result, text
+
+
+def recipe(args: argparse.Namespace) -> Outcome:
+    """A recipe shown, checked or exported."""
+    from .recipes.command import run
+
+    return run(args)
 
 
 def _noise_schedule(args: argparse.Namespace) -> NoiseSchedule:

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..recipes.numbers import rounded
 from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 from ..schedules.checks import whole_number
 from ..schedules.families import half_log_snr, sigma_from_half_log_snr
 from ..solvers import SOLVERS, SolverTable, build_table
+from ..solvers.rounding import rounded_table
 from .candidates import Candidate, candidates
 from .guard import Comparison, Judge, compare
-from .levenberg import INTERRUPTED, Fit, Limit, minimise, polished_mean_square
+from .levenberg import INTERRUPTED, NO_LIMIT, Fit, Limit, minimise, polished_mean_square
 from .parameters import FULL_DEPTH, Parameters
 from .residual import Evaluation, Residual, ResidualMap
 from .setting import FitError, Interrupted, Setting
@@ -102,7 +102,7 @@ class Calibration:
     def verdict(self) -> str:
         """One sentence for the user."""
         if self.comparison is None:
-            return "Interrupted before the fitted table was compared on held-out seeds; the start is kept, the fitted table is there unproven."
+            return "Interrupted before the fitted table was compared on held-out seeds; the start is kept, the fit is there unproven."
         return self.comparison.verdict
 
     def report(self) -> str:
@@ -112,7 +112,8 @@ class Calibration:
         lines = [
             f"{self.nfe} model calls: {self.verdict}",
             f"The fit began with {self.start.name} and took the error on its own seeds from {first:.4g} to {last:.4g}; {self.fit.stopped}.",
-            f"Model calls on a batch: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, guard {calls.guard}; {self.seconds:.0f} s.",
+            f"Model calls on a batch: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, guard {calls.guard}; "
+            f"{self.seconds:.0f} s.",
         ]
         return "\n".join(lines if self.comparison is None else [*lines, "", self.comparison.table()])
 
@@ -133,7 +134,7 @@ def calibrate_all(
     groups: Collection[str] = DEFAULT_GROUPS,
     depth: int = DEFAULT_DEPTH,
     afs: bool = False,
-    limit: Limit = Limit(),
+    limit: Limit = NO_LIMIT,
     mapping: ResidualMap | None = None,
     judge: Judge | None = None,
     ridge: float = 0.0,
@@ -192,7 +193,7 @@ def calibrate_all(
             break
         parameters = Parameters(start.table, [g for g in groups if g != "times" or start.table.steps > 1], depth)
         fit, fit_calls = work.fit(parameters, nfe, limit, ridge, mapping)
-        fitted = Candidate(f"fitted, {nfe} calls", rounded(fit.evaluation.table), "fitted")
+        fitted = Candidate(f"fitted, {nfe} calls", rounded_table(fit.evaluation.table), "fitted")
         comparison: Comparison | None = None
         if fit.stopped != INTERRUPTED:
             rivals = list(stock) if stock is not None else candidates(setting.noise_schedule, nfe)
@@ -223,7 +224,7 @@ def default_starts(ns: NoiseSchedule, nfe: int, afs: bool = False) -> list[Candi
 def _split(seeds: int, held_out: int | None) -> tuple[range, range]:
     kept = max(1, seeds // 3) if held_out is None else whole_number(held_out, "held_out", 1)
     if kept >= seeds:
-        raise ValueError(f"There are {seeds} seeds and {kept} are to be held out; at least one must be left to fit. Give more seeds, 36 say.")
+        raise ValueError(f"There are {seeds} seeds and {kept} are to be held out; at least one must be left to fit. Give 36 or more.")
     return range(seeds - kept), range(seeds - kept, seeds)
 
 
@@ -286,4 +287,5 @@ def resampled(table: SolverTable, nfe: int) -> SolverTable:
     levels = [*sigmas[:first], *np.asarray(sigma_from_half_log_snr(nodes, family)), sigmas[-1]]
     levels[0] = sigmas[0]
     order = max(table.orders) if len(SOLVERS[table.solver].orders) > 1 else None
-    return build_table(table.solver, levels, family, order, **table.options)
+    options: dict[str, Any] = dict(table.options)
+    return build_table(table.solver, levels, family, order, afs=bool(options.pop("afs", False)), **options)

@@ -61,8 +61,8 @@ def candidates(
                 found.append(Candidate(f"{_label(solver, order)} on {schedule}", build_table(solver, sigmas, ns.family, order)))
     if optimized:
         for solver, order in OPTIMIZED_SOLVERS:
-            sigmas = optimal_sigmas(ns, nfe, solver, order or SOLVERS[solver].default_order)
-            found.append(Candidate(f"{_label(solver, order)} on optimized steps", build_table(solver, sigmas, ns.family, order), "optimized"))
+            table = build_table(solver, optimal_sigmas(ns, nfe, solver, order or SOLVERS[solver].default_order), ns.family, order)
+            found.append(Candidate(f"{_label(solver, order)} on optimized steps", table, "optimized"))
     return found
 
 

@@ -137,12 +137,16 @@ def compare(
             )
     targets = teacher.end_points if isinstance(teacher, Teacher) else teacher
     if tuple(targets.shape) != (len(setting.seeds), *setting.shape):
-        raise ValueError(f"The teacher's end points have shape {tuple(targets.shape)}; the setting has {len(setting.seeds)} seeds of shape {setting.shape}.")
+        raise ValueError(
+            f"The teacher's end points have shape {tuple(targets.shape)}; the setting has {len(setting.seeds)} seeds of shape "
+            f"{setting.shape}."
+        )
     scorer = _Scorer(mapping, judge, progress)
     entering = list(candidates)
     screened_out: list[str] = []
     if len(entering) > finalists and screen < len(setting.seeds):
-        scorer.expect(sum(c.table.nfe for c in entering) + finalists * max(c.table.nfe for c in entering) * -(-len(setting.seeds) // setting.batch))
+        most = max(c.table.nfe for c in entering)
+        scorer.expect(sum(c.table.nfe for c in entering) + finalists * most * -(-len(setting.seeds) // setting.batch))
         first = setting.subset(range(screen))
         ranked = sorted(scorer.scores(first, targets[:screen], entering), key=lambda score: score.error)
         kept = [score.candidate for score in ranked if score.candidate.kind == "fitted"]

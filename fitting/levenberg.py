@@ -44,6 +44,9 @@ class Limit:
     seconds: float = math.inf
 
 
+NO_LIMIT = Limit()
+
+
 @dataclass
 class Fit:
     """What came out.
@@ -217,7 +220,7 @@ class _Search:
 
 
 def polished_mean_square(residual: Residual, table: SolverTable, evaluation: Evaluation) -> float:
-    """The mean square residual of `table` (whose evaluation is given) once the weights of its last row are the best ones; no model calls."""
+    """Mean square residual of `table` (whose evaluation is given) once its last row has its best weights; no model calls."""
     parameters = Parameters(table, ("coefficients",), depth=len(table.rows))
     theta = np.zeros(parameters.size)
     change = _best_last_row(residual, parameters, evaluation, 0.0, theta)
@@ -236,7 +239,7 @@ def _best_last_row(residual: Residual, parameters: Parameters, evaluation: Evalu
     residuals = [part.reshape(-1) for part in evaluation.residuals]
     curvature, pull = _normal_equations(list(zip(exact, residuals, strict=True)))
     system = curvature + np.diag(ridge + 1e-9 * np.diag(curvature) + 1e-30)
-    return -np.linalg.solve(system, pull + ridge * theta[linear])
+    return np.asarray(-np.linalg.solve(system, pull + ridge * theta[linear]), dtype=np.float64)
 
 
 def _normal_equations(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Array, Array]:

@@ -5,7 +5,8 @@ With lambda_n the half-log-SNR of node n, std_n its noise level and theta the pa
     times          lambda_{n+1} - lambda_n  times  exp(theta), for the nodes between the first and the last; the last node above 0 of a
                    list that ends in 0 moves, too. The start's rows are made anew on the moved nodes.
     evaluation     the model is called at lambda + theta instead of lambda (for VE models: at sigma exp(-theta)), from the second call on
-    coefficients   theta std_{n+1} is added to the weights of up to `depth` evaluations, theta std_{n+1}/(alpha_n + std_n) to that of the state
+    coefficients   theta std_{n+1} is added to the weights of up to `depth` evaluations, theta std_{n+1}/(alpha_n + std_n) to that of
+                   the state
     corrector      the same for the corrector's weights
 
 The units make a change of 0.01 in any of them a change of about one per cent of the noise that is left at the next node, so that one

@@ -83,7 +83,8 @@ class Residual:
             step[p] = DIFFERENCE
             changed = run_table(chunk, parameters.table(theta + step), run)
             self.calls += changed.calls
-            rows.append(self.selected(index, (self._mapped(changed.end) - self.targets[index] - at.residuals[index]) / DIFFERENCE, parameters.size))
+            residual = self._mapped(changed.end) - self.targets[index]
+            rows.append(self.selected(index, (residual - at.residuals[index]) / DIFFERENCE, parameters.size))
             tick()
         jacobian = torch.stack(rows)
         if not bool(jacobian.isfinite().all()):

@@ -67,7 +67,7 @@ class Setting:
         for name, value in self.per_seed.items():
             if not isinstance(value, Tensor) or value.ndim < 1 or len(value) != len(self.seeds):
                 shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(f"per_seed[{name!r}] had {shown}; a tensor with one entry for each of the {len(self.seeds)} seeds is needed.")
+                raise ValueError(f"per_seed[{name!r}] had {shown}; it must be a tensor with {len(self.seeds)} entries, one a seed.")
 
     def subset(self, indices: Sequence[int]) -> Setting:
         """The setting with the seeds (and their arguments) at these positions."""
@@ -88,7 +88,8 @@ class Setting:
         noise = torch.stack([self._noise_of(seed) for seed in self.seeds]).to(torch.float32)
         x = noise * sigma if self.start is None else self.start(noise, sigma)
         if not isinstance(x, Tensor) or x.shape != noise.shape:
-            raise ValueError(f"start returned {getattr(x, 'shape', type(x).__name__)} for noise of shape {tuple(noise.shape)}; shapes must agree.")
+            shown = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"start returned {shown} for noise of shape {tuple(noise.shape)}; it must return a tensor of that shape.")
         return x.to(device=self.device, dtype=self.dtype)
 
     def _noise_of(self, seed: int) -> Tensor:

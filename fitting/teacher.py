@@ -175,7 +175,8 @@ class Teacher:
             if broken_is_none:
                 return {}, {}
             raise FitError(
-                f"The stored teacher batch {self._file(index).name} cannot be read ({error}). Delete the folder {self.folder} and run the pass again."
+                f"The stored teacher batch {self._file(index).name} cannot be read ({error}). Delete the folder {self.folder} and run the "
+                "pass again."
             ) from error
 
     def _keep(self, index: int, tensors: dict[str, Tensor]) -> None:
@@ -183,9 +184,12 @@ class Teacher:
             self._in_memory[index] = tensors
             return
         try:
-            save_tensors(self._file(index), tensors, {"key": self.key, "format": FORMAT_VERSION, "seeds": list(self._seeds_of(index))})
+            record = {"key": self.key, "format": FORMAT_VERSION, "seeds": list(self._seeds_of(index))}
+            save_tensors(self._file(index), tensors, record)
         except OSError as error:
-            raise FitError(f"The teacher batch could not be stored in {self.folder} ({error}). Free space or choose another folder.") from error
+            raise FitError(
+                f"The teacher batch could not be stored in {self.folder} ({error}). Free space or choose another folder."
+            ) from error
         self._in_memory[index] = {}
 
     def _seeds_of(self, index: int) -> tuple[int, ...]:

@@ -113,6 +113,25 @@ SOLVERS: Mapping[str, Solver] = MappingProxyType({solver.name: solver for solver
 """All solvers by name."""
 
 
+HIGH_GUIDANCE = 4.0
+"""Guidance scale from which order 2 is the default."""
+
+
+def order_at_guidance(solver: str, cfg: float) -> int | None:
+    """Order to use where none is asked for: at high guidance 2, because there higher orders overshoot (docs/choices.md).
+
+    Parameters
+    ----------
+    solver : name; one that is not in `SOLVERS` has no orders to choose from.
+    cfg : guidance scale, 1 is none.
+
+    Returns
+    -------
+    2, or None for the solver's own default.
+    """
+    return 2 if cfg >= HIGH_GUIDANCE and solver in SOLVERS and 2 in SOLVERS[solver].orders[1:] else None
+
+
 def solver_named(name: str) -> Solver:
     """The entry of `SOLVERS`; ValueError naming all of them otherwise."""
     if not isinstance(name, str) or name not in SOLVERS:

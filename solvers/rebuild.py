@@ -19,7 +19,10 @@ def rebuilt(table: SolverTable, sigmas: ArrayLike | torch.Tensor | None = None) 
     afs = bool(options.pop("afs", False))
     orders = solver_named(table.solver).orders
     highest = max(table.orders)
-    candidates: list[int | list[int] | None] = [None] if len(orders) == 1 else [highest, *[o for o in orders if o > highest], list(table.orders)]
+    candidates: list[int | list[int] | None] = [None]
+    if len(orders) > 1:
+        # a list too short for its order was built with a higher one; a list of orders step by step comes last
+        candidates = [highest, *[order for order in orders if order > highest], list(table.orders)]
     for order in candidates:
         try:
             same = build_table(table.solver, table.sigmas, table.family, order, afs=afs, **options)

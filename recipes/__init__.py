@@ -1,0 +1,10 @@
+"""The shareable few-step setting: `Recipe`, its text and file forms, and `model_identity`."""
+
+from __future__ import annotations
+
+from .facts import PREDICTIONS, Facts
+from .identity import model_identity
+from .numbers import rounded
+from .recipe import Recipe
+
+__all__ = ["PREDICTIONS", "Facts", "Recipe", "model_identity", "rounded"]
