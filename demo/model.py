@@ -110,8 +110,12 @@ class _DiscreteDemoModel(DemoModel):
 
     log_levels: Tensor
 
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """Fractional timestep 0..999 at sigma [B]: `timestep_of_sigma` in the model's own table."""
+        return timestep_of_sigma(sigma, self.log_levels)
+
     def _ve_level(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        level = sigma_of_timestep(timestep_of_sigma(sigma, self.log_levels), self.log_levels)
+        level = sigma_of_timestep(self.timestep(sigma), self.log_levels)
         return level.clamp(SIGMA_MIN, SIGMA_MAX), torch.ones_like(sigma)
 
 

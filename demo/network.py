@@ -4,11 +4,13 @@ A 32x32 grey image is folded to 4 channels at 16x16, passes two resolutions (16x
 is unfolded again. Noise level and class enter each residual block as a scale and a shift of its second normalisation (adaptive
 group norm). Class `NUM_CLASSES` is the learned "no class" of classifier-free guidance.
 
-Sampling and training see the network only through `EDMPrecond` (arXiv 2206.00364, table 1).
+Sampling and training see the network only through `EDMPrecond` (arXiv 2206.00364, table 1). `layers` is where Conv2d, Linear and
+GroupNorm are taken from: a host that moves weights between devices has its own.
 """
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +24,15 @@ SIGMA_DATA = 0.5
 class ResBlock(nn.Module):
     """Two 3x3 convolutions with adaptive group norm and a residual connection."""
 
-    def __init__(self, in_channels: int, out_channels: int, embedding: int, dropout: float = 0.0) -> None:
+    def __init__(self, in_channels: int, out_channels: int, embedding: int, dropout: float = 0.0, layers: Any = nn) -> None:
         super().__init__()
-        self.norm_in = nn.GroupNorm(8, in_channels)
-        self.conv_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.modulation = nn.Linear(embedding, 2 * out_channels)
-        self.norm_out = nn.GroupNorm(8, out_channels)
+        self.norm_in = layers.GroupNorm(8, in_channels)
+        self.conv_in = layers.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.modulation = layers.Linear(embedding, 2 * out_channels)
+        self.norm_out = layers.GroupNorm(8, out_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv_out = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.conv_out = layers.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = layers.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
 
@@ -44,12 +46,12 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention over all positions, residual."""
 
-    def __init__(self, channels: int, head_channels: int = 32) -> None:
+    def __init__(self, channels: int, head_channels: int = 32, layers: Any = nn) -> None:
         super().__init__()
         self.heads = channels // head_channels
-        self.norm = nn.GroupNorm(8, channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = nn.Conv2d(channels, channels, 1)
+        self.norm = layers.GroupNorm(8, channels)
+        self.qkv = layers.Conv2d(channels, 3 * channels, 1)
+        self.out = layers.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -76,35 +78,36 @@ class UNet(nn.Module):
     ----------
     channels : widths at 16x16 and at 8x8.
     blocks : residual blocks a resolution on the way down (one more on the way up).
+    layers : torch.nn, or what has Conv2d, Linear and GroupNorm like it.
     """
 
     def __init__(self, channels: tuple[int, int] = (48, 96), blocks: int = 2, embedding: int = 128,
-                 num_classes: int = NUM_CLASSES, dropout: float = 0.0) -> None:
+                 num_classes: int = NUM_CLASSES, dropout: float = 0.0, layers: Any = nn) -> None:
         super().__init__()
         self.config = {"channels": list(channels), "blocks": blocks, "embedding": embedding, "num_classes": num_classes}
         high, low = channels
-        self.noise_embedding = nn.Sequential(nn.Linear(64, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.noise_embedding = nn.Sequential(layers.Linear(64, embedding), nn.SiLU(), layers.Linear(embedding, embedding))
         self.class_embedding = nn.Embedding(num_classes + 1, embedding)
         self.register_buffer("frequencies", torch.exp(torch.linspace(math.log(0.25), math.log(8.0), 32)), persistent=False)
 
         def res(cin: int, cout: int) -> ResBlock:
-            return ResBlock(cin, cout, embedding, dropout)
+            return ResBlock(cin, cout, embedding, dropout, layers)
 
-        self.conv_in = nn.Conv2d(4, high, 3, padding=1)
+        self.conv_in = layers.Conv2d(4, high, 3, padding=1)
         self.down_high = nn.ModuleList([res(high, high) for _ in range(blocks)])
-        self.downsample = nn.Conv2d(high, low, 3, stride=2, padding=1)
-        self.down_low = nn.ModuleList([Conditioned(res(low, low), Attention(low)) for _ in range(blocks)])
-        self.middle_block = Conditioned(res(low, low), Attention(low), res(low, low))
-        self.up_low = nn.ModuleList([Conditioned(res(2 * low, low), Attention(low)) for _ in range(blocks)])
-        self.upsample = nn.Conv2d(low, high, 3, padding=1)
+        self.downsample = layers.Conv2d(high, low, 3, stride=2, padding=1)
+        self.down_low = nn.ModuleList([Conditioned(res(low, low), Attention(low, layers=layers)) for _ in range(blocks)])
+        self.middle_block = Conditioned(res(low, low), Attention(low, layers=layers), res(low, low))
+        self.up_low = nn.ModuleList([Conditioned(res(2 * low, low), Attention(low, layers=layers)) for _ in range(blocks)])
+        self.upsample = layers.Conv2d(low, high, 3, padding=1)
         self.up_high = nn.ModuleList([res(2 * high, high) for _ in range(blocks + 1)])
-        self.norm_out = nn.GroupNorm(8, high)
-        self.conv_out = nn.Conv2d(high, 4, 3, padding=1)
+        self.norm_out = layers.GroupNorm(8, high)
+        self.conv_out = layers.Conv2d(high, 4, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor) -> Tensor:
-        angles = c_noise.float()[:, None] * self.frequencies
+        angles = c_noise.float()[:, None] * self.frequencies.to(c_noise.device)  # a host may leave buffers behind
         emb = self.noise_embedding(torch.cat([angles.cos(), angles.sin()], dim=1).to(x.dtype))
         emb = F.silu(emb + self.class_embedding(labels).to(emb.dtype))
         h = self.conv_in(F.pixel_unshuffle(x, 2))

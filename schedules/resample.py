@@ -1,0 +1,72 @@
+"""An existing list of noise levels with another number of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from .checks import whole_number
+from .families import check_family, half_log_snr, sigma_from_half_log_snr
+from .noise import FIRST_SIGMA_OFFSET
+
+
+def resample_sigmas(sigmas: torch.Tensor | Sequence[float] | np.ndarray, steps: int, family: str) -> torch.Tensor:
+    """The list with `steps` steps: half-log-SNR as a monotone function of the step, read at evenly spaced places.
+
+    The curve through the given levels is a monotone cubic (PCHIP), so the shape of the list stays and no level is overshot. Both ends
+    are kept, and so is a final 0, which has no half-log-SNR: there the last level above 0 is kept, too. A flow model's first level 1 has
+    none either and enters as 1 - 1e-4, as in hosts.
+
+    Parameters
+    ----------
+    sigmas : Tensor, array or sequence [n + 1]
+        Strictly decreasing, the last may be 0.
+    steps : int
+        New number of intervals, at least 1.
+    family : {"vp", "edm", "flow"}
+
+    Returns
+    -------
+    Tensor, float64 [steps + 1] on the CPU; the given list itself if it has that many steps.
+
+    Raises
+    ------
+    ValueError
+        For lists that do not decrease, are too short, or leave the family's range.
+    """
+    given = sigmas.detach().cpu().double().numpy() if isinstance(sigmas, torch.Tensor) else np.asarray(sigmas, dtype=np.float64)
+    given = given.reshape(-1)
+    steps = whole_number(steps, "steps", 1)
+    family = check_family(family)
+    if len(given) < 2 or not np.isfinite(given).all() or given[-1] < 0 or not (np.diff(given) < 0).all():
+        raise ValueError(
+            f"The noise levels were {np.array2string(given, precision=6, threshold=8)}; to be resampled they must be at least two finite "
+            "numbers that decrease, to 0 or above."
+        )
+    if steps == len(given) - 1:
+        return torch.from_numpy(given.copy())
+    to_zero = given[-1] == 0
+    levels = given[:-1] if to_zero else given
+    if to_zero and steps == 1:
+        return torch.tensor([given[0], 0.0], dtype=torch.float64)
+    if len(levels) < 2:
+        raise ValueError(
+            f"The list {given[0]:g}, 0 has one step and no shape that {steps} steps could follow; take a list with at least two levels "
+            "above 0."
+        )
+    lambdas = np.asarray(half_log_snr(levels, family))
+    if family == "flow":
+        lambdas[0] = max(lambdas[0], float(half_log_snr(1.0 - FIRST_SIGMA_OFFSET, family)))
+        if lambdas[0] >= lambdas[1]:
+            raise ValueError(
+                f"The first levels {levels[0]:.9g} and {levels[1]:.9g} are too close to 1 to be resampled; take a list with fewer steps."
+            )
+    from scipy.interpolate import PchipInterpolator
+
+    places = np.linspace(0.0, len(levels) - 1.0, steps if to_zero else steps + 1)
+    lambdas = PchipInterpolator(np.arange(len(levels)), lambdas)(places)
+    out = np.asarray(sigma_from_half_log_snr(lambdas, family))
+    out[0], out[-1] = levels[0], levels[-1]
+    return torch.from_numpy(np.append(out, 0.0) if to_zero else out)
