@@ -2,7 +2,7 @@
 
 python install.py                      what hosts run: installs what requirements.txt asks for and is missing
 python install.py --demo [ARGUMENTS]   makes a private environment in .venv/ and runs `fewstep demo ARGUMENTS`
-python install.py --test [ARGUMENTS]   the same with the test tools; runs ruff, mypy and `pytest ARGUMENTS`
+python install.py --test [ARGUMENTS]   the same with test tools and a ComfyUI; runs ruff, mypy, `pytest ARGUMENTS`
 
 Standard library only, and nothing happens at import: hosts run this file with the interpreter they have. Nothing of
 the host is imported either (a `launch` module on the path parses command lines when imported); pip of the running
@@ -369,6 +369,12 @@ def prepare(purpose: str) -> Environment:
     return environment
 
 
+def prepare_hosts(environment: Environment) -> None:
+    """Have the hosts that tests run against fetched; each script is quick where nothing is to do."""
+    for script in sorted(ROOT.glob("tests/host/get_*.py")):
+        run([str(environment.python), str(script)], "a host of the tests could not be installed")
+
+
 # --- Debian packages of tests -----------------------------------------------------------------------------------------
 
 
@@ -417,6 +423,7 @@ def test(arguments: list[str]) -> int:
     """Run the linter, the type check and the tests; all three, so that one run shows every problem."""
     environment = prepare("test")
     install_debian_packages()
+    prepare_hosts(environment)
     variables = environment.variables()
     # Test tensors are small: handing them to a second thread costs more than it brings, and on a busy machine far more.
     variables.setdefault("OMP_NUM_THREADS", "1")

@@ -131,14 +131,6 @@ def _stock_sampler(name: str) -> Callable[..., Tensor]:
     return getattr(k_diffusion.sampling, f"sample_{name}")
 
 
-HIGH_GUIDANCE = 4.0
-
-
-def default_order(solver: str, cfg: float) -> int | None:
-    """Order to use where none is asked for: at high guidance 2, because there higher orders overshoot (docs/choices.md)."""
-    return 2 if cfg >= HIGH_GUIDANCE and solver in SOLVERS and 2 in SOLVERS[solver].orders[1:] else None
-
-
 def teacher_images(model: DemoModel, trial: Trial, callback: Callable | None = None, steps: int = TEACHER_STEPS) -> Tensor:
     """End points of the many-step teacher."""
     return run(model, trial, Method("unipc", "uniform_lambda", 3), steps, callback)[0]

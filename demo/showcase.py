@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..solvers import order_at_guidance
 from .data import CLASS_NAMES
-from .evaluate import STOCK, Method, Trial, default_order, judged_accuracy, rmse, run, teacher_images
+from .evaluate import STOCK, Method, Trial, judged_accuracy, rmse, run, teacher_images
 from .model import DemoModel
 from .network import NUM_CLASSES
 
@@ -47,7 +48,7 @@ def showcase(model: DemoModel, steps: int, images: int, cfg: float, seed: int, p
     target = teacher_images(model, trial, advance)
     rows = [ShowcaseRow("100-step teacher", 100, None, judged_accuracy(target, trial.labels), target)]
     for caption, method in ROWS:
-        method = replace(method, order=default_order(method.solver, cfg))
+        method = replace(method, order=order_at_guidance(method.solver, cfg))
         result, calls = run(model, trial, method, steps, advance)
         rows.append(ShowcaseRow(caption, calls, rmse(result, target), judged_accuracy(result, trial.labels), result))
     return rows

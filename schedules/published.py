@@ -5,7 +5,8 @@ the authors and hosts do; N = M gives the table itself. GITS has a list of its o
 
 Range. A table whose ends agree with the model's within 1% is used as published. Otherwise each level is carried over
 by the affine map of half-log-SNR that takes the table's two ends to the model's. That map has no meaning for flow
-models, whose lambda starts at -inf; there all models share the range of s, and the levels are used as published.
+models, whose lambda starts at -inf; there all models share the range of s, and the levels are used as published (times
+sigma_max, for a model that was trained on a part of the range).
 
 In both cases the list then starts exactly at the model's sigma_max and ends at 0, which takes the place of the table's
 last value (the hosts do the latter, too).
@@ -118,7 +119,9 @@ def _on_model_range(sigmas: np.ndarray, ns: NoiseSchedule) -> np.ndarray:
     """All but the last level, carried to the model's range where that differs (see the module's docstring)."""
     first, last = sigmas[0], sigmas[-1]
     same_range = abs(first / ns.sigma_max - 1) <= _SAME_RANGE and abs(last / ns.sigma_min - 1) <= _SAME_RANGE
-    if ns.family == "flow" or same_range:
+    if ns.family == "flow":
+        return sigmas[:-1] * ns.sigma_max
+    if same_range:
         return sigmas[:-1]
     lambdas = half_log_snr(sigmas, ns.family)
     fraction = (lambdas - lambdas[0]) / (lambdas[-1] - lambdas[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -45,7 +46,10 @@ def test_requirements_txt_and_the_package_ask_for_the_same_and_never_for_torch()
     assert not any("torch" in line for line in lines)
 
 
-@pytest.mark.parametrize("name", ["requirements-demo.txt", "requirements-demo-nodeps.txt", "requirements-test.txt"])
+PINNED = ("requirements-demo.txt", "requirements-demo-nodeps.txt", "requirements-test.txt", "requirements-host.txt")
+
+
+@pytest.mark.parametrize("name", PINNED)
 def test_the_private_environments_are_pinned(name):
     pin = re.compile(r"[\w.-]+==[\w.]+(; python_version (<|>=) \"3\.11\")?")
     lines = [line for line in requirement_lines(name) if not line.startswith("-r ")]
@@ -67,6 +71,70 @@ def test_every_package_folder_is_listed():
     host_side = {"nodes", "webui", "scripts", "tests", "benchmarks"}
     ours = {".".join(("fewstep", *parts)) for parts in found if parts[0] not in host_side}
     assert ours | {"fewstep"} == set(PACKAGES)
+
+
+# --- The registry of ComfyUI nodes ------------------------------------------------------------------------------------
+
+
+def test_what_the_registry_reads():
+    project, comfy = PROJECT["project"], PROJECT["tool"]["comfy"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"]), "three numbers, as in semantic versioning"
+    assert re.fullmatch(r"[a-z](?:[-_.]?[a-z0-9])*", project["name"]) and "comfy" not in project["name"]
+    assert project["urls"]["Repository"].startswith("https://")
+    assert comfy.keys() == {"PublisherId", "DisplayName", "Icon", "requires-comfyui"}, "a `web` here would load the page's scripts twice"
+    assert re.fullmatch(r">=\d+\.\d+\.\d+", comfy["requires-comfyui"])
+    icon = ROOT / comfy["Icon"].partition("/main/")[2]
+    width, height = map(int, re.search(r'width="(\d+)" height="(\d+)"', icon.read_text(encoding="utf-8")).groups())
+    assert max(width, height) <= 400
+
+
+def shipped(*endings):
+    """Return the files that users get, less those that only run when asked for on the command line."""
+    others = {"tests", "benchmarks", "docs", "scripts", "build", "dist"}
+    for path in sorted(ROOT.rglob("*")):
+        parts = path.relative_to(ROOT).parts
+        if path.suffix in endings and parts[0] not in others and not parts[0].startswith(".") and parts != ("install.py",):
+            yield path
+
+
+NEVER_CALLED = {"eval", "exec", "compile", "__import__"}
+NEVER_IMPORTED = {"pickle", "marshal", "shelve", "subprocess", "pip", "socket", "urllib", "http", "requests", "ftplib", "ctypes"}
+
+
+def test_shipped_code_runs_no_text_and_reaches_no_network():
+    """As the registry demands, of everything that a host imports."""
+    found = []
+    for path in shipped(".py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = set()
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                names = {node.func.id} & NEVER_CALLED
+            elif isinstance(node, ast.Import):
+                names = {alias.name.split(".")[0] for alias in node.names} & NEVER_IMPORTED
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = {node.module.split(".")[0]} & NEVER_IMPORTED
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+                names = {node.attr} & {"system", "popen", "execv", "execvp", "spawnl"}
+            found += [f"{path.relative_to(ROOT)}:{node.lineno}: {name}" for name in names]
+    assert not found
+
+
+def test_the_page_gets_nothing_from_elsewhere():
+    """Scripts and styles come from the folder itself: no content delivery network, no text run as code."""
+    found = []
+    for path in shipped(".js", ".mjs", ".css"):
+        text = path.read_text(encoding="utf-8")
+        for match in re.finditer(r"https?://(?!www\.w3\.org/)\S+|\beval\(|new Function\(", text):
+            found.append(f"{path.relative_to(ROOT)}: {match[0]}")
+    assert not found
+
+
+def test_the_entry_point_is_there_and_costs_nothing_without_a_host(run_python):
+    code = (
+        "import sys, inspect, fewstep; print(inspect.iscoroutinefunction(fewstep.comfy_entrypoint), fewstep.WEB_DIRECTORY, "
+        "hasattr(fewstep, 'NODE_CLASS_MAPPINGS'), [m for m in sys.modules if m.startswith('fewstep.') or m == 'torch'])"
+    )
+    assert run_python("-c", code).stdout.split() == ["True", "./web", "False", "[]"]
 
 
 # --- The wheel --------------------------------------------------------------------------------------------------------

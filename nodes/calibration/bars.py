@@ -1,0 +1,75 @@
+"""Errors of candidates as a picture: a horizontal bar each, shortest on top, one panel for each number of model calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw
+
+from ...fitting import Comparison
+from ..drawing import COLOURS, FAINT, GRID, INK, PAPER, font, shortened
+
+WIDTH = 768
+_SCALE = 2
+_LINE, _HEAD, _FOOT, _MARGIN = 26, 40, 12, 16
+_NAMES, _VALUES = 300, 76  # room for texts left and right of the bars
+_COLOUR = {"stock": FAINT, "optimized": COLOURS[0], "fitted": COLOURS[2]}
+_LEGEND = {"stock": "stock", "optimized": "optimized steps", "fitted": "fitted"}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A candidate: kind "stock", "optimized" or "fitted"."""
+
+    name: str
+    error: float
+    kind: str
+    won: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    bars: Sequence[Bar]
+
+
+def panel(comparison: Comparison, title: str) -> Panel:
+    """The scores of a comparison."""
+    scores = [score for score in comparison.scores if math.isfinite(score.error)]
+    return Panel(title, [Bar(s.candidate.name, s.error, s.candidate.kind, s is comparison.winner) for s in scores])
+
+
+def bar_chart(panels: Sequence[Panel]) -> Image.Image:
+    """The panels one below the other; each has its own scale, from 0."""
+    heights = [_HEAD + _LINE * max(len(p.bars), 1) + _FOOT for p in panels]
+    image = Image.new("RGB", (WIDTH * _SCALE, (sum(heights) + _LINE) * _SCALE), PAPER)
+    pen = ImageDraw.Draw(image)
+    top = 0
+    for each, height in zip(panels, heights, strict=True):
+        _draw(pen, each, top)
+        top += height
+    x = _MARGIN
+    for kind, text in _LEGEND.items():
+        pen.rectangle([_SCALE * v for v in (x, top + 3, x + 12, top + 15)], fill=_COLOUR[kind])
+        pen.text((_SCALE * (x + 18), _SCALE * (top + 9)), text, fill=INK, font=font(13 * _SCALE), anchor="lm")
+        x += 150
+    return image.reduce(_SCALE)
+
+
+def _draw(pen: ImageDraw.ImageDraw, each: Panel, top: int) -> None:
+    small, large = font(13 * _SCALE), font(15 * _SCALE)
+    pen.text((_SCALE * _MARGIN, _SCALE * (top + 22)), each.title, fill=INK, font=large, anchor="lm")
+    left, right = _MARGIN + _NAMES + 8, WIDTH - _MARGIN - _VALUES
+    longest = max((bar.error for bar in each.bars), default=0.0) or 1.0
+    for index, bar in enumerate(each.bars):
+        y = top + _HEAD + _LINE * index
+        middle = _SCALE * (y + _LINE / 2)
+        name = shortened(bar.name, small, pen, _SCALE * (_NAMES - 4))
+        pen.text((_SCALE * (left - 8), middle), name, fill=INK if bar.won else FAINT, font=small, anchor="rm")
+        end = left + max(2.0, (right - left) * bar.error / longest)
+        pen.rectangle([_SCALE * v for v in (left, y + 4, right, y + _LINE - 4)], fill=GRID)
+        pen.rectangle([_SCALE * v for v in (left, y + 4, end, y + _LINE - 4)], fill=_COLOUR.get(bar.kind, FAINT))
+        text = f"{bar.error:.4g}" + (" used" if bar.won else "")
+        pen.text((_SCALE * (right + 8), middle), text, fill=INK if bar.won else FAINT, font=small, anchor="lm")

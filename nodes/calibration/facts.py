@@ -1,0 +1,95 @@
+"""What a recipe says about where it comes from, and what a workflow says about itself when a recipe is used in it."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from ...fitting import Comparison
+from ...recipes import Recipe
+from ...solvers import SolverTable
+from ..checkpoints import checkpoint_names
+from ..host import noise_schedule_of
+from .identity import weights_identity
+
+NOISE_SCHEDULE = "noise_schedule"
+"""A fact of recipes made here: the beginning of the noise schedule's fingerprint."""
+
+_LONGEST_NAME = 80  # bytes, of models and candidates in a recipe
+_KEY_DIGITS = 16
+_SAME = 1e-4  # relative, of first noise levels
+
+
+def model_facts(model: Any, hidden: Any, cfg: float, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Facts for `Recipe.from_table` about the model and how it was sampled."""
+    files = checkpoint_names(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None))
+    return {
+        "prediction": prediction_of(model),
+        "cfg": cfg,
+        "resolution": shape,
+        "model": _short(files[0]) if files else "",
+        "model_identity": weights_identity(model),
+        "date": date.today().isoformat(),
+        "extra": {NOISE_SCHEDULE: schedule_key(model)},
+    }
+
+
+def scored_facts(comparison: Comparison, teacher_steps: int) -> dict[str, Any]:
+    """Facts about a comparison's winner."""
+    stock = comparison.best_stock
+    known = {"metric": f"RMSE to {teacher_steps} steps", "error": comparison.winner.error}
+    return known if stock is None else known | {"stock": _short(stock.candidate.name), "stock_error": stock.error}
+
+
+def recipe_of(table: SolverTable, **facts: Any) -> Recipe:
+    """The recipe of a table; an error that is not finite is left out."""
+    return Recipe.from_table(table, **{name: value for name, value in facts.items() if value is not None})
+
+
+def prediction_of(model: Any) -> str:
+    """What the network predicts, in the words of `recipes.PREDICTIONS`."""
+    import comfy.model_sampling as host
+
+    sampling = model.get_model_object("model_sampling")
+    kinds = (("EDM", "edm"), ("V_PREDICTION", "v"), ("CONST", "flow"), ("X0", "x0"), ("COSMOS_RFLOW", "flow"), ("EPS", "eps"))
+    for name, kind in kinds:  # EDM derives from V_PREDICTION, all from EPS
+        known = getattr(host, name, None)
+        if known is not None and isinstance(sampling, known):
+            return kind
+    return "unknown"
+
+
+def schedule_key(model: Any) -> str:
+    """The beginning of the noise schedule's fingerprint; another shift or other patches of the levels change it."""
+    return noise_schedule_of(model).fingerprint()[:_KEY_DIGITS]
+
+
+def warnings_for(recipe: Recipe, model: Any = None, cfg: float | None = None, shape: tuple[int, ...] | None = None) -> list[str]:
+    """One sentence for each thing that does not fit the recipe; what is None is not compared."""
+    if model is None:
+        return recipe.check_use(cfg=cfg, resolution=shape)
+    ns = noise_schedule_of(model)
+    found = recipe.check_use(
+        family=ns.family, cfg=cfg, prediction=prediction_of(model), resolution=shape, model_identity=weights_identity(model) or None
+    )
+    if ns.family != recipe.family:
+        return found
+    start, fitted = ns.sigma_max, recipe.facts.extra.get(NOISE_SCHEDULE)
+    if fitted is not None and fitted != schedule_key(model):
+        found.append(
+            "The recipe was fitted with other noise levels of the model (another shift, or other ModelSampling nodes); set them as they "
+            "were, or calibrate again."
+        )
+    elif abs(recipe.levels[0] - start) > _SAME * start:
+        found.append(
+            f"The recipe starts at sigma {recipe.levels[0]:.5g}, but this model's highest level is {start:.5g}: it was made for other noise "
+            "levels, so calibrate again, or choose a recipe that was made for them."
+        )
+    return found
+
+
+def _short(text: str) -> str:
+    plain = "".join(c if c.isprintable() else "?" for c in text)
+    while len(plain.encode()) > _LONGEST_NAME:
+        plain = plain[1:] if "/" in plain or "." in plain else plain[:-1]
+    return plain

@@ -1,0 +1,160 @@
+"""ComfyUI's guided model as the denoiser of a fit, prepared once for hundreds of calls.
+
+The host prepares a model in `CFGGuider.sample`: it loads weights, encodes the conditioning, starts hooks and ControlNets, then calls a
+sampler, and puts everything back afterwards, after errors too. So a whole calibration runs as one sampler (`_Inside`): whatever works
+in KSampler works in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import comfy.conds
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...fitting import FitError, Interrupted, Setting
+from ...schedules import NoiseSchedule
+from ..host import noise_schedule_of
+
+T = TypeVar("T")
+
+LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
+
+
+class Guided:
+    """The guided model inside a run of `with_guided_model`.
+
+    Attributes
+    ----------
+    noise_schedule : of the model. shape : of one latent, without the batch.
+    latest : D of the call at the lowest noise level since `take_latest`, for previews.
+    """
+
+    def __init__(self, sampler: comfy.samplers.Sampler, guider: Any, extra_args: dict[str, Any], noise: Tensor, ns: NoiseSchedule) -> None:
+        self._sampler, self._guider, self._extra_args, self._device = sampler, guider, extra_args, noise.device
+        self.noise_schedule, self.shape = ns, tuple(noise.shape[1:])
+        self._given = guider.conds
+        self._entries = max((_entries(cond) for conds in self._given.values() for cond in conds or ()), default=1)
+        self._ordered: dict[tuple[int, ...], Any] = {}
+        self.latest: tuple[float, Tensor] | None = None
+
+    def setting(self, seeds: Sequence[int], batch: int, name: str) -> Setting:
+        """Samples as KSampler draws them: sample i has the noise of `seeds[i]` alone, and of a batch of conditioning the entry i.
+
+        Parameters
+        ----------
+        batch : samples a model call. name : see `Setting.name`.
+        """
+        places = {"place": torch.arange(len(seeds))}
+        return Setting(
+            self._denoised, self.noise_schedule, self.shape, tuple(seeds), {}, places, batch, self._start, self._noise, torch.float32,
+            self._device, name,
+        )  # fmt: skip
+
+    def take_latest(self) -> Tensor | None:
+        """`latest` without its level, and forget it."""
+        latest, self.latest = self.latest, None
+        return None if latest is None else latest[1]
+
+    def _noise(self, seed: int) -> Tensor:
+        return comfy.sample.prepare_noise(torch.zeros(1, *self.shape), seed)[0]
+
+    def _start(self, noise: Tensor, sigma: float) -> Tensor:
+        level = torch.tensor(sigma, dtype=torch.float32)
+        at_most = self._sampler.max_denoise(self._guider, level[None])
+        return self._guider.inner_model.model_sampling.noise_scaling(level, noise, torch.zeros_like(noise), at_most)
+
+    def _denoised(self, x: Tensor, sigma: Tensor, place: Tensor) -> Tensor:
+        self._guider.conds = self._conds_of(tuple(place.tolist()))
+        try:
+            output = self._guider(x, sigma, **self._extra_args)
+        except (comfy.model_management.InterruptProcessingException, Interrupted):
+            raise
+        except Exception as error:
+            if isinstance(error, comfy.model_management.OOM_EXCEPTION):  # the host knows what to do
+                raise
+            raise FitError(
+                f"The model failed at sigma {float(sigma[0]):.4g} for latents of shape {tuple(x.shape)}: {_one_line(error)} Check that the "
+                "conditioning belongs to the model, and that the latent has a size it can take."
+            ) from error
+        level = float(sigma[0])
+        if self.latest is None or level <= self.latest[0]:
+            self.latest = level, output[:1]
+        return output
+
+    def _conds_of(self, places: tuple[int, ...]) -> Any:
+        """The conditioning in which entry k belongs to sample `places[k]`; the host repeats or cuts entries to the batch."""
+        if self._entries == 1:
+            return self._given
+        if places not in self._ordered:
+            self._ordered[places] = {
+                name: [_reordered(cond, places) for cond in conds] if conds else conds for name, conds in self._given.items()
+            }
+        return self._ordered[places]
+
+
+def with_guided_model(model: Any, positive: Any, negative: Any, cfg: float, latent: Any, batch: int, work: Callable[[Guided], T]) -> T:
+    """What `work` returns, called with the model ready to sample batches of up to `batch` latents.
+
+    Parameters
+    ----------
+    model, positive, negative, cfg, latent : as on the inputs of a sampler. Of the latent only the size counts: samples start from noise.
+
+    Raises
+    ------
+    ValueError : a latent of several tensors, or a model with unknown noise levels.
+    """
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False):
+        raise ValueError(
+            "The latent consists of several tensors (picture and sound, for example); recipes can be fitted to latents of one tensor only."
+        )
+    ns = noise_schedule_of(model)
+    empty = comfy.sample.fix_empty_latent_channels(model, torch.zeros((1, *samples.shape[1:]), dtype=torch.float32))
+    empty = empty.repeat(batch, *[1] * (empty.ndim - 1))
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    inside = _Inside(ns, work)
+    guider.sample(empty, empty, inside, torch.tensor([ns.sigma_max, 0.0], dtype=torch.float32), disable_pbar=True, seed=0)
+    return inside.result
+
+
+class _Inside(comfy.samplers.Sampler):
+    def __init__(self, ns: NoiseSchedule, work: Callable[[Guided], Any]) -> None:
+        self.ns, self.work, self.result = ns, work, None
+
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
+        given = model_wrap.conds
+        try:
+            self.result = self.work(Guided(self, model_wrap, extra_args, noise, self.ns))
+        finally:
+            model_wrap.conds = given  # which the host cleans up
+        return noise
+
+
+def _batched(value: Any) -> bool:
+    return isinstance(value, comfy.conds.CONDRegular) and isinstance(value.cond, Tensor) and value.cond.ndim > 0
+
+
+def _entries(cond: dict[str, Any]) -> int:
+    return max((len(value.cond) for value in cond.get("model_conds", {}).values() if _batched(value)), default=1)
+
+
+def _reordered(cond: dict[str, Any], places: tuple[int, ...]) -> dict[str, Any]:
+    def entry(value: Any) -> Any:
+        if not _batched(value) or len(value.cond) < 2:
+            return value
+        return value._copy_with(value.cond[[place % len(value.cond) for place in places]])
+
+    return {**cond, "model_conds": {name: entry(value) for name, value in cond["model_conds"].items()}}
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.endswith((".", "!", "?")) else text + "."

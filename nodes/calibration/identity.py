@@ -1,0 +1,115 @@
+"""What tells models, conditioning and guidance apart: for recipes, and for the names of stored teacher passes.
+
+A model's weights are those of the checkpoint with the LoRAs that patch it. ComfyUI writes patches into the weights while it samples and
+keeps the originals in `backup`, so the weights in memory alone may be those of another branch of the workflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...recipes import model_identity
+
+_MOST_VALUES = 4096  # of a tensor that enter; LoRAs have a thousand tensors
+_DEEPEST = 12
+_DIGITS = 16
+
+
+class NotComparable(Exception):
+    """Something of which nothing says whether it is the same another time: a function, an object of another pack."""
+
+
+def weights_identity(model: Any) -> str:
+    """`recipes.model_identity` of a MODEL's network, also where LoRAs patch it; "" where its weights cannot be told apart.
+
+    Without patches it is what the command line gives for the same network.
+    """
+    network = model.model.diffusion_model
+    weights = dict(network.state_dict())
+    for name, kept in getattr(model, "backup", {}).items():
+        own = name.removeprefix("diffusion_model.")
+        if own in weights:
+            weights[own] = kept.weight
+    try:
+        identity = model_identity(weights)
+        patches = {name: value for name, value in getattr(model, "patches", {}).items() if value}
+        return identity if not patches else _short(identity, _text(patches, 0))
+    except (ValueError, NotComparable):
+        return ""
+
+
+def run_name(model: Any, positive: Any, negative: Any, cfg: float) -> str:
+    """A name for what is sampled, equal only where everything is; "" where that cannot be told.
+
+    The noise schedule, the size and the seeds are not in it: stored passes have them in their keys.
+    """
+    identity = weights_identity(model)
+    if not identity:
+        return ""
+    sampling = model.get_model_object("model_sampling")
+    others = [name for name in model.object_patches if name != "model_sampling"]
+    kinds = ("wrappers", "callbacks", "injections", "hook_patches", "additional_models", "attachments", "forced_hooks")
+    try:
+        if others:
+            raise NotComparable(others[0])
+        facts = {
+            "sampling": [base.__name__ for base in type(sampling).__mro__],
+            "sigma_data": float(getattr(sampling, "sigma_data", 1.0)),
+            "multiplier": float(getattr(sampling, "multiplier", 1.0)),
+            "dtype": str(model.model_dtype()),
+            "options": model.model_options,
+            "more": {kind: _leaves(getattr(model, kind, None)) for kind in kinds},
+            "positive": positive,
+            "negative": negative,
+            "cfg": float(cfg),
+        }
+        return _short("comfyui", identity, _text(facts, 0))
+    except NotComparable:
+        return ""
+
+
+def _short(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:_DIGITS]
+
+
+def _leaves(value: Any) -> list[Any]:
+    """What is in nested containers, which hosts and packs leave empty behind them."""
+    if isinstance(value, Mapping):
+        return [leaf for inner in value.values() for leaf in _leaves(inner)]
+    if isinstance(value, (list, tuple, set)):
+        return [leaf for inner in value for leaf in _leaves(inner)]
+    return [] if value is None else [value]
+
+
+def _text(value: Any, depth: int) -> str:
+    """Text that is equal only for equal content; NotComparable for what has none."""
+    if depth > _DEEPEST:
+        raise NotComparable("nesting")
+    if value is None or isinstance(value, (bool, int, float, str, bytes, torch.dtype, torch.device)):
+        return repr(value)
+    if isinstance(value, Tensor):
+        return _tensor(value)
+    if isinstance(value, np.ndarray):
+        return _tensor(torch.from_numpy(np.ascontiguousarray(value)))
+    if isinstance(value, Mapping):
+        items = sorted(value.items(), key=lambda pair: str(pair[0]))
+        return "{" + ",".join(f"{_text(name, depth + 1)}:{_text(inner, depth + 1)}" for name, inner in items) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(_text(inner, depth + 1) for inner in value) + "]"
+    if type(value).__module__.startswith("comfy.weight_adapter"):  # a LoRA's weights, by its kind
+        return f"{type(value).__name__}{_text(value.weights, depth + 1)}"
+    raise NotComparable(type(value).__name__)
+
+
+def _tensor(value: Tensor) -> str:
+    flat = value.detach().reshape(-1)
+    some = flat[:: max(1, flat.numel() // _MOST_VALUES)]
+    sums = "" if not value.is_floating_point() else repr(float(value.detach().double().sum())) if value.device.type == "cpu" else ""
+    content = some.cpu().contiguous().view(torch.uint8).numpy().tobytes() if some.numel() else b""
+    return f"{tuple(value.shape)} {value.dtype} {hashlib.sha256(content).hexdigest()[:_DIGITS]} {sums}"

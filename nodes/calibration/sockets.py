@@ -1,0 +1,67 @@
+"""Inputs and types that the recipe nodes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...recipes import Recipe
+
+RecipeType = io.Custom("FEWSTEP_RECIPE")
+"""Socket type; what goes through is a `Recipe`."""
+
+
+def checked_recipe(value: Any, what: str = "recipe") -> Recipe:
+    """`value` if it came from one of these nodes; TypeError in a sentence for what another pack sent through a socket of this name."""
+    if isinstance(value, Recipe):
+        return value
+    raise TypeError(f"{what} was {type(value).__name__}; connect a FewStep node with a recipe output.")
+
+
+def problem_with_text(text: str | None) -> str | None:
+    """A sentence where a pasted text is no recipe; None for a whole one, and for nothing."""
+    if text is None or not text.strip():
+        return None
+    try:
+        pasted(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def pasted(text: str) -> Recipe:
+    """The recipe of a pasted text: the one-line form, or the content of a recipe file."""
+    return Recipe.from_json(text) if text.lstrip("\ufeff \r\n\t").startswith("{") else Recipe.from_text(text)
+
+
+def model_inputs(*, cfg_tooltip: str) -> list[io.Input]:
+    """What is sampled: model, conditioning, guidance and size."""
+    return [
+        io.Model.Input("model", tooltip="The model, with the LoRAs and ModelSampling nodes that it will be used with."),
+        io.Conditioning.Input("positive", tooltip="A typical prompt. A batch of conditioning is dealt out, entry i to sample i."),
+        io.Conditioning.Input("negative", tooltip="The negative prompt. Not used at cfg 1."),
+        io.Latent.Input("latent_image", tooltip="Empty latent: only its size counts. Take the size of the pictures that you make."),
+        io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=cfg_tooltip),
+    ]
+
+
+def seed_inputs(*, seeds: int, first: int, least: int, seeds_tooltip: str) -> list[io.Input]:
+    """Which noise, and how much at a time."""
+    return [
+        io.Int.Input("seeds", default=seeds, min=least, max=MOST_SEEDS, tooltip=seeds_tooltip),
+        io.Int.Input(
+            "first_seed", default=first, min=0, max=LARGEST_FIRST, tooltip="The seeds are this one and those after it, one a sample."
+        ),
+        io.Int.Input(
+            "batch_size",
+            default=4,
+            min=1,
+            max=1024,
+            tooltip="Samples a model call. More is faster as long as they fit into the graphics memory.",
+        ),
+    ]
+
+
+MOST_SEEDS = 4096
+LARGEST_FIRST = 0xFFFFFFFFFFFFFFFF - MOST_SEEDS

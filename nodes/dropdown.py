@@ -1,0 +1,136 @@
+"""FewStep in the dropdown menus of KSampler, KSampler Advanced, BasicScheduler, KSamplerSelect and other packs.
+
+ComfyUI keeps the names in lists and the functions beside them; entries are appended to the lists that are there, once, and nothing of
+the host is replaced. With denoise below 1 the host asks a scheduler for int(steps / denoise) steps and takes the tail, so every number
+of steps works. FEWSTEP_DROPDOWN=0 in the environment, or the setting FewStep.Dropdown, keeps the menus as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..solvers import solver_named
+from .host import noise_schedule_of_sampling
+from .lists import Wish
+from .sampling import SamplerFunction, solver_function
+
+ENVIRONMENT_VARIABLE = "FEWSTEP_DROPDOWN"
+SETTING = "FewStep.Dropdown"
+
+SCHEDULERS: Mapping[str, str] = {
+    "fewstep": "unipc",  # the list that all multistep solvers get
+    "fewstep_unipc": "unipc",
+    "fewstep_dpmpp_2m": "dpmpp_2m",
+    "fewstep_dpmpp_3m": "dpmpp_3m",
+    "fewstep_deis": "deis",
+    "fewstep_ipndm": "ipndm",
+}
+"""Names of scheduler entries and the solver whose list each gives."""
+
+SAMPLERS: Mapping[str, str] = {
+    "fewstep_unipc": "unipc",
+    "fewstep_dpmpp_2m": "dpmpp_2m",
+    "fewstep_dpmpp_3m": "dpmpp_3m",
+    "fewstep_deis": "deis",
+    "fewstep_ipndm": "ipndm",
+    "fewstep_gradient_estimation": "gradient_estimation",
+    "fewstep_res_multistep": "res_multistep",
+    "fewstep_dpmpp_2m_sde": "dpmpp_2m_sde",
+}
+"""Names of sampler entries and their solvers."""
+
+SAMPLER_OF_SOLVER: Mapping[str, str] = {solver: name for name, solver in SAMPLERS.items()}
+
+_logger = logging.getLogger("fewstep")
+
+
+def scheduler_handler(solver: str) -> Callable[[Any, int], torch.Tensor]:
+    """What the host calls for a list: handler(model_sampling, steps) -> float32 [steps + 1]."""
+    wish = Wish(solver=solver_named(solver).name)
+
+    def handler(model_sampling: Any, steps: int) -> torch.Tensor:
+        return wish.sigmas(noise_schedule_of_sampling(model_sampling), steps)
+
+    return handler
+
+
+def register() -> None:
+    """Add the entries, unless they are turned off. Calling it again replaces FewStep's own functions and adds no second entry."""
+    if not is_wanted():
+        return
+    import comfy.samplers
+    from comfy.k_diffusion import sampling as k_diffusion_sampling
+
+    missing = [name for name in ("SCHEDULER_HANDLERS", "SCHEDULER_NAMES", "SchedulerHandler") if not hasattr(comfy.samplers, name)]
+    if missing:
+        _logger.warning("FewStep: this ComfyUI has no %s, so there are no fewstep entries among the schedulers.", " and no ".join(missing))
+    else:
+        for name, solver in SCHEDULERS.items():
+            _add_scheduler(comfy.samplers, name, scheduler_handler(solver))
+    missing = [name for name in ("SAMPLER_NAMES", "KSAMPLER_NAMES") if not hasattr(comfy.samplers, name)]
+    if missing:
+        _logger.warning("FewStep: this ComfyUI has no %s, so there are no fewstep entries among the samplers.", " and no ".join(missing))
+    else:
+        for name, solver in SAMPLERS.items():
+            _add_sampler(comfy.samplers, k_diffusion_sampling, name, solver_function(solver))
+
+
+def is_wanted() -> bool:
+    """Whether neither the environment nor the user's settings turn the entries off."""
+    if os.environ.get(ENVIRONMENT_VARIABLE, "").strip().lower() in ("0", "false", "off", "no"):
+        return False
+    return _setting() is not False
+
+
+def _setting() -> Any:
+    """The value of `SETTING` of the default user, or None. (Menus are the same for all users of a server.)"""
+    try:
+        import folder_paths
+
+        file = Path(folder_paths.get_user_directory()) / "default" / "comfy.settings.json"
+        return json.loads(file.read_text(encoding="utf-8")).get(SETTING)
+    except (ImportError, OSError, ValueError, AttributeError):  # no settings yet, or not readable
+        return None
+
+
+def _add_scheduler(samplers: Any, name: str, handler: Callable[[Any, int], torch.Tensor]) -> None:
+    present = samplers.SCHEDULER_HANDLERS.get(name)
+    if present is not None and not _is_ours(getattr(present, "handler", None)):
+        _logger.warning("FewStep: another pack has a scheduler named %s; it is left as it is.", name)
+        return
+    _mark(handler)
+    samplers.SCHEDULER_HANDLERS[name] = samplers.SchedulerHandler(handler, use_ms=True)
+    _append_once(name, samplers.SCHEDULER_NAMES, getattr(samplers.KSampler, "SCHEDULERS", None))
+
+
+def _add_sampler(samplers: Any, functions: Any, name: str, function: SamplerFunction) -> None:
+    present = getattr(functions, f"sample_{name}", None)
+    if present is not None and not _is_ours(present):
+        _logger.warning("FewStep: another pack has a sampler named %s; it is left as it is.", name)
+        return
+    _mark(function)
+    setattr(functions, f"sample_{name}", function)
+    _append_once(name, samplers.SAMPLER_NAMES, samplers.KSAMPLER_NAMES, getattr(samplers.KSampler, "SAMPLERS", None))
+
+
+def _append_once(name: str, *lists: Any) -> None:
+    # Some of them are the same object, which one depends on the host's version.
+    for names in lists:
+        if isinstance(names, list) and name not in names:
+            names.append(name)
+
+
+def _mark(function: Any) -> None:
+    # Not the module: a reload, or a second folder with this pack, has another one.
+    function.is_fewstep = True
+
+
+def _is_ours(function: Any) -> bool:
+    return getattr(function, "is_fewstep", False) is True

@@ -1,0 +1,184 @@
+"""All in one: the model's optimized list, the solver, and sampling in a single node."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.samplers
+import torch
+from comfy_api.latest import io
+from comfy_extras.nodes_custom_sampler import Noise_EmptyNoise, Noise_RandomNoise, SamplerCustomAdvanced
+
+from .. import __version__
+from ..schedules.text import sigma_text
+from ..solvers import HIGH_GUIDANCE, SOLVERS, build_table, order_at_guidance, solver_named
+from .host import noise_schedule_of
+from .inputs import AUTO, NEWEST_VERSION, advanced, check, denoise_input, problem_with, solver_input, steps_input, version_input
+from .lists import Wish
+from .metadata import records, write_entry
+from .report import as_ui, curve, distilled_lines, headline, model_line, sigmas_line, solver_line, version_line
+from .sampling import solver_function
+
+CUSTOM = "Custom"
+PRESETS: Mapping[str, int | None] = {"Fast 5": 5, "Balanced 8": 8, "Quality 12": 12, CUSTOM: None}
+"""Names and numbers of steps."""
+
+AUTO_SOLVER = "unipc"
+
+
+@records
+class FewStepKSampler(io.ComfyNode):
+    """FewStep Scheduler, FewStep Sampler, CFGGuider, RandomNoise and SamplerCustomAdvanced in one."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FewStepKSampler",
+            display_name="FewStep KSampler (all in one)",
+            category="FewStep",
+            description="Samples in few steps with nothing else to wire: optimized noise levels for the connected model, and the solver. "
+            "Gives exactly what FewStep Scheduler and FewStep Sampler give with SamplerCustomAdvanced. Not for models distilled to few "
+            "steps (Turbo, Lightning, LCM, Hyper, schnell, DMD).",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that removes the noise."),
+                io.Conditioning.Input("positive", tooltip="What the picture should show."),
+                io.Conditioning.Input("negative", tooltip="What it should not show. Not used at cfg 1."),
+                io.Latent.Input("latent_image", tooltip="An empty latent, or an encoded picture with denoise below 1."),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Seed of the initial noise."
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=5.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Guidance: how strongly to follow the prompt. 1 is none and halves the work (FLUX.1 dev wants 1).",
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="Balanced 8",
+                    tooltip="How many steps: 5, 8, 12, or with Custom those of 'steps'.",
+                ),
+                steps_input(8, "Number of steps with the preset Custom; not used otherwise."),
+                denoise_input(
+                    "1 starts from pure noise. Below 1 (image to image) sampling starts at this share of the model's time, with all the "
+                    "steps from there to 0."
+                ),
+                solver_input(
+                    first=(AUTO,),
+                    default=AUTO,
+                    tooltip=f"auto is {AUTO_SOLVER}. Each is used with its default order (3 for {AUTO_SOLVER}), and with order 2 from cfg "
+                    f"{HIGH_GUIDANCE:g} up, where it has that.",
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "add_noise", default=True, tooltip="Off: the latent already has its noise, for example from a sampler before."
+                    )
+                ),
+                version_input(),
+            ],
+            outputs=[
+                io.Latent.Output("latent", display_name="latent", tooltip="The sampled latent."),
+                io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="The noise levels that were used."),
+                io.String.Output("report", display_name="report", tooltip="What was found and done, as text."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+        )
+
+    @classmethod
+    def validate_inputs(cls, preset: str | None = None, solver: str | None = None, algorithm_version: int | None = None) -> bool | str:
+        return _problem(preset, solver, algorithm_version) or True
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        latent_image: dict[str, Any],
+        seed: int,
+        cfg: float,
+        preset: str,
+        steps: int,
+        denoise: float,
+        solver: str = AUTO,
+        add_noise: bool = True,
+        algorithm_version: int = NEWEST_VERSION,
+    ) -> io.NodeOutput:
+        check(_problem(preset, solver, algorithm_version))
+        chosen = AUTO_SOLVER if solver == AUTO else solver
+        ns = noise_schedule_of(model)
+        wish = Wish(solver=chosen, denoise=denoise)
+        sigmas = wish.sigmas(ns, PRESETS[preset] or steps)
+        sampler = comfy.samplers.KSAMPLER(solver_function(chosen))
+        latent = sample_latent(model, positive, negative, latent_image, seed if add_noise else None, cfg, sampler, sigmas)
+
+        nfe = build_table(chosen, sigmas, ns.family).nfe if len(sigmas) else 0
+        halves = 1 if math.isclose(cfg, 1.0) else 2
+        order = order_at_guidance(chosen, cfg) or solver_named(chosen).default_order
+        guidance = "cfg 1, no guidance" if halves == 1 else f"{2 * nfe} with both halves of guidance at cfg {cfg:g}"
+        report = "\n".join(
+            [
+                headline(wish, sigmas),
+                model_line(ns),
+                solver_line(chosen, order),
+                f"Model calls: {nfe} ({guidance})",
+                sigmas_line(sigmas),
+                *distilled_lines(model, cls.hidden),
+                version_line(algorithm_version),
+            ]
+        )
+        write_entry(
+            cls.hidden,
+            {
+                "node": "FewStepKSampler",
+                "sigmas": sigma_text(sigmas),
+                "schedule": "optimized",
+                "solver": chosen,
+                "order": order,
+                "algorithm_version": algorithm_version,
+                "fewstep": __version__,
+            },
+        )
+        return io.NodeOutput(latent, sigmas, report, ui=as_ui(report, curve(sigmas, ns, chosen, nfe, halves * nfe)))
+
+
+def sample_latent(
+    model: Any,
+    positive: Any,
+    negative: Any,
+    latent: Mapping[str, Any],
+    seed: int | None,
+    cfg: float,
+    sampler: Any,
+    sigmas: torch.Tensor,
+) -> dict[str, Any]:
+    """One run of the host's SamplerCustomAdvanced with CFGGuider: noise mask, batch index, previews and progress are its own.
+
+    Parameters
+    ----------
+    model, positive, negative, latent : as on the node's inputs; the latent is not changed.
+    seed : of the initial noise; None adds no noise.
+    sampler, sigmas : SAMPLER and SIGMAS.
+
+    Returns
+    -------
+    The latent with new "samples".
+    """
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    noise = Noise_EmptyNoise() if seed is None else Noise_RandomNoise(seed)
+    return SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent)[0]
+
+
+def _problem(preset: Any, solver: Any, algorithm_version: Any) -> str | None:
+    return problem_with(algorithm_version, preset=(preset, PRESETS), solver=(solver, (AUTO, *SOLVERS)))
+
+
+NODES: list[type[io.ComfyNode]] = [FewStepKSampler]

@@ -1,0 +1,100 @@
+"""Noise levels in the form ComfyUI passes around: float32 on the CPU, N + 1 values, the last 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
+from ..schedules.cache import default_cache
+from ..schedules.optimal import LARGEST_OPTIMISED, Problem, make_problem
+from ..schedules.presets import preset_nodes
+from ..solvers import solver_named
+from .host import noise_schedule_of
+from .inputs import OPTIMIZED
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+_LONGEST_LIST = 100_000
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a scheduler node was asked for, apart from the number of steps.
+
+    Attributes
+    ----------
+    schedule : "optimized" or a name in `BASELINES`.
+    solver, order : for "optimized"; order None is the solver's default.
+    p : None for the measured default.
+    denoise : in [0, 1]. The optimized list starts at that share of the model's time and has all its steps below; baselines follow the
+        host's rule, the tail of a list of int(steps / denoise) steps. 0 gives an empty list, as in the host.
+    """
+
+    schedule: str = OPTIMIZED
+    solver: str = "unipc"
+    order: int | None = None
+    p: float | None = None
+    denoise: float = 1.0
+
+    @property
+    def highest_order(self) -> int:
+        """The solver's order: the one asked for where it has a choice."""
+        solver = solver_named(self.solver)
+        return solver.default_order if self.order is None or len(solver.orders) == 1 else self.order
+
+    def sigmas(self, ns: NoiseSchedule, steps: int) -> torch.Tensor:
+        """float32 [steps + 1], strictly decreasing from the start to 0; a new tensor. Empty for denoise 0.
+
+        Raises
+        ------
+        ValueError : from the schedules, or where float32 has no room for so many levels.
+        """
+        if self.denoise <= 0:
+            return torch.zeros(0)
+        if self.schedule == OPTIMIZED:
+            values = optimal_sigmas(ns, steps, self.solver, self.highest_order, self.p, self.denoise)
+        else:
+            total = steps if self.denoise == 1 else int(steps / self.denoise)
+            if total > _LONGEST_LIST:
+                raise ValueError(
+                    f"denoise was {self.denoise:g}, which means the last {steps} of {total} steps of {self.schedule!r}; at most "
+                    f"{_LONGEST_LIST} can be listed. Use a larger denoise."
+                )
+            values = baseline_sigmas(self.schedule, ns, total)[-(steps + 1) :]
+        sigmas = values.to(torch.float32)
+        if not bool((sigmas[1:] < sigmas[:-1]).all()):
+            raise ValueError(
+                f"steps was {steps}; in float32, in which ComfyUI keeps noise levels, so many levels of {self.schedule!r} are not "
+                "distinct. Use fewer steps."
+            )
+        return sigmas
+
+    def problem(self, ns: NoiseSchedule, steps: int) -> Problem:
+        """What is minimised for an optimized list with denoise above 0."""
+        return make_problem(ns, steps, self.solver, self.highest_order, self.p, self.denoise)
+
+
+def origin(problem: Problem) -> str:
+    """Where the answer to `problem` comes from, before it is asked for: "shipped", "cached" or "computed"."""
+    parameters = replace(problem, steps=min(problem.steps, LARGEST_OPTIMISED)).parameters()
+    if preset_nodes(parameters) is not None:
+        return "shipped"
+    return "computed" if default_cache().get(parameters) is None else "cached"
+
+
+def scheduler_function(wish: Wish) -> Callable[[ModelPatcher, str, int], torch.Tensor]:
+    """What Impact Pack and Inspire Pack call for a list: f(model, sampler_name, steps) -> SIGMAS.
+
+    They ask for int(steps / denoise) steps and cut the tail themselves where their own denoise is below 1, so every number of steps
+    works, and they write into what they get, so it is new each time. Nothing is dropped for any sampler.
+    """
+
+    def scheduler(model: ModelPatcher, sampler_name: Any, steps: int) -> torch.Tensor:
+        return wish.sigmas(noise_schedule_of(model), steps)
+
+    return scheduler

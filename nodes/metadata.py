@@ -1,0 +1,124 @@
+"""The resolved noise levels in the metadata of saved pictures: key "fewstep", one entry a node.
+
+ComfyUI hands every node of a run the same dictionary `extra_pnginfo`, and SaveImage writes all of it into the PNG. A node that runs
+adds its entry there. A node whose result ComfyUI has cached does not run, so entries are remembered by what the node and all
+nodes before it were asked for, and added to later prompts of the same kind: at once where the entry is known, and otherwise when
+the prompt before it in the queue has made it known.
+
+What does not work: prompts posted without `extra_pnginfo` (scripts that use the API) have nothing to write into, neither has anything
+when the host runs with --disable-metadata, and the dropdown entries of stock nodes are no nodes that could write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping
+from threading import Lock
+from typing import Any
+
+from .checkpoints import is_link
+
+KEY = "fewstep"
+_MOST_KNOWN = 500
+_MOST_WAITING = 100  # each holds a workflow
+
+_known: OrderedDict[str, dict[str, Any]] = OrderedDict()
+_waiting: list[tuple[str, str, dict[str, Any]]] = []  # signature, node id, the prompt's extra_pnginfo
+_lock = Lock()  # nodes run in one thread, requests come in another
+_recorded_classes: set[str] = set()
+
+
+def records(node_class: type) -> type:
+    """Class decorator: nodes of this class write an entry."""
+    _recorded_classes.add(node_class.__name__)
+    return node_class
+
+
+def write_entry(hidden: Any, entry: Mapping[str, Any]) -> None:
+    """Add a node's entry to the pictures of this run, and of later runs in which the node is cached.
+
+    Parameters
+    ----------
+    hidden : the node's hidden inputs with `unique_id`, `prompt` and `extra_pnginfo`; each may be None.
+    entry : plain JSON values, the same for the same inputs.
+    """
+    node_id = getattr(hidden, "unique_id", None)
+    if node_id is None:
+        return
+    _add(getattr(hidden, "extra_pnginfo", None), node_id, entry)
+    signature = signature_of(getattr(hidden, "prompt", None) or {}, node_id)
+    if signature is None:
+        return
+    with _lock:
+        _known[signature] = dict(entry)
+        _known.move_to_end(signature)
+        while len(_known) > _MOST_KNOWN:
+            _known.popitem(last=False)
+        for awaited, waiting_id, pnginfo in _waiting:
+            if awaited == signature:
+                _add(pnginfo, waiting_id, entry)
+        _waiting[:] = [item for item in _waiting if item[0] != signature]
+
+
+def on_prompt(request: dict[str, Any]) -> dict[str, Any]:
+    """Called by the host with every request that it queues; returns it."""
+    prompt = request.get("prompt")
+    pnginfo = (request.get("extra_data") or {}).get("extra_pnginfo")
+    if not isinstance(prompt, dict) or not isinstance(pnginfo, dict):
+        return request
+    for node_id, node in prompt.items():
+        if not isinstance(node, dict) or node.get("class_type") not in _recorded_classes:
+            continue
+        signature = signature_of(prompt, node_id)
+        if signature is None:
+            continue
+        with _lock:
+            if signature in _known:
+                _add(pnginfo, node_id, _known[signature])
+            else:
+                _waiting.append((signature, node_id, pnginfo))
+                del _waiting[:-_MOST_WAITING]
+    return request
+
+
+def register() -> None:
+    """Have `on_prompt` called, where there is a server."""
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if server is not None:
+        server.add_on_prompt_handler(on_prompt)
+
+
+def signature_of(prompt: Mapping[str, Any], node_id: str) -> str | None:
+    """A digest of all that decides a node's outputs: its id, and the class and inputs of it and of all nodes before it.
+
+    None for a node that is not in the prompt.
+    """
+    if node_id not in prompt:
+        return None
+    described: dict[str, Any] = {}
+    ahead = [node_id]
+    while ahead:
+        current = ahead.pop()
+        if current in described or current not in prompt:
+            continue
+        node = prompt[current]
+        inputs = node.get("inputs", {})
+        described[current] = [node.get("class_type"), {name: _plain(value) for name, value in inputs.items()}]
+        ahead += [value[0] for value in inputs.values() if is_link(value)]
+    text = json.dumps([node_id, described], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    # The host turns a posted 1 into 1.0 where the input is a FLOAT, and so on.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _add(pnginfo: Any, node_id: str, entry: Mapping[str, Any]) -> None:
+    if isinstance(pnginfo, dict):
+        pnginfo.setdefault(KEY, {})[str(node_id)] = dict(entry)

@@ -1,0 +1,166 @@
+"""The curve inside the scheduler nodes while somebody edits them.
+
+The browser has no model, so it says which noise schedule to assume (a preset, perhaps with another shift or range), or names the one
+that a node has read from the model in an earlier run (`remembered`). Everything else is computed as when the node runs.
+
+    GET /fewstep/preview?preset=sdxl&solver=unipc&steps=6    {"curves": [...], "assumed": {...}}, or 400 {"error": a sentence}
+    GET /fewstep/catalog                                     {"presets": {name: title}}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+from ..demo.model import demo_noise_schedule
+from ..schedules import BASELINES, NoiseSchedule
+from ..schedules.clocks import CosineClock, FlowClock, RatioClock, SigmaClock
+from ..schedules.model_families import PRESETS
+from ..solvers import build_table, solver_named
+from .inputs import AUTO, OPTIMIZED, ORDERS, chosen_order, problem_with
+from .lists import Wish
+from .remembered import remembered
+from .report import curve
+
+PREVIEW, CATALOG = "/fewstep/preview", "/fewstep/catalog"
+LARGEST_PREVIEW = 100
+"""Steps up to which a preview is computed; more dots than that nobody can tell apart."""
+
+DEMO_PRESETS = {"demo_edm": "Demo model (edm)", "demo_vp": "Demo model (vp)", "demo_flow": "Demo model (flow)"}
+
+_SCHEDULE_PARAMETERS = ("preset", "shift", "mu", "sigma_min", "sigma_max")
+_PARAMETERS = ("key", *_SCHEDULE_PARAMETERS, "schedule", "solver", "order", "steps", "denoise", "p")
+_LARGEST_MU = 50.0
+
+
+def catalog() -> dict[str, Any]:
+    """What the browser offers as noise schedules of a preview."""
+    return {"presets": {name: family.title for name, family in PRESETS.items()} | DEMO_PRESETS}
+
+
+def preview(params: Mapping[str, str]) -> dict[str, Any]:
+    """The curve that a scheduler node with these inputs would have.
+
+    Parameters
+    ----------
+    params : texts, as they stand in a URL.
+        key : of `remembered`; where nothing is kept under it, `preset` counts.
+        preset : a noise schedule of `model_families.PRESETS` or `DEMO_PRESETS`; default "sd15".
+        shift, mu, sigma_min, sigma_max : change the preset, as ComfyUI's ModelSampling nodes do.
+        schedule, solver, order, steps, denoise, p : the node's inputs, with its defaults.
+
+    Returns
+    -------
+    {"curves": [one, see `report.curve`], "assumed": {"source": "model" or "preset", "title"}}
+
+    Raises
+    ------
+    ValueError : an unknown or impossible value, with a sentence.
+    """
+    unknown = [name for name in params if name not in _PARAMETERS]
+    if unknown:
+        raise ValueError(f"The preview has no parameter {unknown[0]!r}; it has {', '.join(_PARAMETERS)}.")
+    ns, assumed = remembered(params.get("key", "")), {"source": "model", "title": "this model"}
+    if ns is None:
+        ns, assumed = _assumed(tuple((name, params[name]) for name in _SCHEDULE_PARAMETERS if name in params))
+    return {"curves": [_curve(ns, _wish(params), _steps(params))], "assumed": assumed}
+
+
+def _wish(params: Mapping[str, str]) -> Wish:
+    schedule, solver = params.get("schedule", OPTIMIZED), params.get("solver", "unipc")
+    order, strength = params.get("order", AUTO), params.get("p", AUTO)
+    wrong = problem_with(schedule=(schedule, (OPTIMIZED, *BASELINES)), order=(order, ORDERS))
+    if wrong:
+        raise ValueError(wrong)
+    solver_named(solver)
+    denoise = _number(params, "denoise", 1.0)
+    if not 0 <= denoise <= 1:
+        raise ValueError(f"denoise was {denoise:g}; it must lie between 0 and 1.")
+    return Wish(schedule, solver, chosen_order(order), None if strength == AUTO else _number(params, "p", 0.0), denoise)
+
+
+def _steps(params: Mapping[str, str]) -> int:
+    steps = _number(params, "steps", 6.0)
+    if steps != int(steps) or steps < 1:
+        raise ValueError(f"steps was {steps:g}; it must be a whole number, at least 1.")
+    if steps > LARGEST_PREVIEW:
+        raise ValueError(f"The curve of more than {LARGEST_PREVIEW} steps is drawn after the node has run.")
+    return int(steps)
+
+
+def _number(params: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        value = float(params.get(name, default))
+    except ValueError:
+        value = float("nan")
+    if not abs(value) < float("inf"):
+        raise ValueError(f"{name} was {params[name]!r}; it must be a number.")
+    return value
+
+
+@lru_cache(64)
+def _assumed(parameters: tuple[tuple[str, str], ...]) -> tuple[NoiseSchedule, dict[str, str]]:
+    given = dict(parameters)
+    name = given.pop("preset", "sd15")
+    ns = demo_noise_schedule(name.removeprefix("demo_")).named(name) if name in DEMO_PRESETS else NoiseSchedule.preset(name)
+    title = catalog()["presets"][name]
+    if given:
+        ns = _changed(ns, {parameter: _number(given, parameter, 0.0) for parameter in given}).named(name)
+        title += ", " + ", ".join(f"{parameter} {given[parameter]}" for parameter in given)
+    return ns, {"source": "preset", "title": title}
+
+
+def _changed(ns: NoiseSchedule, to: dict[str, float]) -> NoiseSchedule:
+    """The preset's schedule after one of ComfyUI's ModelSampling nodes."""
+    clock = ns.clock
+    if isinstance(clock, FlowClock) and len(to) == 1 and to.keys() <= {"shift", "mu"}:
+        mu = to.get("mu", 0.0)
+        if abs(mu) > _LARGEST_MU:
+            raise ValueError(f"mu was {mu:g}; it must lie between {-_LARGEST_MU:g} and {_LARGEST_MU:g}.")
+        return NoiseSchedule.flow(to.get("shift", math.exp(mu)), clock.timesteps)
+    sigma_min, sigma_max = to.get("sigma_min", ns.sigma_min), to.get("sigma_max", ns.sigma_max)
+    if isinstance(clock, (SigmaClock, RatioClock)) and to.keys() <= {"sigma_min", "sigma_max"}:
+        return NoiseSchedule.edm(sigma_min, sigma_max, time="ratio" if isinstance(clock, RatioClock) else "sigma")
+    if isinstance(clock, CosineClock) and to.keys() <= {"sigma_min", "sigma_max", "shift"}:
+        return NoiseSchedule("vp", CosineClock.between(sigma_min, sigma_max, clock.offset, to.get("shift", clock.shift)))
+    raise ValueError(
+        f"The preset {ns.name!r} was asked for with {', '.join(to)}; flow presets take shift or mu, edm presets sigma_min and sigma_max, "
+        "cosine presets all but mu, and tables nothing."
+    )
+
+
+@lru_cache(256)
+def _curve(ns: NoiseSchedule, wish: Wish, steps: int) -> dict[str, Any]:
+    sigmas = wish.sigmas(ns, steps)
+    if not len(sigmas):
+        raise ValueError("With denoise 0 nothing is sampled: the list of noise levels is empty.")
+    nfe = build_table(wish.solver, sigmas, ns.family).nfe  # the same for every order
+    return curve(sigmas, ns, wish.solver if wish.schedule == OPTIMIZED else wish.schedule, nfe, 2 * nfe, exact=False)
+
+
+def register() -> None:
+    """Add the routes to ComfyUI's server, once per server; without a server nothing happens."""
+    from aiohttp import web
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is None or any(getattr(route, "path", None) == PREVIEW for route in server.routes):
+        return
+    # One thread: whoever drags a slider asks faster than optimisation answers, and models want the other cores.
+    worker = ThreadPoolExecutor(1, "fewstep-preview")
+
+    def answering(compute: Callable[[Mapping[str, str]], dict[str, Any]]) -> Callable[[web.Request], Any]:
+        async def answer(request: web.Request) -> web.Response:
+            try:
+                return web.json_response(await asyncio.get_running_loop().run_in_executor(worker, compute, dict(request.query)))
+            except ValueError as error:
+                return web.json_response({"error": str(error)}, status=400)
+
+        return answer
+
+    server.routes.get(PREVIEW)(answering(preview))
+    server.routes.get(CATALOG)(answering(lambda _: catalog()))

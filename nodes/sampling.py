@@ -1,0 +1,83 @@
+"""A solver as ComfyUI calls samplers: one function with k-diffusion's signature, for nodes and dropdown entries alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..solvers import SOLVERS, SolverTable, build_table, order_at_guidance, sample
+from ..solvers.noise import BrownianNoise
+from .host import family_of_sampling, guidance_of, model_sampling_of, noise_schedule_of_sampling
+from .report import numbers
+
+SamplerFunction = Callable[..., Tensor]
+
+
+def solver_function(solver: str, order: int | None = None, **options: Any) -> SamplerFunction:
+    """`sampler(model, x, sigmas, extra_args=None, callback=None, disable=None)` for `comfy.samplers.KSAMPLER`.
+
+    Noise levels are the host's, whatever they are: with a last one above 0, with a single step, from any scheduler. The family is the
+    model's own. `sigmas` is not changed.
+
+    Parameters
+    ----------
+    solver : name in `SOLVERS`.
+    order : None for the solver's default, which is 2 from guidance 4 up where the guider tells its scale.
+    options : of `build_table`.
+    """
+
+    def sampler(
+        model: Any,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: Mapping[str, Any] | None = None,
+        callback: Callable[[dict[str, Any]], object] | None = None,
+        disable: bool | None = None,
+    ) -> Tensor:
+        levels = _distinct(numbers(sigmas))
+        if len(levels) < 2:  # nothing to do, as in the host's samplers
+            return x
+        chosen = order if order is not None else order_at_guidance(solver, guidance_of(model) or 1.0)
+        table = table_for(solver, levels, model_sampling_of(model), chosen, **options)
+        return sample(model, x, table, extra_args, callback, disable, _fresh_noise(table, x, extra_args or {}))
+
+    sampler.__name__ = sampler.__qualname__ = f"sample_fewstep_{solver}"
+    return sampler
+
+
+def table_for(solver: str, levels: np.ndarray, model_sampling: Any, order: int | None = None, **options: Any) -> SolverTable:
+    """The solver's table on float64 noise levels [N + 1] for ComfyUI's `model_sampling`; errors of `build_table`."""
+    if options.get("variant") == "tab":  # polynomials in the model's time
+        options["t_of"] = noise_schedule_of_sampling(model_sampling).t_of
+    return build_table(solver, levels, family_of_sampling(model_sampling), order, **options)
+
+
+def applicable(solver: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `options` that the solver has, without those left to the solver: variant "auto" and lower_order_final on.
+
+    The latter means "as published": UniPC, DPM-Solver++ and DEIS then lower the order in the last steps, iPNDM never does.
+    """
+    left = {"variant": "auto", "lower_order_final": True}
+    return {name: value for name, value in options.items() if name in SOLVERS[solver].options and left.get(name) != value}
+
+
+def _distinct(levels: np.ndarray) -> np.ndarray:
+    """Without repeated neighbours: host lists for more steps than the model has levels repeat them, and a step of no width does nothing."""
+    return levels[np.append(True, levels[1:] != levels[:-1])] if len(levels) else levels
+
+
+def _fresh_noise(table: SolverTable, x: Tensor, extra_args: Mapping[str, Any]) -> Callable[[Any, Any], Tensor] | None:
+    """Brownian noise for stochastic tables from the seed after the run's: the run's own has drawn the initial noise.
+
+    Drawn on the CPU, as the host draws, so that a seed means the same picture on every device.
+    """
+    seed = extra_args.get("seed")
+    if not table.stochastic or seed is None:
+        return None
+    lowest, highest = min(level for level in table.sigmas if level > 0), table.sigmas[0]
+    path = BrownianNoise(torch.empty_like(x, device="cpu"), lowest, highest, int(seed) + 1)
+    return lambda sigma, sigma_next: path(sigma, sigma_next).to(x.device)

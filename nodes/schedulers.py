@@ -1,0 +1,234 @@
+"""Scheduler nodes: noise levels for the connected model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .. import __version__
+from ..schedules import BASELINES
+from ..schedules.text import sigma_text
+from ..solvers import SOLVERS, build_table, solver_named
+from .dropdown import SAMPLER_OF_SOLVER
+from .host import noise_schedule_of
+from .inputs import (
+    AUTO,
+    NEWEST_VERSION,
+    OPTIMIZED,
+    ORDERS,
+    STRENGTHS,
+    SchedulerFunc,
+    check,
+    chosen_number,
+    chosen_order,
+    denoise_input,
+    order_input,
+    order_problem,
+    problem_with,
+    schedule_input,
+    solver_input,
+    steps_input,
+    strength_input,
+    version_input,
+)
+from .lists import Wish, origin, scheduler_function
+from .metadata import records, write_entry
+from .report import (
+    GUIDANCE_LINE,
+    as_ui,
+    calls_line,
+    curve,
+    distilled_lines,
+    headline,
+    model_line,
+    objective_line,
+    pairing_line,
+    sigmas_line,
+    solver_line,
+    version_line,
+)
+
+_CATEGORY = "sampling/custom_sampling/schedulers"
+_HIDDEN = (io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.extra_pnginfo)
+
+
+@records
+class FewStepScheduler(io.ComfyNode):
+    """Optimized noise levels."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FewStepScheduler",
+            display_name="FewStep Scheduler",
+            category=_CATEGORY,
+            description="Noise levels optimized for few steps with the connected model: they minimise an error bound of the solver "
+            "(arXiv 2402.17376) over the model's own noise schedule. Connect sigmas to SamplerCustomAdvanced or SamplerCustom, next to "
+            "FewStep Sampler. Lists for common models ship with FewStep, others are computed once in milliseconds.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to be sampled; its own noise schedule is read, after any ModelSampling node."),
+                solver_input(
+                    tooltip="The solver that will use the list. All solvers get the same list by default; the choice counts when p is a "
+                    "number."
+                ),
+                order_input(
+                    "Highest order of the solver; auto is the solver's own. Like the solver it changes the list only when p is a number."
+                ),
+                steps_input(),
+                denoise_input(
+                    "1 starts from pure noise. Below 1 (image to image) the list starts at this share of the model's time and has all of "
+                    "its steps from there to 0: 'steps' is the number of steps really made."
+                ),
+                strength_input(),
+                schedule_input(
+                    OPTIMIZED, tooltip="'optimized', or one of the usual schedules to compare with, for the same model and number of steps."
+                ),
+                version_input(),
+            ],
+            outputs=[
+                io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="Noise levels: steps + 1 values, the last 0."),
+                io.String.Output("report", display_name="report", tooltip="What was found and chosen, as text."),
+                SchedulerFunc.Output(
+                    "scheduler_func",
+                    display_name="scheduler_func",
+                    tooltip="For nodes of Impact Pack and Inspire Pack, which ask it for as many steps as they need.",
+                ),
+            ],
+            hidden=list(_HIDDEN),
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        solver: str | None = None,
+        order: str | None = None,
+        p: str | None = None,
+        schedule: str | None = None,
+        algorithm_version: int | None = None,
+    ) -> bool | str:
+        return _problem(solver, order, p, schedule, algorithm_version) or True
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        solver: str,
+        order: str,
+        steps: int,
+        denoise: float,
+        p: str = AUTO,
+        schedule: str = OPTIMIZED,
+        algorithm_version: int = NEWEST_VERSION,
+    ) -> io.NodeOutput:
+        check(_problem(solver, order, p, schedule, algorithm_version))
+        wish = Wish(schedule, solver, chosen_order(order), chosen_number(p), denoise)
+        ns = noise_schedule_of(model)
+        source = origin(wish.problem(ns, steps)) if schedule == OPTIMIZED and denoise > 0 else ""
+        sigmas = wish.sigmas(ns, steps)
+        nfe = build_table(solver, sigmas, ns.family).nfe if len(sigmas) else 0
+        report = "\n".join(
+            [
+                headline(wish, sigmas),
+                model_line(ns),
+                solver_line(solver, wish.order),
+                calls_line(nfe),
+                *([objective_line(wish.problem(ns, steps), wish.p, source)] if source else []),
+                sigmas_line(sigmas),
+                pairing_line(solver, SAMPLER_OF_SOLVER.get(solver)),
+                *([GUIDANCE_LINE] if wish.order is None and solver_named(solver).default_order > 2 else []),
+                *distilled_lines(model, cls.hidden),
+                version_line(algorithm_version),
+            ]
+        )
+        entry = {
+            "node": "FewStepScheduler",
+            "sigmas": sigma_text(sigmas),
+            "schedule": schedule,
+            "solver": solver,
+            "order": str(order),
+            "p": str(p),
+            "algorithm_version": algorithm_version,
+            "fewstep": __version__,
+        }
+        write_entry(cls.hidden, entry)
+        label = solver if schedule == OPTIMIZED else schedule
+        ui = as_ui(report, curve(sigmas, ns, label, nfe, 2 * nfe))
+        return io.NodeOutput(sigmas, report, scheduler_function(wish), ui=ui)
+
+
+@records
+class FewStepBaselineScheduler(io.ComfyNode):
+    """The usual and the published schedules, on the model's own range."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        listed = "; ".join(f"{name}: {baseline.description}" for name, baseline in BASELINES.items())
+        return io.Schema(
+            node_id="FewStepBaselineScheduler",
+            display_name="FewStep Baseline Scheduler",
+            category=_CATEGORY,
+            description="The usual schedules and published tables (Align Your Steps, GITS, OptimalSteps) for the connected model's own "
+            "range and any number of steps, to compare FewStep Scheduler with.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to be sampled; its own noise schedule is read, after any ModelSampling node."),
+                schedule_input(tooltip=f"{listed}. Tables were made for some model families only and refuse the others."),
+                steps_input(),
+                denoise_input(
+                    "1 starts from pure noise. Below 1 (image to image) the list is the last part of one for int(steps / denoise) steps, "
+                    "as in ComfyUI's own schedulers."
+                ),
+                version_input(),
+            ],
+            outputs=[
+                io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="Noise levels: steps + 1 values, the last 0."),
+                io.String.Output("report", display_name="report", tooltip="What was found and chosen, as text."),
+            ],
+            hidden=list(_HIDDEN),
+        )
+
+    @classmethod
+    def validate_inputs(cls, schedule: str | None = None, algorithm_version: int | None = None) -> bool | str:
+        return problem_with(algorithm_version, schedule=(schedule, BASELINES)) or True
+
+    @classmethod
+    def execute(cls, model: Any, schedule: str, steps: int, denoise: float, algorithm_version: int = NEWEST_VERSION) -> io.NodeOutput:
+        check(problem_with(algorithm_version, schedule=(schedule, BASELINES)))
+        wish = Wish(schedule, denoise=denoise)
+        ns = noise_schedule_of(model)
+        sigmas = wish.sigmas(ns, steps)
+        nfe = max(len(sigmas) - 1, 0)
+        report = "\n".join(
+            [
+                headline(wish, sigmas),
+                model_line(ns),
+                calls_line(nfe) + "; solvers like heun take twice as many",
+                f"Source: {BASELINES[schedule].source}",
+                sigmas_line(sigmas),
+                *distilled_lines(model, cls.hidden),
+                version_line(algorithm_version),
+            ]
+        )
+        entry = {
+            "node": "FewStepBaselineScheduler",
+            "sigmas": sigma_text(sigmas),
+            "schedule": schedule,
+            "algorithm_version": algorithm_version,
+            "fewstep": __version__,
+        }
+        write_entry(cls.hidden, entry)
+        return io.NodeOutput(sigmas, report, ui=as_ui(report, curve(sigmas, ns, schedule, nfe, 2 * nfe)))
+
+
+def _problem(solver: Any, order: Any, p: Any, schedule: Any, algorithm_version: Any) -> str | None:
+    wrong = problem_with(
+        algorithm_version,
+        solver=(solver, SOLVERS),
+        order=(order, ORDERS),
+        p=(p, STRENGTHS),
+        schedule=(schedule, (OPTIMIZED, *BASELINES)),
+    )
+    return wrong or order_problem(solver, order)
+
+
+NODES: list[type[io.ComfyNode]] = [FewStepScheduler, FewStepBaselineScheduler]

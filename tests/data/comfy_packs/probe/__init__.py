@@ -1,0 +1,98 @@
+"""Nodes of the tests alone: they count model calls, make conditioning without a text encoder and hand tensors out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+CALLS: dict[str, list[int]] = {}  # per key of a ProbeModel, the model calls of each sampling so far
+
+
+class ProbeModel:
+    """The model, with every call of a sampler counted, and slowed down if asked for.
+
+    The file `watched` tells how many calls were begun, for who wants to know while it runs.
+    """
+
+    INPUT_TYPES = classmethod(
+        lambda cls: {
+            "required": {"model": ("MODEL",), "key": ("STRING", {"default": ""})},
+            "optional": {"delay": ("FLOAT", {"default": 0.0}), "watched": ("STRING", {"default": ""})},
+        }
+    )
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "count", "probe"
+
+    def count(self, model, key, delay=0.0, watched=""):
+        from comfy.patcher_extension import WrappersMP
+
+        CALLS[key] = []
+
+        def sampling(executor, *args, **kwargs):
+            CALLS[key].append(0)
+            return executor(*args, **kwargs)
+
+        def one_call(executor, *args, **kwargs):
+            CALLS[key][-1] += 1
+            if watched:
+                Path(watched).write_text(str(CALLS[key][-1]))
+            time.sleep(delay)
+            return executor(*args, **kwargs)
+
+        model = model.clone()
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "probe", sampling)
+        model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "probe", one_call)
+        return (model,)
+
+
+class ProbeConditioning:
+    """Random conditioning of any shape, always the same for the same seed."""
+
+    INPUT_TYPES = classmethod(
+        lambda cls: {
+            "required": {
+                "tokens": ("INT", {"default": 4}), "width": ("INT", {"default": 768}),
+                "pooled": ("INT", {"default": 0}), "seed": ("INT", {"default": 0}),
+            }
+        }
+    )  # fmt: skip
+    RETURN_TYPES, FUNCTION, CATEGORY = ("CONDITIONING",), "make", "probe"
+
+    def make(self, tokens, width, pooled, seed):
+        generator = torch.Generator().manual_seed(seed)
+        more = {"pooled_output": torch.randn(1, pooled, generator=generator)} if pooled else {}
+        return ([[torch.randn(1, tokens, width, generator=generator), more]],)
+
+
+class ProbeOut:
+    """Send to the client what it is given: numbers and text as they are, tensors as files; and the counted calls."""
+
+    INPUT_TYPES = classmethod(
+        lambda cls: {
+            "required": {"folder": ("STRING", {"default": ""}), "key": ("STRING", {"default": ""})},
+            "optional": {
+                "latent": ("LATENT",), "image": ("IMAGE",), "sigmas": ("SIGMAS",), "text": ("STRING", {"forceInput": True}),
+            },
+        }
+    )  # fmt: skip
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "out", "probe", True
+    IS_CHANGED = classmethod(lambda cls, **kwargs: float("nan"))  # never cached
+
+    def out(self, folder, key, latent=None, image=None, sigmas=None, text=None):
+        answer = {"calls": CALLS.get(key, [])}
+        tensors = {"latent": None if latent is None else latent["samples"], "image": image}
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                path = Path(folder, f"probe-{name}-{time.monotonic_ns()}.npy")
+                np.save(path, tensor.float().numpy(), allow_pickle=False)
+                answer[name] = [str(path)]
+        if sigmas is not None:
+            answer["sigmas"] = sigmas.tolist()
+        if text is not None:
+            answer["text"] = [text]
+        return {"ui": answer}
+
+
+NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (ProbeModel, ProbeConditioning, ProbeOut)}

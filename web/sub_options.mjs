@@ -1,0 +1,124 @@
+/**
+ * Inputs that have no effect with the present choices are hidden, and choices that the solver does not have are not offered.
+ *
+ * Hidden is not removed: the widgets stay where they are, with their values, so workflows and prompts are the same with and
+ * without this file. An input that something is connected to is never hidden.
+ */
+
+const AUTO = "auto";
+const ALWAYS = ["solver", "algorithm_version"];
+
+/** By node id: f(value of an input by name, facts of the solver) -> { name of an input: whether it has an effect }. */
+const RULES = {
+  FewStepSampler: (value, solver, names) => {
+    const shown = {};
+    for (const name of names) {
+      if (name === "order") shown.order = !solver || solver.orders.length > 1;
+      else if (name === "variant") shown.variant = !solver || solver.variants.length > 1;
+      else if (!ALWAYS.includes(name)) shown[name] = !solver || solver.options.includes(name);
+    }
+    return shown;
+  },
+  FewStepScheduler: (value, solver) => {
+    const optimized = value("schedule") === "optimized";
+    return { p: optimized, order: optimized && (!solver || solver.orders.length > 1) };
+  },
+  FewStepKSampler: (value) => ({ steps: !/\d\s*$/.test(String(value("preset"))) }),
+  FewStepSplitSigmas: (value) => Object.fromEntries(["step", "sigma", "percent"].map((name) => [name, value("split_at") === name])),
+};
+
+export const hasSubOptions = (nodeId) => nodeId in RULES;
+
+export class SubOptions {
+  /**
+   * @param {object} node
+   * @param {string} kind its id
+   * @param {object} solvers facts by solver name, from the node's definition; {} where it has no solver
+   * @param {() => void} resized called after rows came or went
+   */
+  constructor(node, kind, solvers, resized) {
+    Object.assign(this, { node, solvers, resized });
+    this.rule = RULES[kind];
+    this.all = {}; // all choices of an input whose choices depend on the solver
+    this.rows = null;
+    this.observer = new MutationObserver(() => this.#markRows());
+  }
+
+  #widget(name) {
+    return this.node.widgets?.find((widget) => widget.name === name);
+  }
+
+  /** Apply the rules. `edited` is the name of the input that was changed by hand, if one was. */
+  apply(edited) {
+    const { node } = this;
+    const solver = this.solvers[this.#widget("solver")?.value];
+    const names = (node.widgets ?? []).filter((widget) => widget.serialize !== false).map((widget) => widget.name);
+    const shown = this.rule((name) => this.#widget(name)?.value, solver, names);
+    let changed = false;
+    for (const [name, isShown] of Object.entries(shown)) {
+      const widget = this.#widget(name);
+      if (widget) changed = setHidden(node, widget, !isShown) || changed;
+    }
+    if (solver) {
+      this.#restrict("order", solver.orders.map(String), edited === "solver");
+      this.#restrict("variant", solver.variants, edited === "solver");
+    }
+    if (changed) this.resized();
+    this.#markRows();
+  }
+
+  /** Offer only what the solver has. A choice that is lost by choosing another solver becomes "auto"; a loaded one stays. */
+  #restrict(name, offered, correct) {
+    const widget = this.#widget(name);
+    if (!Array.isArray(widget?.options?.values)) return;
+    if (!this.all[name]) {
+      this.all[name] = [...widget.options.values];
+      // The definition's list is shared by all nodes of this kind.
+      widget.options.values = [...this.all[name]];
+    }
+    const values = this.all[name].filter((value) => value === AUTO || offered.length < 2 || offered.includes(String(value)));
+    // In place, because renderers may hold the list.
+    widget.options.values.splice(0, Infinity, ...values);
+    if (correct && !values.includes(widget.value)) widget.value = AUTO;
+  }
+
+  /**
+   * The new renderer has rows of its own and (in 1.32) does not notice that a widget was hidden. `anchor` is an element of
+   * this pack inside the node: with it the rows are found.
+   */
+  attach(anchor) {
+    const rows = anchor?.closest(".lg-node-widgets") ?? null;
+    if (rows === this.rows) return;
+    this.observer.disconnect();
+    this.rows = rows;
+    if (rows) this.observer.observe(rows, { childList: true });
+    this.#markRows();
+  }
+
+  #markRows() {
+    if (!this.rows) return;
+    const hidden = new Set((this.node.widgets ?? []).filter((widget) => widget.hidden).map((widget) => widget.label || widget.name));
+    for (const row of this.rows.children) {
+      const label = [...row.querySelectorAll("p, label, span")].map((part) => part.textContent.trim()).find(Boolean);
+      const display = hidden.has(label) ? "none" : "";
+      if (row.style.display !== display) row.style.display = display;
+    }
+  }
+
+  dispose() {
+    this.observer.disconnect();
+    this.rows = null;
+  }
+}
+
+/** Hide or show a widget on the canvas; returns whether that was a change. */
+function setHidden(node, widget, hidden) {
+  const linked = node.inputs?.some((input) => input.widget?.name === widget.name && input.link != null);
+  const wanted = hidden && !linked;
+  if (Boolean(widget.hidden) === wanted) return false;
+  widget.hidden = wanted;
+  // Canvas layouts up to 1.32 keep room for hidden widgets unless they say that they need none; -4 is the gap between rows.
+  if (wanted) widget.computeSize = () => [0, -4];
+  else delete widget.computeSize;
+  return true;
+}
