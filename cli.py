@@ -1,4 +1,4 @@
-"""The `fewstep` command: `demo`, `schedule`, `sample`, `compare`, `recipe`.
+"""The `fewstep` command: `demo`, `schedule`, `sample`, `compare`, `calibrate`, `recipe`.
 
 Only the parser lives here; work is imported when its command runs.
 """
@@ -21,7 +21,8 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="sample the demo model in 5 steps and show it next to stock sampling",
-        description="A picture with the 100-step teacher, stock DPM++ 2M with Karras' schedule, and UniPC on FewStep's steps.",
+        description="A picture with the 100-step teacher, stock DPM++ 2M with Karras' schedule, UniPC on FewStep's steps, and the "
+        "calibrated recipe where one ships.",
     )
     demo.add_argument("--steps", type=_positive, default=5, help="steps of the few-step rows (default 5)")
     demo.add_argument("--images", type=_positive, default=30, help="images that are scored, a multiple of 10 (default 30)")
@@ -74,8 +75,42 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--csv", type=Path)
     compare.add_argument("--plot", type=_png, metavar="PNG")
 
+    _calibrate(
+        commands.add_parser(
+            "calibrate",
+            help="fit few-step recipes to the demo model",
+            description="Fits the times and coefficients of few-step tables to the demo model with forward passes only, compares them with "
+            "stock settings on images that the fit has not seen, and prints the recipe of the best. Ctrl-C keeps the best so far.",
+        )
+    )
     _recipe(commands.add_parser("recipe", help="show, check or export a shared few-step setting"))
     return parser
+
+
+def _calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--family", default="edm", choices=("edm", "vp", "flow"), help="form in which the demo model is used (default edm)")
+    parser.add_argument("--cfg", type=float, default=2.0, help="classifier-free guidance scale (default 2)")
+    parser.add_argument("--nfe", type=_positive, nargs="+", default=[5], help="model calls of each recipe, 1 to 20 (default 5)")
+    parser.add_argument("--seeds", type=_positive, default=24, help="images that tables are fitted to (default 24)")
+    parser.add_argument("--held-out", type=_positive, default=24, help="further images that decide what is returned (default 24)")
+    parser.add_argument("--batch", type=_positive, default=24, help="images per model call (default 24)")
+    parser.add_argument(
+        "--effort", default="normal", choices=("low", "normal", "high"),
+        help="limit of each fit's model calls on all its images: 100 for 5 calls and 410 for 8 at low, 300 and 1229 at normal (default), "
+        "1000 and 4096 at high; low also compares with fewer stock settings. The teacher and the comparison come on top",
+    )  # fmt: skip
+    parser.add_argument("--max-calls", type=_positive, help="limit of each fit's model calls on a batch, instead of the effort's")
+    parser.add_argument("--minutes", type=float, help="time limit of each fit, instead of the effort's calls")
+    parser.add_argument("--teacher-steps", type=_positive, default=64, help="model calls of the teacher's pass (default 64)")
+    parser.add_argument(
+        "--fit", nargs="+", choices=("times", "evaluation", "coefficients", "corrector"), default=["times", "evaluation", "coefficients"],
+        help="what is fitted: the steps, the noise levels at which the model is called, the solver's weights, the corrector's "
+        "(default times evaluation coefficients)",
+    )  # fmt: skip
+    parser.add_argument("--afs", action="store_true", help="start with an analytical first step: one step more for the same calls")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keep the teacher's pass there, and use one that is there")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the recipes there as FAMILY-NFE.json")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _recipe(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +176,7 @@ def _seed(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status (2 for input that cannot be used, 1 for a recipe that does not fit)."""
+    """Entry point; returns the exit status (2 for input that cannot be used, 1 for a recipe that does not fit, 130 after Ctrl-C)."""
     args = _parser().parse_args(arguments)
     from . import commands
 
@@ -154,6 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nInterrupted.", file=sys.stderr)
         return 130
     print(json.dumps(result, indent=1) if args.json else text)
+    if result.get("interrupted"):
+        return 130
     return int(result.get("fits") is False)  # of `recipe check`
 
 

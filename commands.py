@@ -19,21 +19,26 @@ def demo(args: argparse.Namespace) -> Outcome:
     """The showcase picture."""
     from .demo.model import load_demo_model
     from .demo.pictures import save_image_grid
-    from .demo.showcase import columns_of, set_threads, showcase
+    from .demo.shipped import demo_recipe
+    from .demo.showcase import columns_of, missing_recipe, set_threads, showcase
 
     set_threads()
     model = load_demo_model(args.family)
-    with _bar(100 + 2 * args.steps, "sampling") as bar:
-        rows = showcase(model, args.steps, args.images, args.cfg, args.seed, bar.update)
+    recipe = demo_recipe(args.family, args.steps, args.cfg)
+    with _bar(100 + (2 + (recipe is not None)) * args.steps, "sampling") as bar:
+        rows = showcase(model, args.steps, args.images, args.cfg, args.seed, bar.update, recipe)
     columns, _ = columns_of(rows[0].images)
     save_image_grid([(row.caption, row.note, columns_of(row.images)[1]) for row in rows], columns, args.out)
     lines = [f"{'':<24} {'calls':>5}  {'RMSE to teacher':>15}  {'judged':>7}"]
     for row in rows:
         error = "" if row.rmse is None else f"{row.rmse:.4f}"
         lines.append(f"{row.caption:<24} {row.nfe:>5}  {error:>15}  {100 * row.accuracy:6.1f}%")
+    note = "" if recipe is not None else missing_recipe(args.family, args.steps, args.cfg)
+    lines += [note] if note else []
     lines.append(f"{args.images} images, {args.family} model, cfg {args.cfg:g}, seed {args.seed}. Picture: {args.out.resolve()}")
     result = {
         "rows": [{"caption": row.caption, "nfe": row.nfe, "rmse": row.rmse, "accuracy": row.accuracy} for row in rows],
+        "note": note,
         "picture": str(args.out.resolve()),
         "images": args.images,
         "cfg": args.cfg,
@@ -151,6 +156,13 @@ def compare(args: argparse.Namespace) -> Outcome:
         + f"\n{args.images} images, {args.family} model, cfg {args.cfg:g}; the 100-step teacher is judged {100 * teacher_accuracy:.1f}%."
     )
     return result, text
+
+
+def calibrate(args: argparse.Namespace) -> Outcome:
+    """Recipes fitted to the demo model."""
+    from .demo.calibrate_command import run
+
+    return run(args)
 
 
 def recipe(args: argparse.Namespace) -> Outcome:

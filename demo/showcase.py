@@ -1,4 +1,7 @@
-"""The picture of `fewstep demo`: what 5 steps give, next to stock sampling and the 100-step teacher."""
+"""The picture of `fewstep demo`: what 5 steps give, next to stock sampling and the 100-step teacher.
+
+The last row is the calibrated recipe that ships for the model's family, where there is one for so many calls and this guidance.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -7,16 +10,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..solvers import order_at_guidance
+from ..recipes import Recipe
+from ..solvers import order_at_guidance, sample
 from .data import CLASS_NAMES
-from .evaluate import STOCK, Method, Trial, judged_accuracy, rmse, run, teacher_images
+from .evaluate import STOCK, CountedModel, Method, Trial, judged_accuracy, rmse, run, teacher_images
 from .model import DemoModel
 from .network import NUM_CLASSES
+from .shipped import RECIPE_CFG, RECIPE_NFES
 
 ROWS = (
     ("stock DPM++ 2M, Karras", Method(STOCK + "dpmpp_2m", "karras")),
     ("FewStep UniPC", Method("unipc", "fewstep")),
 )
+CALIBRATED = "calibrated recipe"
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,9 @@ class ShowcaseRow:
         return f"{self.nfe} calls, {error}judged {100 * self.accuracy:.0f}%"
 
 
-def showcase(model: DemoModel, steps: int, images: int, cfg: float, seed: int, progress: Callable[[], object]) -> list[ShowcaseRow]:
+def showcase(
+    model: DemoModel, steps: int, images: int, cfg: float, seed: int, progress: Callable[[], object], recipe: Recipe | None = None
+) -> list[ShowcaseRow]:
     """The rows of the picture over `images` noises (the same in every row); `progress` is called once per model call."""
     if images % NUM_CLASSES:
         raise ValueError(f"images was {images}; it must be a multiple of {NUM_CLASSES}, so that every class is asked for equally often.")
@@ -51,7 +59,21 @@ def showcase(model: DemoModel, steps: int, images: int, cfg: float, seed: int, p
         method = replace(method, order=order_at_guidance(method.solver, cfg))
         result, calls = run(model, trial, method, steps, advance)
         rows.append(ShowcaseRow(caption, calls, rmse(result, target), judged_accuracy(result, trial.labels), result))
+    if recipe is not None:
+        counted = CountedModel(model, trial)
+        x = model.initial_state(trial.noise, recipe.levels[0])
+        result = sample(counted, x, recipe.table(), callback=advance, disable=True)
+        rows.append(ShowcaseRow(CALIBRATED, counted.calls, rmse(result, target), judged_accuracy(result, trial.labels), result))
     return rows
+
+
+def missing_recipe(family: str, nfe: int, cfg: float) -> str:
+    """Why there is no calibrated row, and how to make a recipe."""
+    return (
+        f"No calibrated recipe ships for the {family} model with {nfe} calls at cfg {cfg:g} (there are some for "
+        f"{', '.join(map(str, RECIPE_NFES))} calls at cfg {RECIPE_CFG:g}); fewstep calibrate --family {family} --nfe {nfe} --cfg {cfg:g} "
+        "makes one."
+    )
 
 
 def columns_of(images: Tensor) -> tuple[list[str], Tensor]:

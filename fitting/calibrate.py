@@ -24,11 +24,12 @@ from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 from ..schedules.checks import whole_number
 from ..schedules.families import half_log_snr, sigma_from_half_log_snr
 from ..solvers import SOLVERS, SolverTable, build_table
+from ..solvers.rebuild import rebuilt
 from ..solvers.rounding import rounded_table
 from .candidates import Candidate, candidates
 from .guard import Comparison, Judge, compare
 from .levenberg import INTERRUPTED, NO_LIMIT, Fit, Limit, minimise, polished_mean_square
-from .parameters import FULL_DEPTH, Parameters
+from .parameters import FULL_DEPTH, Parameters, check_groups
 from .residual import Evaluation, Residual, ResidualMap
 from .setting import FitError, Interrupted, Setting
 from .teacher import DEFAULT_STEPS, Teacher
@@ -56,7 +57,7 @@ class Stage:
 
 
 Progress = Callable[[Stage], object]
-"""Called after every model call; raising `Interrupted` ends the calibration with the best so far."""
+"""Called after every model call (but those of a fit's first evaluation); raising `Interrupted` ends it all with the best so far."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ def calibrate_all(
     nfes : model calls of each table, 1..20, any order; results come in the same order.
     held_out : how many of the seeds, the last ones, are kept from the fit and decide what is returned; default a third, at least 1.
     teacher : a pass over the whole setting; default one of 64 steps, in memory.
-    starts : candidates to begin with, of exactly the wanted number of calls (others are passed over); default several solvers on optimized
-        and uniform-lambda steps. The best on a few seeds is taken.
+    starts : candidates to begin with, of exactly the wanted number of calls (others are passed over), as `build_table` made them; default
+        several solvers on optimized and uniform-lambda steps. The best on a few seeds is taken.
     stock : what the result has to beat; default `candidates(noise_schedule, nfe)`.
     groups, depth : what is fitted, see `parameters`; `FULL_DEPTH` frees the weight of every earlier evaluation.
     afs : the default starts begin with the analytical first step (one more step for the same calls).
@@ -172,6 +173,9 @@ def calibrate_all(
             raise ValueError(f"nfe was {nfe}; calibration is for 1 to {MOST_CALLS} model calls. With more, optimized steps are as good.")
     if not nfes:
         raise ValueError("nfes was empty; at least one number of model calls is needed, e.g. [5].")
+    check_groups(groups)
+    whole_number(depth, "depth", 0)
+    _check_candidates(starts, stock, setting.noise_schedule.family, min(nfes), "times" in groups)
     fitting, guarding = _split(len(setting.seeds), held_out)
     if teacher is None:
         teacher = Teacher(setting, DEFAULT_STEPS)
@@ -187,12 +191,11 @@ def calibrate_all(
         pool = list(starts) if starts is not None else default_starts(setting.noise_schedule, nfe, afs)
         try:
             start, start_calls = work.best_start(pool, before, nfe, mapping)
+            fit, fit_calls = work.fit(Parameters(start.table, groups, depth), nfe, limit, ridge, mapping)
         except Interrupted:
             if not results:
                 raise
             break
-        parameters = Parameters(start.table, [g for g in groups if g != "times" or start.table.steps > 1], depth)
-        fit, fit_calls = work.fit(parameters, nfe, limit, ridge, mapping)
         fitted = Candidate(f"fitted, {nfe} calls", rounded_table(fit.evaluation.table), "fitted")
         comparison: Comparison | None = None
         if fit.stopped != INTERRUPTED:
@@ -215,8 +218,7 @@ def default_starts(ns: NoiseSchedule, nfe: int, afs: bool = False) -> list[Candi
     starts = []
     for name, sigmas in (("optimized", optimal_sigmas(ns, steps)), ("uniform_lambda", baseline_sigmas("uniform_lambda", ns, steps))):
         for solver, order in DEFAULT_STARTS:
-            options = {"variant": "lagrange"} if solver == "dpmpp_multistep" else {}
-            table = build_table(solver, sigmas, ns.family, order if len(SOLVERS[solver].orders) > 1 else None, afs=afs, **options)
+            table = build_table(solver, sigmas, ns.family, order if len(SOLVERS[solver].orders) > 1 else None, afs=afs)
             starts.append(Candidate(f"{solver} {order} on {name} steps", table, "optimized"))
     return starts
 
@@ -226,6 +228,22 @@ def _split(seeds: int, held_out: int | None) -> tuple[range, range]:
     if kept >= seeds:
         raise ValueError(f"There are {seeds} seeds and {kept} are to be held out; at least one must be left to fit. Give 36 or more.")
     return range(seeds - kept), range(seeds - kept, seeds)
+
+
+def _check_candidates(
+    starts: Sequence[Candidate] | None, stock: Sequence[Candidate] | None, family: str, nfe: int, rebuilding: bool
+) -> None:
+    for candidate in [*(starts or ()), *(stock or ())]:
+        if candidate.table.family != family:
+            raise ValueError(f"{candidate.name} is made for {candidate.table.family} models, but the model's family is {family}.")
+    if starts is not None and not any(_can_start(candidate.table, nfe) for candidate in starts):
+        raise ValueError(f"None of the starts is a deterministic table with exactly {nfe} model calls.")
+    for candidate in (starts or ()) if rebuilding else ():
+        rebuilt(candidate.table)  # says in a sentence why the times of a table cannot move
+
+
+def _can_start(table: SolverTable, nfe: int) -> bool:
+    return table.nfe == nfe and not table.stochastic
 
 
 class _Work:
@@ -239,19 +257,21 @@ class _Work:
         self, pool: Sequence[Candidate], before: Sequence[SolverTable], nfe: int, mapping: ResidualMap | None
     ) -> tuple[Candidate, int]:
         """The candidate with the smallest error on a few seeds once its last row has its best weights, and what that cost."""
-        pool = [candidate for candidate in pool if candidate.table.nfe == nfe and not candidate.table.stochastic]
-        pool += [Candidate(f"the times of the table for {table.nfe} calls", resampled(table, nfe), "fitted") for table in before]
+        warm = [(table.nfe, resampled(table, nfe)) for table in before]
+        pool = [candidate for candidate in pool if _can_start(candidate.table, nfe)]
+        pool += [Candidate(f"the times of the table for {calls} calls", table, "fitted") for calls, table in warm if table is not None]
         if not pool:
             raise ValueError(f"None of the starts is a deterministic table with exactly {nfe} model calls.")
         few = min(_PROBE, len(self.fitting.seeds))
         probe = Residual(self.fitting.subset(range(few)), self.targets[:few], mapping)
         best: tuple[float, Candidate] | None = None
         shared: Evaluation | None = None
+        if self.progress is not None:
+            progress, total = self.progress, len(pool) * nfe * len(probe.chunks)
+            probe.told = lambda: progress(Stage("start", probe.calls, total, nfe))
         for candidate in pool:
             evaluation = probe.evaluate(candidate.table, shared)
             shared = shared or evaluation
-            if self.progress is not None:
-                self.progress(Stage("start", probe.calls, len(pool) * nfe * len(probe.chunks), nfe))
             value = polished_mean_square(probe, candidate.table, evaluation)
             if math.isfinite(value) and (best is None or value < best[0]):
                 best = (value, candidate)
@@ -276,16 +296,24 @@ class _Work:
         return compare(self.guarding, self.guard_targets, pool, mapping=mapping, judge=judge, progress=told)
 
 
-def resampled(table: SolverTable, nfe: int) -> SolverTable:
-    """The table's solver for another number of steps, on levels interpolated in half-log-SNR along the step's share of the list."""
+def resampled(table: SolverTable, nfe: int) -> SolverTable | None:
+    """The table's solver for `nfe` model calls, on levels interpolated in half-log-SNR along the step's share of the list.
+
+    None where that is impossible: there are no two levels to interpolate between, or the solver cannot take exactly so many calls.
+    """
+    options: dict[str, Any] = dict(table.options)
+    afs = bool(options.pop("afs", False))
     sigmas, family = np.array(table.sigmas), table.family
     lam = np.asarray(half_log_snr(sigmas[:-1], family))
     first = 1 if math.isinf(lam[0]) else 0  # a flow model's s = 1 stays what it is
-    steps = nfe + (table.steps - table.nfe)
-    positions = np.linspace(first, len(lam) - 1, steps - first) if steps - first > 1 else np.array([float(first)])
+    more, impossible = divmod(nfe - table.nfe, SOLVERS[table.solver].calls_per_step)
+    steps = table.steps + more
+    if impossible or len(lam) - first < 2 or steps - first < 2:
+        return None
+    positions = np.linspace(first, len(lam) - 1, steps - first)
     nodes = np.interp(positions, np.arange(len(lam)), lam)
     levels = [*sigmas[:first], *np.asarray(sigma_from_half_log_snr(nodes, family)), sigmas[-1]]
     levels[0] = sigmas[0]
     order = max(table.orders) if len(SOLVERS[table.solver].orders) > 1 else None
-    options: dict[str, Any] = dict(table.options)
-    return build_table(table.solver, levels, family, order, afs=bool(options.pop("afs", False)), **options)
+    again = build_table(table.solver, levels, family, order, afs=afs, **options)
+    return again if again.nfe == nfe else None

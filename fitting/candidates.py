@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas
-from ..solvers import SOLVERS, SolverTable, build_table, solver_named
+from ..solvers import SOLVERS, Row, SolverTable, build_table, solver_named
 
 Kind = Literal["stock", "optimized", "fitted"]
 
@@ -43,13 +43,19 @@ def candidates(
 ) -> list[Candidate]:
     """All stock combinations that take at most `nfe` model calls (the largest number of steps within), and the optimized ones.
 
+    Combinations that give the same table (many do with few steps) are there once, by the first name.
+
     Parameters
     ----------
     ns : the model's noise schedule. nfe : model calls, 1 or more.
     solvers : (name in `SOLVERS`, order or None). schedules : names in `BASELINES`.
     optimized : also `OPTIMIZED_SOLVERS` on `optimal_sigmas`.
     """
-    found = []
+    found: dict[tuple[Row, ...], Candidate] = {}
+
+    def add(name: str, table: SolverTable, kind: Kind) -> None:
+        found.setdefault(table.rows, Candidate(name, table, kind))
+
     for solver, order in solvers:
         steps = solver_named(solver).steps_for(nfe)
         for schedule in schedules:
@@ -58,12 +64,12 @@ def candidates(
                     sigmas = baseline_sigmas(schedule, ns, steps)
                 except ValueError:  # a published table for another range
                     continue
-                found.append(Candidate(f"{_label(solver, order)} on {schedule}", build_table(solver, sigmas, ns.family, order)))
+                add(f"{_label(solver, order)} on {schedule}", build_table(solver, sigmas, ns.family, order), "stock")
     if optimized:
         for solver, order in OPTIMIZED_SOLVERS:
             table = build_table(solver, optimal_sigmas(ns, nfe, solver, order or SOLVERS[solver].default_order), ns.family, order)
-            found.append(Candidate(f"{_label(solver, order)} on optimized steps", table, "optimized"))
-    return found
+            add(f"{_label(solver, order)} on optimized steps", table, "optimized")
+    return list(found.values())
 
 
 def _label(solver: str, order: int | None) -> str:

@@ -125,7 +125,7 @@ def compare(
 
     Raises
     ------
-    ValueError : no candidates, or one whose table is stochastic or of another family.
+    ValueError : no candidates, one whose table is stochastic or of another family, or a teacher of other seeds.
     FitError : no candidate gave finite end points, or the model failed.
     """
     if not candidates:
@@ -135,6 +135,10 @@ def compare(
             raise ValueError(
                 f"{candidate.name} is made for {candidate.table.family} models, but the model's family is {setting.noise_schedule.family}."
             )
+        if candidate.table.stochastic:
+            raise ValueError(f"{candidate.name} adds fresh noise in its steps; end points of deterministic solvers can be compared.")
+    if isinstance(teacher, Teacher) and teacher.setting.seeds != setting.seeds:
+        raise ValueError("The teacher's pass is of other seeds than the setting; make it from the same setting.")
     targets = teacher.end_points if isinstance(teacher, Teacher) else teacher
     if tuple(targets.shape) != (len(setting.seeds), *setting.shape):
         raise ValueError(
@@ -145,9 +149,10 @@ def compare(
     entering = list(candidates)
     screened_out: list[str] = []
     if len(entering) > finalists and screen < len(setting.seeds):
-        most = max(c.table.nfe for c in entering)
-        scorer.expect(sum(c.table.nfe for c in entering) + finalists * most * -(-len(setting.seeds) // setting.batch))
         first = setting.subset(range(screen))
+        most = max(c.table.nfe for c in entering)
+        remaining = min(len(entering), finalists + sum(c.kind == "fitted" for c in entering))
+        scorer.expect(sum(c.table.nfe for c in entering) * _chunks(first) + remaining * most * _chunks(setting))
         ranked = sorted(scorer.scores(first, targets[:screen], entering), key=lambda score: score.error)
         kept = [score.candidate for score in ranked if score.candidate.kind == "fitted"]
         others = [score.candidate for score in ranked if score.candidate.kind != "fitted"]
@@ -156,7 +161,7 @@ def compare(
         screened_out = [candidate.name for candidate in entering if candidate not in kept]
         entering = kept
     else:
-        scorer.expect(sum(c.table.nfe for c in entering) * -(-len(setting.seeds) // setting.batch))
+        scorer.expect(sum(c.table.nfe for c in entering) * _chunks(setting))
     scores = sorted(scorer.scores(setting, targets, entering), key=lambda score: score.error)
     if not math.isfinite(scores[0].error):
         raise FitError("No candidate gave finite end points. Run the model in a higher precision, or lower the guidance.")
@@ -183,6 +188,10 @@ def _winner(scores: Sequence[Score], best_stock: Score | None) -> tuple[Score, s
     return score, f"{better} ({error:.4g} against {best_stock.error:.4g})." + judged
 
 
+def _chunks(setting: Setting) -> int:
+    return -(-len(setting.seeds) // setting.batch)
+
+
 def _worse_beyond_chance(judged: Array, reference: Array) -> bool:
     difference = judged - reference
     spread = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
@@ -202,14 +211,11 @@ class _Scorer:
         judged: list[list[Tensor]] = [[] for _ in candidates]
         for chunk, target in zip(setting.chunks(), targets.split(setting.batch), strict=True):
             first: Run | None = None
-            wanted = self._mapped(target)
+            wanted = self._mapped(target, chunk)
             for index, candidate in enumerate(candidates):
-                run = run_table(chunk, candidate.table, first)
+                run = run_table(chunk, candidate.table, first, self._called)
                 first = first or run  # most tables begin with the same call
-                self.calls += run.calls
-                if self.progress is not None:
-                    self.progress(self.calls, max(self.expected, self.calls))
-                squares[index].append((self._mapped(run.end) - wanted).square().mean(1))
+                squares[index].append((self._mapped(run.end, chunk) - wanted).square().mean(1))
                 if self.judge is not None:
                     judged[index].append(self.judge(run.end.to(setting.dtype), chunk).detach().double().cpu().reshape(-1))
         return [
@@ -217,8 +223,13 @@ class _Scorer:
             for candidate, square, opinion in zip(candidates, squares, judged, strict=True)
         ]
 
-    def _mapped(self, end: Tensor) -> Tensor:
-        mapped = end if self.mapping is None else self.mapping(end)
+    def _called(self) -> None:
+        self.calls += 1
+        if self.progress is not None:
+            self.progress(self.calls, max(self.expected, self.calls))
+
+    def _mapped(self, end: Tensor, setting: Setting) -> Tensor:
+        mapped = end if self.mapping is None else self.mapping(end.to(setting.device))
         return mapped.detach().to(device="cpu", dtype=torch.float64).reshape(len(mapped), -1)
 
 

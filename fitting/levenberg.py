@@ -30,14 +30,18 @@ Array = NDArray[np.float64]
 DAMPING, EASED, TIGHTENED = 1e-2, 0.25, 6.0
 _LEAST_GAIN = 0.01
 _FAILURES, _FAILURES_IF_UPDATED = 5, 1
+_BLOCK = 1 << 16  # columns of a Jacobian that are made float64 at once
 INTERRUPTED = "it was interrupted"
+NOTHING_GAINED = "another step gained less than one per cent"
+NOT_FINITE = "the model returned values that are not finite at the settings tried last"
 
 
 @dataclass(frozen=True)
 class Limit:
     """What a fit may cost.
 
-    calls : model calls on one batch; seconds : of wall time. Either may be infinite. A step is begun only if it fits.
+    calls : model calls on one batch; seconds : of wall time. Either may be infinite. A step is begun only if it fits; the first
+    evaluation of the start is always made.
     """
 
     calls: float = math.inf
@@ -80,11 +84,11 @@ def minimise(
     ridge : of the parameters, relative to the mean square at the start.
     least_gain : relative gain of a measured Jacobian's steps below which it ends.
     theta : start, default zero.
-    progress : called with (calls so far, root mean square so far) at least once a model call on a chunk; may raise `Interrupted`.
+    progress : called with (calls so far, root mean square so far) after every model call, the start's excepted; may raise `Interrupted`.
 
     Returns
     -------
-    Fit : its error is never above the start's. An interrupted fit returns what it had.
+    Fit : its error is never above the start's. A fit that is interrupted, or that meets values that are not finite, returns what it had.
 
     Raises
     ------
@@ -92,6 +96,7 @@ def minimise(
     """
     first_call, began = residual.calls, time.monotonic()
     theta = np.zeros(parameters.size) if theta is None else np.asarray(theta, dtype=np.float64)
+    residual.told = None
     evaluation = residual.evaluate(parameters.table(theta))
     if not math.isfinite(evaluation.mean_square):
         raise FitError("The model's end points with the starting table are not finite (NaN or infinity); a fit has nothing to start from.")
@@ -107,14 +112,20 @@ def minimise(
             progress(spent(), math.sqrt(fit.evaluation.mean_square))
 
     def affordable(calls: float) -> bool:
-        return spent() + calls <= limit.calls and time.monotonic() - began < limit.seconds
+        passed = time.monotonic() - began
+        return spent() + calls <= limit.calls and passed * (1 + calls / max(spent(), 1)) < limit.seconds
 
     fit.history.append((spent(), math.sqrt(evaluation.mean_square)))
     jacobian_cost, trial_cost = _costs(parameters)
     trial_cost *= len(residual.chunks)
+    residual.told = tick
     try:
         tick()
-        search.polish()
+        if search.polish():
+            fit.history.append((spent(), math.sqrt(fit.evaluation.mean_square)))
+        if not parameters.size:
+            fit.stopped = "there was nothing to fit"
+            return fit
         gains = [math.inf] * len(residual.chunks)  # of the last measured Jacobian of each chunk
         while max(gains) >= least_gain:
             if not affordable(jacobian_cost + trial_cost):
@@ -122,19 +133,22 @@ def minimise(
                 break
             before = search.value()
             index = fit.jacobians % len(residual.chunks)
-            search.measure(index, tick)
+            search.measure(index)
             failures = 0
             while failures < (_FAILURES_IF_UPDATED if search.updated else _FAILURES) and affordable(trial_cost):
                 gain = search.trial()
-                tick()
                 if gain:
                     fit.history.append((spent(), math.sqrt(fit.evaluation.mean_square)))
                 failures = 0 if gain > least_gain else failures + 1
-            gains[index] = 1 - search.value() / before
+            gains[index] = 1 - search.value() / before if before else 0.0
         else:
-            fit.stopped = "another step gained less than one per cent"
+            fit.stopped = NOTHING_GAINED if search.finite else NOT_FINITE
     except Interrupted:
         fit.stopped = INTERRUPTED
+    except FitError as error:
+        fit.stopped = str(error).rstrip(".")
+    finally:
+        residual.told = None
     return fit
 
 
@@ -142,7 +156,7 @@ def _costs(parameters: Parameters) -> tuple[int, int]:
     """Model calls of a Jacobian and of a trial on one chunk, at most."""
     rows = parameters.start.rows
     calls_after = [sum(later.afs is None for later in rows[k + 1 :]) for k in range(len(rows))]
-    return parameters.jacobian_calls(calls_after), sum(row.afs is None for row in rows) - 1
+    return parameters.jacobian_calls(calls_after), calls_after[0]  # all trials begin with the same state at the same level
 
 
 class _Search:
@@ -153,14 +167,15 @@ class _Search:
         self.damping = DAMPING
         self.jacobian: list[Tensor | None] = [None] * len(residual.chunks)
         self.updated = False
+        self.finite = True  # whether the last trial's end points were
 
     def value(self, theta: Array | None = None, evaluation: Evaluation | None = None) -> float:
         theta = self.fit.theta if theta is None else theta
         evaluation = self.fit.evaluation if evaluation is None else evaluation
         return evaluation.mean_square + self.ridge * float(theta @ theta)
 
-    def measure(self, index: int, tick: Callable[[], None]) -> None:
-        self.jacobian[index] = self.residual.jacobian(self.parameters, self.fit.theta, self.fit.evaluation, index, tick)
+    def measure(self, index: int) -> None:
+        self.jacobian[index] = self.residual.jacobian(self.parameters, self.fit.theta, self.fit.evaluation, index)
         self.updated = False
         self.fit.jacobians += 1
 
@@ -182,11 +197,11 @@ class _Search:
         system = curvature + np.diag(self.ridge + self.damping * diagonal + floor)
         theta = self.fit.theta - np.linalg.solve(system, gradient)
         try:
-            evaluation = self.residual.evaluate(self.parameters.table(theta), self.fit.evaluation)
+            theta, evaluation = self.polished(theta, self.residual.evaluate(self.parameters.table(theta), self.fit.evaluation))
         except ValueError:  # the step left what is a schedule
             self.damping *= TIGHTENED
             return 0.0
-        theta, evaluation = self.polished(theta, evaluation)
+        self.finite = math.isfinite(evaluation.mean_square)
         before, after = self.value(), self.value(theta, evaluation)
         if not after < before:
             self.damping *= TIGHTENED
@@ -203,11 +218,13 @@ class _Search:
             jacobian.addr_(direction, (new - old - direction @ jacobian) / length)
         self.updated = True
 
-    def polish(self) -> None:
-        """Set the linear parameters of the current point to their best values."""
+    def polish(self) -> bool:
+        """Set the linear parameters of the current point to their best values; whether that gained anything."""
         theta, evaluation = self.polished(self.fit.theta, self.fit.evaluation)
-        if self.value(theta, evaluation) < self.value():
+        better = self.value(theta, evaluation) < self.value()
+        if better:
             self.fit.theta, self.fit.evaluation = theta, evaluation
+        return better
 
     def polished(self, theta: Array, evaluation: Evaluation) -> tuple[Array, Evaluation]:
         change = _best_last_row(self.residual, self.parameters, evaluation, self.ridge, theta)
@@ -243,8 +260,12 @@ def _best_last_row(residual: Residual, parameters: Parameters, evaluation: Evalu
 
 
 def _normal_equations(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Array, Array]:
-    """J J^T/M and J r/M over parts (J [P, M_c], r [M_c])."""
+    """J J^T/M and J r/M over parts (J [P, M_c], r [M_c]), in float64: in float32 the small singular values would be lost."""
     size = sum(len(residual) for _, residual in parts)
-    curvature = sum(((jacobian @ jacobian.T).double().numpy() for jacobian, _ in parts), np.zeros(()))
-    pull = sum(((jacobian @ residual).double().numpy() for jacobian, residual in parts), np.zeros(()))
+    curvature, pull = np.zeros(()), np.zeros(())
+    for jacobian, residual in parts:
+        for block, values in zip(jacobian.split(_BLOCK, 1), residual.split(_BLOCK), strict=True):
+            block, values = block.double(), values.double()
+            curvature = curvature + (block @ block.T).numpy()
+            pull = pull + (block @ values).numpy()
     return curvature / size, pull / size

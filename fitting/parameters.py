@@ -22,6 +22,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..schedules.checks import whole_number
 from ..schedules.families import alpha_of, half_log_snr, sigma_from_half_log_snr
 from ..solvers.rebuild import rebuilt
 from ..solvers.table import Corrector, Row, SolverTable
@@ -32,6 +33,14 @@ GROUPS = ("times", "evaluation", "coefficients", "corrector")
 
 FULL_DEPTH = 64
 _LAST_SCALE = 0.5  # of a step to sigma 0, where no noise is left to measure by; its weights enter the end point linearly
+
+
+def check_groups(groups: Collection[str]) -> None:
+    """ValueError unless `groups` are some of `GROUPS`."""
+    unknown = [group for group in groups if group not in GROUPS]
+    if unknown or not groups or isinstance(groups, str):
+        shown = repr(groups) if isinstance(groups, str) else list(groups)
+        raise ValueError(f"groups were {shown}; a list with at least one of {', '.join(GROUPS)} is needed, and no others.")
 
 
 class Parameters:
@@ -49,10 +58,8 @@ class Parameters:
     """
 
     def __init__(self, start: SolverTable, groups: Collection[str] = GROUPS, depth: int = 3) -> None:
-        unknown = [group for group in groups if group not in GROUPS]
-        if unknown or not groups:
-            raise ValueError(f"groups were {list(groups)}; at least one of {', '.join(GROUPS)} is needed, and no others.")
-        self.start, self.depth = start, depth
+        check_groups(groups)
+        self.start, self.depth = start, whole_number(depth, "depth", 0)
         self.names: list[str] = []
         rows = start.rows
         self._moving = list(range(1, start.steps)) if "times" in groups else []
@@ -107,7 +114,8 @@ class Parameters:
         if math.isinf(lam[0]):  # s = 1: measured from half way to the next node's distance below it, in the host's usual spacing
             lam[0] = lam[1] - max(lam[2] - lam[1], 1.0) if math.isfinite(lam[2]) else lam[1] - 1.0
         nodes = lam[0] + np.cumsum(np.diff(lam[: self.start.steps]) * np.exp(moved))
-        sigmas[1 : self.start.steps] = sigma_from_half_log_snr(nodes, family)
+        first = int(np.flatnonzero(moved)[0])  # the nodes before stay what they are to the last bit, so that runs can share them
+        sigmas[1 + first : self.start.steps] = sigma_from_half_log_snr(nodes[first:], family)
         return [float(sigma) for sigma in sigmas]
 
     def _scales(self, table: SolverTable) -> list[tuple[float, float]]:
@@ -116,17 +124,18 @@ class Parameters:
         for k, row in enumerate(table.rows):
             level = table.rows[k + 1].sigma if k + 1 < len(table.rows) else table.sigmas[-1]
             unit = level if level > 0 else _LAST_SCALE
-            scales.append((unit, unit / (float(alpha_of(np.float64(row.sigma), table.family)) + row.sigma)))
+            node = table.sigmas[row.step]  # not row.sigma, which a fitted evaluation shifts
+            scales.append((unit, unit / (float(alpha_of(np.float64(node), table.family)) + node)))
         return scales
 
     def jacobian_calls(self, calls_after: Sequence[int]) -> int:
         """Model calls of a Jacobian by differences on one batch, where `calls_after[k]` calls follow row k.
 
-        A moved node changes the row that ends there (and, in multistep solvers, later ones), a shifted evaluation its own call.
+        A moved node changes the step that ends there (and, in multistep solvers, later ones), a shifted evaluation its own call.
         """
         rows = self.start.rows
         first_of = {row.step: k for k, row in reversed(list(enumerate(rows)))}
-        moving = sum(calls_after[max(first_of[n] - 1, 0)] for n in self._moving)
+        moving = sum(calls_after[first_of[n - 1]] for n in self._moving)
         shifted = sum(calls_after[k] + 1 for k in self._shifted)
         return moving + shifted + sum(calls_after[k] for k, _, _ in self._weights)
 

@@ -6,7 +6,7 @@ row n costs the model calls after that row (run.py), one of the last row none: i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..solvers.table import SolverTable
+from ..solvers.walk import advance
 from .parameters import Parameters
 from .run import Run, run_table
 from .setting import FitError, Setting
@@ -39,12 +40,14 @@ class Residual:
     Parameters
     ----------
     setting, targets : seeds, and their teacher end points [S, *shape].
-    mapping : optional map of end points to what is compared, e.g. decoded and pooled images; it gets and returns tensors [B, ...].
+    mapping : optional map of end points to what is compared, e.g. decoded and pooled images; it gets and returns tensors [B, ...], on the
+        setting's device.
     largest : memory for a Jacobian in bytes; beyond it a fixed random part of the elements of each sample enters the Jacobian.
 
     Attributes
     ----------
     calls : model calls on one chunk, so far.
+    told : called after every model call; may raise `Interrupted`.
     """
 
     def __init__(self, setting: Setting, targets: Tensor, mapping: ResidualMap | None = None, largest: int = 1 << 30) -> None:
@@ -52,23 +55,33 @@ class Residual:
         self.chunks = list(setting.chunks())
         self.targets = [self._mapped(part) for part in targets.split(setting.batch)]
         self.calls = 0
+        self.told: Callable[[], object] | None = None
+
+    def _called(self) -> None:
+        self.calls += 1
+        if self.told is not None:
+            self.told()
 
     def _mapped(self, end: Tensor) -> Tensor:
-        mapped = end if self.mapping is None else self.mapping(end)
+        mapped = end if self.mapping is None else self.mapping(end.to(self.setting.device))
         return mapped.detach().to(device="cpu", dtype=torch.float32).reshape(len(mapped), -1)
 
     def evaluate(self, table: SolverTable, shared: Evaluation | None = None) -> Evaluation:
         """Residuals of `table`, sharing model calls with an earlier evaluation; mean_square is inf where values are not finite."""
         runs, residuals = [], []
         for index, chunk in enumerate(self.chunks):
-            run = run_table(chunk, table, None if shared is None else shared.runs[index])
-            self.calls += run.calls
+            run = run_table(chunk, table, None if shared is None else shared.runs[index], self._called)
             runs.append(run)
             residuals.append(self._mapped(run.end) - self.targets[index])
         return Evaluation(table, tuple(runs), tuple(residuals), _mean_square(residuals))
 
-    def jacobian(self, parameters: Parameters, theta: Array, at: Evaluation, index: int, tick: Callable[[], None]) -> Tensor:
-        """The Jacobian [P, M'] of the residuals of chunk `index` (M' as `selected` picks) at `theta`, whose evaluation is `at`."""
+    def jacobian(self, parameters: Parameters, theta: Array, at: Evaluation, index: int) -> Tensor:
+        """The Jacobian [P, M'] of the residuals of chunk `index` (M' as `selected` picks) at `theta`, whose evaluation is `at`.
+
+        Raises
+        ------
+        FitError : the model returns values that are not finite near theta.
+        """
         chunk, run = self.chunks[index], at.runs[index]
         exact: dict[int, Tensor] = {}
         if self.mapping is None and parameters.linear:
@@ -79,13 +92,10 @@ class Residual:
             if p in exact:
                 rows.append(self.selected(index, exact[p], parameters.size))
                 continue
-            step = np.zeros_like(theta)
-            step[p] = DIFFERENCE
-            changed = run_table(chunk, parameters.table(theta + step), run)
-            self.calls += changed.calls
+            table, difference = _stepped(parameters, theta, p)
+            changed = run_table(chunk, table, run, self._called)
             residual = self._mapped(changed.end) - self.targets[index]
-            rows.append(self.selected(index, (residual - at.residuals[index]) / DIFFERENCE, parameters.size))
-            tick()
+            rows.append(self.selected(index, (residual - at.residuals[index]) / difference, parameters.size))
         jacobian = torch.stack(rows)
         if not bool(jacobian.isfinite().all()):
             raise FitError(
@@ -114,16 +124,21 @@ class Residual:
         return residual[:, kept].reshape(-1)
 
 
+def _stepped(parameters: Parameters, theta: Array, p: int) -> tuple[SolverTable, float]:
+    """The table with parameter `p` changed, and by how much: `DIFFERENCE`, downwards where upwards is no schedule."""
+    step = np.zeros_like(theta)
+    step[p] = DIFFERENCE
+    try:
+        return parameters.table(theta + step), DIFFERENCE
+    except ValueError:
+        return parameters.table(theta - step), -DIFFERENCE
+
+
 def _weighed_by_last_row(run: Run, position: int | None) -> Tensor:
     """What a weight of the last row multiplies: the state it starts from, or an entry of the history including its own evaluation."""
     walk, row = run.walks[-1], run.table.rows[-1]
     if position is None:
-        state = walk.state
-        if row.corrector is not None or row.from_step_start:
-            # the state that the row's a multiplies is made inside the row: reconstruct it from the result
-            rest = sum((weight * q for weight, q in zip(row.b, _history(run), strict=False)), torch.zeros_like(state))
-            return (run.end - rest) / row.a if row.a else walk.step_start
-        return state
+        return advance(walk, replace(row, a=1.0, b=(0.0,)), run.denoised[-1], 1 + len(walk.history)).state
     return _history(run)[position]
 
 

@@ -6,6 +6,7 @@ differences: a change of row n costs the rows after n, a change of the last row 
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,10 +37,12 @@ class Run:
     calls: int
 
 
-def run_table(setting: Setting, table: SolverTable, shared: Run | None = None) -> Run:
-    """Walk `table` with the seeds of `setting`, sharing what `shared` (same setting) already knows.
+def run_table(
+    setting: Setting, table: SolverTable, shared: Run | None = None, called: Callable[[], object] | None = None
+) -> Run:
+    """Walk `table` with the seeds of `setting`, sharing what `shared` (same setting) already knows; `called` is told of every model call.
 
-    Equal to `solvers.sample` on the same start to the last bit.
+    Equal to `solvers.sample` on the same start to the last bit (before sample's rounding to half precision where x has it).
 
     Raises
     ------
@@ -67,6 +70,8 @@ def run_table(setting: Setting, table: SolverTable, shared: Run | None = None) -
             else:
                 output = setting.denoised(at.state.to(setting.dtype), row.sigma).to(at.state.dtype)
                 calls += 1
+                if called is not None:
+                    called()
             walks.append(at)
             denoised.append(output)
             at = advance(at, row, output, index + 1)

@@ -68,6 +68,8 @@ class Setting:
             if not isinstance(value, Tensor) or value.ndim < 1 or len(value) != len(self.seeds):
                 shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(f"per_seed[{name!r}] had {shown}; it must be a tensor with {len(self.seeds)} entries, one a seed.")
+            if name in self.extra_args:
+                raise ValueError(f"{name!r} is in extra_args and in per_seed; give it in one of them.")
 
     def subset(self, indices: Sequence[int]) -> Setting:
         """The setting with the seeds (and their arguments) at these positions."""
@@ -96,8 +98,9 @@ class Setting:
         if self.noise is None:
             return torch.randn(self.shape, generator=torch.Generator().manual_seed(seed))
         noise = self.noise(seed)
-        if tuple(noise.shape) != self.shape:
-            raise ValueError(f"noise({seed}) had shape {tuple(noise.shape)}; one sample has the shape {self.shape}.")
+        if not isinstance(noise, Tensor) or tuple(noise.shape) != self.shape:
+            shown = f"shape {tuple(noise.shape)}" if isinstance(noise, Tensor) else type(noise).__name__
+            raise ValueError(f"noise({seed}) had {shown}; it must be a tensor of the shape of one sample, {self.shape}.")
         return noise
 
     def denoised(self, x: Tensor, sigma: float) -> Tensor:
@@ -105,7 +108,7 @@ class Setting:
 
         Raises
         ------
-        FitError : the model fails in shape, or returns values that are not finite.
+        FitError : the model's output has another shape than x. (Values that are not finite pass: end points are checked.)
         """
         with torch.no_grad():
             output = self.model(x, x.new_full((len(x),), sigma), **self.extra_args, **self.per_seed)

@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..schedules import NoiseSchedule, baseline_sigmas
@@ -28,7 +30,7 @@ from .setting import FitError, Interrupted, Setting
 
 FORMAT_VERSION = 1
 DEFAULT_STEPS = 64
-_DIVERGED = 30.0  # times the size of the model's first prediction: no sample is that large
+_DIVERGED = 30.0  # times the size of the model's first prediction, or times 1, which samples of all families are scaled to: none is larger
 
 Progress = Callable[[int, int], object]
 """progress(calls done, calls in all), called after every model call; raising `Interrupted` stops the pass."""
@@ -97,9 +99,10 @@ class Teacher:
         for index, chunk in enumerate(chunks):
             if not self._has(index):
                 counted = _Counted(progress, done * self.steps, len(chunks) * self.steps)
-                tensors = self._pass(chunk, counted)
-                self.calls += self.steps
-                self._keep(index, tensors)
+                try:
+                    self._keep(index, self._pass(chunk, counted))
+                finally:
+                    self.calls += counted.here
                 done += 1
         return self
 
@@ -115,14 +118,15 @@ class Teacher:
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """For each batch of seeds, one in memory at a time: "end" [B, *shape], and with `states` "x" and "d" [steps, B, *shape], the
-        states and outputs at `sigmas[:-1]`, all on the CPU in the setting's dtype (float32 for half precision)."""
+        states and outputs at `sigmas[:-1]`, all float32 on the CPU."""
         self.run()
         for index, _ in enumerate(self.setting.chunks()):
             yield self._in_memory[index] if self.folder is None else self._stored(index)[0]
 
     def _pass(self, chunk: Setting, counted: _Counted) -> dict[str, Tensor]:
-        states: list[Tensor] = []
-        outputs: list[Tensor] = []
+        x = chunk.initial(float(self.sigmas[0]))
+        shape = (self.steps, *x.shape) if self.states else (0,)
+        kept = {"x": torch.empty(shape), "d": torch.empty(shape)}
         first_size = [math.nan]
 
         def model(x: Tensor, sigma: Tensor) -> Tensor:
@@ -130,24 +134,23 @@ class Teacher:
             if not counted.here:
                 first_size[0] = _size(output)
             if self.states:
-                states.append(x.detach().cpu().float())
-                outputs.append(output.detach().cpu().float())
+                kept["x"][counted.here] = x.detach()
+                kept["d"][counted.here] = output.detach()
             counted.step()
             return output
 
-        x = chunk.initial(float(self.sigmas[0]))
         end = sample(model, x, self.table, disable=True).detach().cpu().float()
         size = _size(end)
         if not math.isfinite(size):
             raise FitError(
                 "The teacher's end points are not finite (NaN or infinity). Run the model in a higher precision, or lower the guidance."
             )
-        if size > _DIVERGED * max(first_size[0], 1e-3):
+        if size > _DIVERGED * max(first_size[0], 1.0):
             raise FitError(
                 f"The teacher diverged: its end points have the size {size:.3g}, the model's first prediction {first_size[0]:.3g}. "
                 "Lower the guidance, take a lower order or more steps, and check that the conditioning belongs to the model."
             )
-        return {"end": end, **({"x": torch.stack(states), "d": torch.stack(outputs)} if self.states else {})}
+        return {"end": end, **(kept if self.states else {})}
 
     # --- storage ------------------------------------------------------------------------------------------------------------------
 
@@ -186,7 +189,7 @@ class Teacher:
         try:
             record = {"key": self.key, "format": FORMAT_VERSION, "seeds": list(self._seeds_of(index))}
             save_tensors(self._file(index), tensors, record)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise FitError(
                 f"The teacher batch could not be stored in {self.folder} ({error}). Free space or choose another folder."
             ) from error
@@ -209,6 +212,7 @@ class Teacher:
             "sigmas": self.table.sigmas,
             "solver": [self.table.solver, self.table.orders, self.table.algorithm_version],
             "states": self.states,
+            "begins": _described(setting.subset([0]).initial(float(self.sigmas[0]))),  # what the functions `noise` and `start` make
             "extra_args": {name: _described(value) for name, value in sorted(setting.extra_args.items())},
             "per_seed": {name: _described(value) for name, value in sorted(setting.per_seed.items())},
         }
@@ -232,10 +236,13 @@ def _size(x: Tensor) -> float:
 
 
 def _described(value: object) -> str:
-    """Text that differs where the argument does, as far as that can be told: tensors by content, plain values by repr, others by type."""
+    """Text that differs where the argument does, as far as that can be told: tensors and arrays by content, plain values by repr, others by
+    type."""
     if isinstance(value, Tensor):
-        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8) if value.numel() else value
-        return f"{tuple(value.shape)} {value.dtype} {hashlib.sha256(content.numpy().tobytes()).hexdigest()[:16]}"
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
+        return f"{tuple(value.shape)} {value.dtype} {hashlib.sha256(content).hexdigest()[:16]}"
+    if isinstance(value, np.ndarray):
+        return f"{value.shape} {value.dtype} {hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]}"
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     if isinstance(value, (list, tuple)):

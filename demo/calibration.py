@@ -1,0 +1,140 @@
+"""Calibration of the demo model: its seeds and labels as a `Setting`, the judge as a second opinion, recipes with their facts.
+
+Seed s of a setting is the noise of image 0 that `fewstep demo --seed s` begins with, so fits use seeds from `FIRST_SEED` on: pictures with
+everyday seeds show what a recipe does with noise it has not seen.
+"""
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..fitting import Calibration, Candidate, Effort, Limit, Setting, Teacher, calibrate, default_starts
+from ..fitting.calibrate import DEFAULT_GROUPS, MOST_CALLS, Progress, resampled
+from ..recipes import Recipe, model_identity
+from ..solvers import SolverTable
+from .judge import load_judge
+from .model import DemoModel
+from .network import IMAGE_SIZE, NUM_CLASSES
+
+FIRST_SEED = 1_000_000
+MODEL_NAME = "FewStep demo"
+
+
+def demo_setting(model: DemoModel, cfg: float, seeds: int, batch: int, device: str = "cpu") -> Setting:
+    """`seeds` images of the demo model with the classes in turn, guided at `cfg`."""
+    return Setting(
+        model=model,
+        noise_schedule=model.noise_schedule,
+        shape=(1, IMAGE_SIZE, IMAGE_SIZE),
+        seeds=tuple(range(FIRST_SEED, FIRST_SEED + seeds)),
+        extra_args={"cfg": float(cfg)},
+        per_seed={"labels": torch.arange(seeds) % NUM_CLASSES},
+        batch=batch,
+        device=device,
+        name=f"{MODEL_NAME} {model.family} {model_identity(model.network)}",
+    )
+
+
+def recognised(images: Tensor, setting: Setting) -> Tensor:
+    """1 for every image that the judge takes for the class asked for, else 0."""
+    guesses = load_judge()[0](images.detach().cpu().float().clamp(-1, 1)).argmax(dim=1)
+    return (guesses == setting.per_seed["labels"]).double()
+
+
+def calibrations(
+    setting: Setting,
+    nfes: Sequence[int],
+    held_out: int,
+    teacher: Teacher,
+    effort: Effort,
+    *,
+    limit: Limit | None = None,
+    groups: Collection[str] = DEFAULT_GROUPS,
+    afs: bool = False,
+    before: tuple[int, SolverTable] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Calibration]:
+    """A calibration for each of `nfes` in ascending order as it is finished, each also starting from the times of the one before.
+
+    Parameters
+    ----------
+    limit : instead of the effort's.
+    before : model calls and table of a calibration with fewer calls, made earlier.
+    """
+    for nfe in nfes:
+        if not 1 <= nfe <= MOST_CALLS:
+            raise ValueError(f"nfe was {nfe}; calibration is for 1 to {MOST_CALLS} model calls.")
+    ns = setting.noise_schedule
+    batches = -(-(len(setting.seeds) - held_out) // setting.batch)
+    for nfe in sorted(set(nfes)):
+        starts = default_starts(ns, nfe, afs)
+        if before is not None and (table := resampled(before[1], nfe)) is not None:
+            starts.append(Candidate(f"the times of the table for {before[0]} calls", table, "fitted"))
+        result = calibrate(
+            setting,
+            nfe,
+            held_out=held_out,
+            teacher=teacher,
+            starts=starts,
+            stock=effort.stock(ns, nfe),
+            groups=groups,
+            afs=afs,
+            limit=effort.limit(nfe, batches) if limit is None else limit,
+            judge=recognised,
+            progress=progress,
+        )
+        yield result
+        before = (nfe, result.fitted)
+
+
+def recipe_of(calibration: Calibration, setting: Setting, teacher: Teacher, **facts: Any) -> Recipe:
+    """The recipe of a calibration's result; of the fitted table, saying so, where it was interrupted before it was compared."""
+    comparison = calibration.comparison
+    known: dict[str, Any] = {
+        "prediction": "edm",
+        "cfg": setting.extra_args["cfg"],
+        "resolution": setting.shape,
+        "model": MODEL_NAME,
+        "model_identity": identity_of(setting),
+        "seeds": sum(len(part) for part in calibration.fit.evaluation.residuals),
+    }
+    if comparison is None:
+        known["note"] = "Interrupted before it was compared with stock settings on held-out seeds."
+    else:
+        known |= {"metric": f"RMSE to the {teacher.steps}-step teacher", "error": comparison.winner.error}
+        if comparison.best_stock is not None:
+            known |= {"stock": comparison.best_stock.candidate.name, "stock_error": comparison.best_stock.error}
+    table = calibration.fitted if comparison is None else calibration.table
+    return Recipe.from_table(table, **(known | facts))
+
+
+def identity_of(setting: Setting) -> str:
+    """The network's identity."""
+    assert isinstance(setting.model, DemoModel)
+    return model_identity(setting.model.network)
+
+
+def summary(calibration: Calibration) -> Mapping[str, Any]:
+    """A calibration as plain values, for --json."""
+    comparison, calls = calibration.comparison, calibration.calls
+    result: dict[str, Any] = {
+        "nfe": calibration.nfe,
+        "fit_won": calibration.fit_won,
+        "verdict": calibration.verdict,
+        "start": calibration.start.name,
+        "fit_error": [calibration.fit.history[0][1], calibration.fit.history[-1][1]],
+        "stopped": calibration.fit.stopped,
+        "calls": {"teacher": calls.teacher, "start": calls.start, "fit": calls.fit, "guard": calls.guard},
+        "seconds": calibration.seconds,
+    }
+    if comparison is not None:
+        winner, stock = comparison.winner, comparison.best_stock
+        result |= {"winner": winner.candidate.name, "error": winner.error}
+        if winner.judged is not None:
+            result["judged"] = float(winner.judged.mean())
+        if stock is not None:
+            result |= {"stock": stock.candidate.name, "stock_error": stock.error, "ratio": list(comparison.ratio(winner))}
+    return result

@@ -1,0 +1,81 @@
+"""Makes the recipes that ship with the demo model: `python -m fewstep.demo.make_recipes`.
+
+For every family, recipes with 3 to 10 model calls, each warm-started from the one before. A recipe is written when it is finished, and
+what is there already (for this network and guidance) is not made again, so an interrupted run goes on; with --cache the teacher's pass
+does, too.
+"""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from ..fitting import EFFORTS, Interrupted, Limit, Teacher
+from ..recipes import Recipe, model_identity
+from .calibration import calibrations, demo_setting, recipe_of
+from .model import load_demo_model
+from .shipped import RECIPE_CFG, RECIPE_FAMILIES, RECIPE_NFES, RECIPES_FOLDER, recipe_file
+from .stage_bar import StageBar
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", nargs="+", choices=RECIPE_FAMILIES, default=list(RECIPE_FAMILIES))
+    parser.add_argument("--nfe", nargs="+", type=int, default=list(RECIPE_NFES))
+    parser.add_argument("--cfg", type=float, default=RECIPE_CFG)
+    parser.add_argument("--seeds", type=int, default=24, help="images of the fit (default 24)")
+    parser.add_argument("--held-out", type=int, default=48, help="further images that decide (default 48)")
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--effort", choices=EFFORTS, default="normal")
+    parser.add_argument("--max-calls", type=int, help="limit of each fit's model calls instead of the effort's")
+    parser.add_argument("--teacher-steps", type=int, default=64)
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keeps the teacher's passes")
+    parser.add_argument("--out", type=Path, default=RECIPES_FOLDER)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--again", action="store_true", help="also make what is there")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    with StageBar() as bar:
+        try:
+            for family in args.families:
+                _family(family, args, bar)
+        except Interrupted:
+            print("Interrupted; the recipes written so far stay, and the same command goes on after them.")
+            return 130
+    return 0
+
+
+def _family(family: str, args: argparse.Namespace, bar: StageBar) -> None:
+    model = load_demo_model(family, args.device)
+    setting = demo_setting(model, args.cfg, args.seeds + args.held_out, args.batch, args.device)
+    teacher = Teacher(setting, args.teacher_steps, folder=args.cache)
+    identity = model_identity(model.network)
+    before = None
+    for nfe in sorted(set(args.nfe)):
+        path = recipe_file(family, nfe, args.out)
+        recipe = None if args.again else _made_before(path, args.cfg, identity)
+        if recipe is None:
+            limit = None if args.max_calls is None else Limit(calls=args.max_calls)
+            (result,) = calibrations(setting, [nfe], args.held_out, teacher, EFFORTS[args.effort], limit=limit, before=before, progress=bar)
+            if result.comparison is None:
+                raise Interrupted("during the last table")
+            recipe = recipe_of(result, setting, teacher)
+            recipe.save(path)
+            bar.write(f"{path.name}: {result.verdict}")
+        else:
+            bar.write(f"{path.name} is there.")
+        before = (nfe, recipe.table()) if recipe.calibrated else before
+
+
+def _made_before(path: Path, cfg: float, identity: str) -> Recipe | None:
+    try:
+        recipe = Recipe.load(path)
+    except ValueError:  # not there, or damaged
+        return None
+    return recipe if (recipe.facts.cfg, recipe.facts.model_identity) == (cfg, identity) else None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

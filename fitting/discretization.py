@@ -1,0 +1,336 @@
+"""[H24] phase 1: the noise levels at which a first-order sampler loses least, from one pass of the model.
+
+From the paper (arXiv 2412.10786): a first-order sampler's result is a convex combination of the model's outputs at the scheduled levels;
+the discretization error of a schedule has an upper bound that Monte Carlo estimates without running the sampler; phase 1 minimises it
+over the schedule. Everything below, the forms, the weightings and the search, is derived here and not quoted from it.
+
+In VE variables (y = x/alpha, sigma = e^-lambda, every family) a sample follows y' = eps, eps = (y - D)/sigma, or d(y/sigma) = -D/sigma^2
+dsigma, and a step of DDIM, which is Euler's method, from level s to t < s keeps eps_s, equivalently D_s. On an exact trajectory it misses
+y_t by
+
+    e(s, t) = INT_t^s (eps_s - eps_u) du = t INT_t^s (D_u - D_s) u^-2 du.                                                            (1)
+
+Three bounds of the form SUM over steps of INT_t^s E|q_s - q_u|^2 u^p du follow, each by Jensen's inequality:
+
+* q = eps, p = 0. Errors stay as they are until the end and add up: |SUM e|^2 <= (s_0 - s_N) SUM INT |eps_s - eps_u|^2 du, where the
+  weights (s_i - s_{i+1})/(s_0 - s_N) sum to 1.
+* q = D, p = -2. Errors of y/sigma stay: |SUM e/t|^2 <= (1/s_N - 1/s_0) SUM INT |D_s - D_u|^2 u^-2 du.
+* q = D, p = -1, the default. Errors of y are of about the same weight wherever they arise, and not correlated, so that squares add up:
+  with (1), |e|^2 <= t^2 (1/t - 1/s) INT |D_s - D_u|^2 u^-2 du, and t (1 - t/s) <= u in the integral gives
+
+      SUM |e|^2 <= SUM INT_t^s |D_s - D_u|^2 du/u = SUM INT |D_s - D_u|^2 dlambda.                                                   (2)
+
+  Why the weight would be level: what a step gets wrong at level s lies where the model is just making up its mind, in directions with a
+  variance near s^2. There the derivative of D is near 1/2 at every level, so the rest of the way damps all such errors alike. In (2) no
+  trace of the family or of the scale of sigma is left, which is why one default serves them all.
+
+All are *teacher-forced*: the model is asked on exact trajectories, while a sampler drifts off them. None bounds the sampler's error, and
+the never-worse guard (guard.py) decides. Measured on the demo model (benchmarks/discretization.py), (2) was the best of the forms and
+weightings on average over 4 to 8 calls in all three families; p is a parameter for models that behave otherwise. "velocity" takes
+q = (x - D)/s and u = s in the model's own variables instead, which differs from "eps" on flow models.
+
+The last step goes to 0, where a first-order sampler returns D itself, compared with the trajectory's end D(sigma_min): its integral ends at
+sigma_min. A schedule is therefore N levels and 0, "0 in place of sigma_min"; ending with a step from sigma_min to 0 of no cost is among
+the paths, too, and so it is taken if ever it is better.
+
+M[i, k] = E|q_i - q_k|^2 on a grid of levels holds all that is needed. Two estimators:
+
+* along teacher trajectories (`discretization_costs`): states and outputs of a stored pass, no further model calls;
+* simulation-free (`discretization_costs_from_samples`): x = alpha x0 + std n with the same noise n at every level, from samples x0.
+
+The integrals of a row of M, cumulated by the trapezoidal rule, give the cost of every edge, edges add up along a path, and a shortest
+path (shortest_path.py) is the best schedule on the grid for every N at once. A refinement then moves the nodes off the grid, to the
+nearby minimum of the cost's cubic interpolant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..schedules import NoiseSchedule
+from ..schedules.checks import real_number, whole_number
+from ..schedules.families import alpha_of, check_family, sigma_from_half_log_snr
+from .setting import FitError, Setting
+from .shortest_path import Path, shortest_paths
+from .teacher import DEFAULT_STEPS, Progress, Teacher, teacher_sigmas
+
+Array = NDArray[np.float64]
+Form = Literal["data", "eps", "velocity"]
+FORMS: tuple[Form, ...] = get_args(Form)
+DEFAULT_WEIGHTING: dict[Form, float] = {"data": -1.0, "eps": 0.5, "velocity": 0.5}
+"""Exponent p of each form when none is given: the best measured, for "data" the derived (2) as well."""
+
+_SLICE = 1 << 22  # numbers converted to float64 at a time
+
+
+@dataclass(frozen=True)
+class PairCosts:
+    """How much the model's outputs differ between the levels of a grid, and the schedules that follow.
+
+    Attributes
+    ----------
+    differences : M [K, K], mean over samples and their elements of (q_i - q_k)^2.
+    sigmas : [K + 1], the grid and a 0.
+    lambdas : [K], half-log-SNR of the grid; finite also where a flow model starts at s = 1.
+    family : "vp", "edm" or "flow".
+    form : what q is: "data" (D), "eps" ((x - alpha D)/std) or "velocity" ((x - D)/sigma).
+    """
+
+    differences: Array
+    sigmas: Array
+    lambdas: Array
+    family: str
+    form: Form = "data"
+
+    def __post_init__(self) -> None:
+        check_family(self.family)
+        _check_form(self.form)
+        count = len(self.lambdas)
+        if count < 1 or self.differences.shape != (count, count) or self.sigmas.shape != (count + 1,):
+            raise ValueError(
+                f"differences had shape {self.differences.shape}, sigmas {self.sigmas.shape} and lambdas {self.lambdas.shape}; "
+                "for K levels they are [K, K], [K + 1] and [K]."
+            )
+        if not (np.diff(self.sigmas) < 0).all() or self.sigmas[-1] != 0 or not (np.diff(self.lambdas) > 0).all():
+            raise ValueError("The grid's sigmas must strictly decrease to a last 0, and its lambdas strictly increase.")
+        if not np.isfinite(self.differences).all():
+            raise FitError("The model's outputs on the grid are not all finite (NaN or infinity). Run the model in a higher precision.")
+
+    def schedule(self, steps: int, weighting: float | None = None, refine: bool = True) -> Tensor:
+        """The best list for `steps` steps: see `discretization_schedule`."""
+        return self.schedules_for([steps], weighting, refine)[steps]
+
+    def schedules_for(self, steps: Iterable[int], weighting: float | None = None, refine: bool = True) -> dict[int, Tensor]:
+        """The best list for each number of steps; all share one search.
+
+        Parameters
+        ----------
+        steps : numbers in 1..K.
+        weighting : exponent p, default `DEFAULT_WEIGHTING` of the form.
+        refine : let nodes leave the grid.
+
+        Returns
+        -------
+        number of steps -> float64 [N + 1], strictly decreasing, last 0.
+        """
+        numbers = [whole_number(number, "steps", 1) for number in steps]
+        if not numbers:
+            return {}
+        paths = self.paths(max(numbers), weighting)
+        cumulated = self.cumulated(weighting)
+        return {number: torch.from_numpy(self._levels(paths[number - 1], cumulated if refine else None)) for number in numbers}
+
+    def paths(self, most: int, weighting: float | None = None) -> list[Path]:
+        """The cheapest path on the grid with n steps, for n = 1..most; node K is the level 0."""
+        return shortest_paths(self.edges(weighting), most)
+
+    def cumulated(self, weighting: float | None = None) -> Array:
+        """[K, K]: the integral of row i, weighted, from the first level to level k."""
+        power = DEFAULT_WEIGHTING[self.form] if weighting is None else real_number(weighting, "weighting")
+        ve = np.exp(-self.lambdas)  # VE sigma, with dsigma = sigma dlambda; a flow model's own s has ds = s (1 - s) dlambda
+        own = np.asarray(sigma_from_half_log_snr(self.lambdas, self.family))
+        weight = own ** (power + 1) * alpha_of(own, self.family) if self.form == "velocity" else ve ** (power + 1)
+        integrand = self.differences * weight
+        pieces = 0.5 * (integrand[:, 1:] + integrand[:, :-1]) * np.diff(self.lambdas)
+        return np.concatenate([np.zeros((len(integrand), 1)), pieces.cumsum(1)], axis=1)
+
+    def edges(self, weighting: float | None = None) -> Array:
+        """[K + 1, K + 1]: cost of a step from level i to level j > i, 0 elsewhere; column K is the step to 0."""
+        cumulated = self.cumulated(weighting)
+        between = np.triu(cumulated - np.diagonal(cumulated)[:, None])
+        return np.pad(np.concatenate([between, between[:, -1:]], axis=1), ((0, 1), (0, 0)))
+
+    def _levels(self, path: Path, cumulated: Array | None) -> Array:
+        nodes = np.array(path.nodes)
+        levels = self.sigmas[nodes].copy()
+        inner = nodes[1:-1]
+        if cumulated is None or not len(inner) or len(self.lambdas) < 3:
+            return levels
+        moved = _refined(cumulated, self.lambdas, inner)
+        # nodes that stayed keep the grid's own number
+        levels[1:-1] = np.where(moved == self.lambdas[inner], levels[1:-1], sigma_from_half_log_snr(moved, self.family))
+        return levels
+
+
+def discretization_costs(teacher: Teacher, form: Form = "data", progress: Progress | None = None) -> PairCosts:
+    """M along the trajectories of a teacher pass. Runs what the pass lacks, makes no other model calls, holds one batch of it in memory.
+
+    Parameters
+    ----------
+    teacher : made with `states=True`; 64 to 128 steps are a fine grid.
+    form : see `PairCosts`.
+    progress : of the teacher pass.
+
+    Raises
+    ------
+    ValueError : the teacher keeps no states, or an unknown form. FitError : states or outputs are not finite.
+    """
+    check_states(teacher)
+    _check_form(form)
+    teacher.run(progress)
+    ns = teacher.setting.noise_schedule
+    grid = teacher.sigmas[:-1].numpy()
+    total = _Differences(grid, ns.family, form)
+    for tensors in teacher.batches():
+        total.add(tensors["x"], tensors["d"])
+    return total.costs(ns)
+
+
+def discretization_costs_from_samples(
+    setting: Setting, samples: Tensor, steps: int = DEFAULT_STEPS, form: Form = "data", progress: Progress | None = None
+) -> PairCosts:
+    """M from clean samples, noised to every level of a grid with the same noise; no sampler runs.
+
+    Parameters
+    ----------
+    setting : the model, with one seed (of the noise) a sample; its `per_seed` arguments belong to the samples.
+    samples : x0 [S, *shape], as the model would draw them (latents for latent models). On the demo model trajectories gave the better lists.
+    steps : levels of the grid, the one that a teacher of so many steps has; model calls a batch.
+    form : see `PairCosts`.
+    progress : called after every model call; may raise `Interrupted`.
+
+    Raises
+    ------
+    ValueError : samples of a wrong shape, or an unknown form. FitError : the model returned something unusable.
+    """
+    _check_form(form)
+    wanted = (len(setting.seeds), *setting.shape)
+    if not isinstance(samples, Tensor) or tuple(samples.shape) != wanted:
+        shown = f"shape {tuple(samples.shape)}" if isinstance(samples, Tensor) else type(samples).__name__
+        raise ValueError(f"samples had {shown}; one for each seed of the setting, {list(wanted)}, is needed.")
+    ns = setting.noise_schedule
+    grid = teacher_sigmas(ns, whole_number(steps, "steps", 1))[:-1].numpy()
+    total = _Differences(grid, ns.family, form)
+    chunks = list(setting.chunks())
+    first = 0
+    for index, chunk in enumerate(chunks):
+        clean = samples[first : first + len(chunk.seeds)].to(device=setting.device, dtype=torch.float32)
+        noise = replace(chunk, start=None).initial(1.0).float()
+        first += len(chunk.seeds)
+        states, outputs = [], []
+        for k, sigma in enumerate(grid.tolist()):
+            x = (float(alpha_of(sigma, ns.family)) * clean + sigma * noise).to(setting.dtype)
+            states.append(x.cpu().float())
+            outputs.append(chunk.denoised(x, sigma).detach().cpu().float())
+            if progress is not None:
+                progress(index * len(grid) + k + 1, len(chunks) * len(grid))
+        total.add(torch.stack(states), torch.stack(outputs))
+    return total.costs(ns)
+
+
+def discretization_schedule(
+    source: Teacher | PairCosts, steps: int, *, form: Form | None = None, weighting: float | None = None, refine: bool = True
+) -> Tensor:
+    """The noise levels of least discretization loss for a first-order sampler ([H24] phase 1; module docstring).
+
+    For several numbers of steps make `discretization_costs` once and ask it for `schedules_for`.
+
+    Parameters
+    ----------
+    source : a teacher with states, or costs made before.
+    steps : N, from 1 to the number of levels of the grid.
+    form : for a teacher, default "data"; costs have theirs.
+    weighting : exponent p of the integral over sigma; default `DEFAULT_WEIGHTING`: -1 with "data", an integral over half-log-SNR.
+    refine : let nodes leave the grid.
+
+    Returns
+    -------
+    Tensor, float64 [steps + 1] on the CPU : strictly decreasing from the grid's first level, the last is 0: N model calls.
+
+    Raises
+    ------
+    ValueError : a teacher without states, more steps than levels, unknown form, a weighting that is no number.
+    FitError : the model's outputs are not finite.
+    """
+    if isinstance(source, PairCosts):
+        if form is not None and form != source.form:
+            raise ValueError(f"form was {form!r}, but these costs were made for {source.form!r}; make new ones, or leave form out.")
+        return source.schedule(steps, weighting, refine)
+    return discretization_costs(source, "data" if form is None else form).schedule(steps, weighting, refine)
+
+
+class _Differences:
+    """M by way of the Gram matrix of q, batch by batch in float64."""
+
+    def __init__(self, grid: Array, family: str, form: Form) -> None:
+        self.grid, self.family, self.form = grid, family, form
+        self.gram = torch.zeros(len(grid), len(grid), dtype=torch.float64)
+        self.count = 0
+
+    def add(self, x: Tensor, d: Tensor) -> None:
+        """States and outputs [K, B, *shape] of a batch."""
+        sigma = torch.from_numpy(self.grid)[:, None]
+        alpha = torch.from_numpy(np.asarray(alpha_of(self.grid, self.family)))[:, None]
+        x, d = x.flatten(1), d.flatten(1)
+        width = max(1, _SLICE // len(self.grid))
+        for first in range(0, d.shape[1], width):
+            q = d[:, first : first + width].double()
+            if self.form != "data":
+                state = x[:, first : first + width].double()
+                q = (state - (alpha * q if self.form == "eps" else q)) / sigma
+            self.gram += q @ q.T
+        self.count += d.shape[1]
+
+    def costs(self, ns: NoiseSchedule) -> PairCosts:
+        """What was added, as costs."""
+        gram = self.gram.numpy() / self.count
+        size = np.diagonal(gram)
+        differences = np.maximum(size[:, None] + size[None, :] - 2 * gram, 0.0)  # NaN stays and is reported
+        lambdas = np.asarray(ns.lambda_of(np.minimum(self.grid, ns.finite_sigma_max)))
+        return PairCosts(differences, np.append(self.grid, 0.0), lambdas, self.family, self.form)
+
+
+def _refined(cumulated: Array, lambdas: Array, inner: NDArray[np.int64]) -> Array:
+    """The inner nodes in lambda, moved by at most a third of the way to their neighbours to where the cost is least.
+
+    The cost from u to v is C(u, v) - C(u, u) with C the cubic spline through `cumulated`; on the grid it is the path's cost.
+    """
+    from scipy.interpolate import RectBivariateSpline
+    from scipy.optimize import minimize
+
+    order = min(3, len(lambdas) - 1)
+    spline = RectBivariateSpline(lambdas, lambdas, cumulated, kx=order, ky=order, s=0)
+    start = lambdas[inner]
+
+    def value_and_slope(nodes: Array) -> tuple[float, Array]:
+        u = np.concatenate([lambdas[:1], nodes])
+        v = np.append(nodes, lambdas[-1])
+        cost = spline.ev(u, v) - spline.ev(u, u)
+        from_u = spline.ev(u, v, dx=1) - spline.ev(u, u, dx=1) - spline.ev(u, u, dy=1)
+        from_v = spline.ev(u, v, dy=1)
+        return float(cost.sum()), from_u[1:] + from_v[:-1]
+
+    around = np.concatenate([lambdas[:1], start, lambdas[-1:]])
+    below, above = np.diff(around)[:-1] / 3, np.diff(around)[1:] / 3  # so that no two can meet
+    begun, _ = value_and_slope(start)
+    if not begun > 0:
+        return start
+    found = minimize(
+        lambda nodes: tuple(part / begun for part in value_and_slope(nodes)),
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=list(zip(start - below, start + above, strict=True)),
+        options={"ftol": 1e-13, "gtol": 1e-8},
+    )
+    moved = np.clip(found.x, start - below, start + above)
+    return moved if np.isfinite(moved).all() and value_and_slope(moved)[0] < begun else start
+
+
+def _check_form(form: str) -> None:
+    if form not in FORMS:
+        raise ValueError(f"form was {form!r}; it must be one of {', '.join(map(repr, FORMS))}.")
+
+
+def check_states(teacher: Teacher) -> None:
+    if not isinstance(teacher, Teacher):
+        raise ValueError(f"The source was {type(teacher).__name__}; it must be a Teacher with states, or costs made from one.")
+    if not teacher.states:
+        raise ValueError("The teacher keeps end points only; schedules are fitted to its states. Make it with states=True.")
