@@ -1,8 +1,11 @@
-"""Few-step sampling fitted to a model: teacher passes, the never-worse guard, calibration of tables."""
+"""Few-step sampling fitted to a model: teacher passes, the never-worse guard, calibration of tables,
+schedules from the discretization loss."""
 
 from .calibrate import Calibration, Stage, calibrate, calibrate_all, default_starts
 from .candidates import Candidate, candidates
+from .discretization import PairCosts, discretization_costs, discretization_costs_from_samples, discretization_schedule
 from .effort import EFFORTS, Effort
+from .gits import Deviations, gits_schedule, trajectory_deviations
 from .guard import Comparison, Score, compare, error_ratio
 from .levenberg import Limit
 from .parameters import FULL_DEPTH, GROUPS
@@ -10,6 +13,8 @@ from .setting import FitError, Interrupted, Setting
 from .teacher import Teacher
 
 __all__ = [
-    "EFFORTS", "FULL_DEPTH", "GROUPS", "Calibration", "Candidate", "Comparison", "Effort", "FitError", "Interrupted", "Limit", "Score",
-    "Setting", "Stage", "Teacher", "calibrate", "calibrate_all", "candidates", "compare", "default_starts", "error_ratio",
+    "EFFORTS", "FULL_DEPTH", "GROUPS", "Calibration", "Candidate", "Comparison", "Deviations", "Effort", "FitError", "Interrupted", "Limit",
+    "PairCosts", "Score", "Setting", "Stage", "Teacher", "calibrate", "calibrate_all", "candidates", "compare", "default_starts",
+    "discretization_costs", "discretization_costs_from_samples", "discretization_schedule", "error_ratio", "gits_schedule",
+    "trajectory_deviations",
 ]

@@ -26,7 +26,7 @@ STOCK_SOLVERS: tuple[tuple[str, int | None], ...] = (
 )  # fmt: skip
 """Deterministic samplers that ComfyUI, k-diffusion or diffusers have, with their order."""
 
-STOCK_SCHEDULES = ("karras", "uniform_lambda", "exponential", "sgm_uniform", "simple", "beta", "kl_optimal", "ays")
+STOCK_SCHEDULES = ("karras", "uniform_lambda", "exponential", "sgm_uniform", "simple", "beta", "kl_optimal", "ays", "gits")
 """Schedules that they have; one that does not fit the model's family is left out."""
 
 OPTIMIZED_SOLVERS: tuple[tuple[str, int | None], ...] = (

@@ -191,7 +191,7 @@ def discretization_costs_from_samples(
     Parameters
     ----------
     setting : the model, with one seed (of the noise) a sample; its `per_seed` arguments belong to the samples.
-    samples : x0 [S, *shape], as the model would draw them (latents for latent models). On the demo model trajectories gave the better lists.
+    samples : x0 [S, *shape], as the model would draw them (latents for latent models). On the demo model trajectories gave better lists.
     steps : levels of the grid, the one that a teacher of so many steps has; model calls a batch.
     form : see `PairCosts`.
     progress : called after every model call; may raise `Interrupted`.

@@ -195,7 +195,7 @@ class _Search:
         diagonal = np.diag(curvature) + self.ridge
         floor = 1e-12 * max(float(diagonal.max()), 1e-30)
         system = curvature + np.diag(self.ridge + self.damping * diagonal + floor)
-        theta = self.fit.theta - np.linalg.solve(system, gradient)
+        theta = self.fit.theta - _solved(system, gradient)
         try:
             theta, evaluation = self.polished(theta, self.residual.evaluate(self.parameters.table(theta), self.fit.evaluation))
         except ValueError:  # the step left what is a schedule
@@ -256,7 +256,15 @@ def _best_last_row(residual: Residual, parameters: Parameters, evaluation: Evalu
     residuals = [part.reshape(-1) for part in evaluation.residuals]
     curvature, pull = _normal_equations(list(zip(exact, residuals, strict=True)))
     system = curvature + np.diag(ridge + 1e-9 * np.diag(curvature) + 1e-30)
-    return np.asarray(-np.linalg.solve(system, pull + ridge * theta[linear]), dtype=np.float64)
+    return -_solved(system, pull + ridge * theta[linear])
+
+
+def _solved(system: Array, right: Array) -> Array:
+    """The solution of a symmetric system; of least length where parameters do nothing, or the same."""
+    try:
+        return np.asarray(np.linalg.solve(system, right), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        return np.asarray(np.linalg.lstsq(system, right)[0], dtype=np.float64)
 
 
 def _normal_equations(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Array, Array]:

@@ -32,6 +32,7 @@ GROUPS = ("times", "evaluation", "coefficients", "corrector")
 """What `calibrate` can be told to fit."""
 
 FULL_DEPTH = 64
+_FARTHEST = 4.0  # of times and evaluation: a factor of 55 in sigma, where models answer anything, or with an exception
 _LAST_SCALE = 0.5  # of a step to sigma 0, where no noise is left to measure by; its weights enter the end point linearly
 
 
@@ -93,6 +94,8 @@ class Parameters:
         theta = np.asarray(theta, dtype=np.float64)
         if not theta.any():
             return self.start
+        if not np.isfinite(theta).all() or np.abs(theta[: len(self._moving) + len(self._shifted)]).max(initial=0.0) > _FARTHEST:
+            raise ValueError(f"A time or evaluation parameter was beyond {_FARTHEST:g} in size, which leads out of any model's range.")
         moved, shifted, weights = np.split(theta, [len(self._moving), len(self._moving) + len(self._shifted)])
         table = rebuilt(self.start, self._moved_sigmas(moved)) if moved.any() else self.start
         rows = list(table.rows)

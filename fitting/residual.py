@@ -87,16 +87,15 @@ class Residual:
         if self.mapping is None and parameters.linear:
             columns = self.last_row_columns(parameters, run).reshape(len(parameters.linear), len(chunk.seeds), -1)
             exact = dict(zip(parameters.linear, columns, strict=True))
-        rows = []
+        jacobian = torch.empty(parameters.size, self.selected(index, at.residuals[index], parameters.size).numel())
         for p in range(parameters.size):
             if p in exact:
-                rows.append(self.selected(index, exact[p], parameters.size))
+                jacobian[p] = self.selected(index, exact[p], parameters.size)
                 continue
             table, difference = _stepped(parameters, theta, p)
             changed = run_table(chunk, table, run, self._called)
             residual = self._mapped(changed.end) - self.targets[index]
-            rows.append(self.selected(index, (residual - at.residuals[index]) / difference, parameters.size))
-        jacobian = torch.stack(rows)
+            jacobian[p] = self.selected(index, (residual - at.residuals[index]) / difference, parameters.size)
         if not bool(jacobian.isfinite().all()):
             raise FitError(
                 "The model returned values that are not finite (NaN or infinity) near the settings tried. Run it in a higher precision, "
