@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tests" / "host"))
 
 from browser import Page, open_page  # noqa: E402
 from comfyui import Comfy  # noqa: E402
-from example_graphs import COMPARE, FIVE_STEPS, GRAPHS, Graph  # noqa: E402
+from example_graphs import CALIBRATE, COMPARE, FIVE_STEPS, GRAPHS, Graph  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 FOLDER = ROOT / "example_workflows"
@@ -75,7 +75,8 @@ BUILD = """(graph) => {
 def tidy(workflow: dict[str, Any]) -> dict[str, Any]:
     """Without what differs between two times of saving the same graph."""
     workflow = {key: value for key, value in workflow.items() if key not in ("id", "revision")}
-    workflow["extra"] = {"workflowRendererVersion": "LG"}  # sizes are those of the canvas
+    # Sizes are those of the canvas. Without a view, ComfyUI 0.3.75's new renderer pulls nodes and groups apart when it loads them.
+    workflow["extra"] = {"ds": {"scale": 0.8, "offset": [110, 150]}, "workflowRendererVersion": "LG"}
     for node in workflow["nodes"]:
         node["pos"] = [round(value) for value in node["pos"]]
         node["size"] = [round(value) for value in node["size"]]
@@ -158,6 +159,9 @@ def picture_of(graph: Graph, page: Page, comfy: Comfy, ids: dict[str, int]) -> I
         save(found[0][0], HELP / "FewStepCompareSchedules.jpg")
         save(found[1][0], HELP / "FewStepPlotSigmas.jpg")
         return thumbnail(found, ["the same noise, 5 steps", "where the steps lie"])
+    if graph is CALIBRATE:
+        save(found[1][0], HELP / "FewStepCalibrate.jpg")
+        return thumbnail([found[0][:3], found[1]], ["4 steps with the fitted recipe", "errors on seeds it has not seen"])
     return thumbnail([row[:3] for row in found], ["input", "5 steps from denoise 0.6"])
 
 
@@ -192,7 +196,7 @@ def save(picture: Image.Image, path: Path) -> None:
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     wanted = [graph for graph in GRAPHS if all(part in graph.name for part in sys.argv[1:])]
-    with tempfile.TemporaryDirectory() as base, Comfy(Path(base)) as comfy:
+    with tempfile.TemporaryDirectory() as base, Comfy(Path(base), environment={"FEWSTEP_CACHE_DIR": base}) as comfy:
         for graph in wanted:
             with open_page(comfy.url, 1800, 700) as page:
                 ids = build(page, graph)

@@ -12,7 +12,7 @@ import logging
 
 from comfy_api.latest import ComfyExtension, io
 
-_GROUPS = ("schedulers", "samplers", "ksampler", "sigma_tools", "sigma_text", "plot", "compare", "demo_model")
+_GROUPS = ("schedulers", "samplers", "ksampler", "sigma_tools", "sigma_text", "plot", "compare", "demo_model", "calibration", "recipes")
 _SERVICES = ("dropdown", "metadata", "preview")
 
 _logger = logging.getLogger("fewstep")

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..schedules import BASELINES
 from ..solvers import HIGH_GUIDANCE, SOLVERS, order_at_guidance, solver_named
 from .host import noise_schedule_of
-from .inputs import MOST_STEPS, OPTIMIZED, check, problem_with, solver_input, steps_input
+from .inputs import MOST_STEPS, OPTIMIZED, check, problem_with, solver_input, steps_input, steps_problem
 from .lists import Wish
 from .report import as_ui, curve
 from .sampling import solver_function
@@ -135,7 +135,7 @@ class FewStepCompareSchedules(io.ComfyNode):
         tile_size: int,
         sampler: Any = None,
     ) -> io.NodeOutput:
-        check(_problem(solver, schedules))
+        check(_problem(str(solver), schedules) or steps_problem(steps) or steps_problem(reference_steps))
         ns = noise_schedule_of(model)
         # All lists first, so that what cannot be done is told before anything is sampled.
         lists = {name: Wish(name, solver).sigmas(ns, steps) for name in schedule_names(schedules)}

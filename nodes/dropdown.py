@@ -46,8 +46,6 @@ SAMPLERS: Mapping[str, str] = {
 }
 """Names of sampler entries and their solvers."""
 
-SAMPLER_OF_SOLVER: Mapping[str, str] = {solver: name for name, solver in SAMPLERS.items()}
-
 _logger = logging.getLogger("fewstep")
 
 
@@ -80,6 +78,14 @@ def register() -> None:
     else:
         for name, solver in SAMPLERS.items():
             _add_sampler(comfy.samplers, k_diffusion_sampling, name, solver_function(solver))
+
+
+def sampler_entry(solver: str) -> str | None:
+    """The name of the solver's entry among the samplers; None where it has none, or the entries are turned off."""
+    import comfy.samplers
+
+    present = getattr(comfy.samplers, "SAMPLER_NAMES", ())
+    return next((name for name, its_solver in SAMPLERS.items() if its_solver == solver and name in present), None)
 
 
 def is_wanted() -> bool:

@@ -132,13 +132,21 @@ def problem_with(algorithm_version: Any = None, **choices: tuple[Any, Iterable[s
         known = list(allowed)
         if value is not None and str(value) not in known:
             return f"{name} was {value!r}; it must be one of {', '.join(known)}."
-    if algorithm_version is not None and algorithm_version not in ALGORITHM_VERSIONS:
+    if algorithm_version is not None and algorithm_version not in tuple(ALGORITHM_VERSIONS):
         known_versions = ", ".join(map(str, ALGORITHM_VERSIONS))
         return (
             f"algorithm_version was {algorithm_version}; this FewStep knows {known_versions}. The workflow was made with a newer FewStep: "
             f"update the FewStep custom node, or set algorithm_version to {NEWEST_VERSION} and accept other pictures."
         )
     return None
+
+
+def steps_problem(steps: int | None) -> str | None:
+    """A sentence for more steps than the widget takes: the host does not check what comes through a connection, and tables of a million
+    steps take minutes in which nothing can be interrupted."""
+    if steps is None or steps <= MOST_STEPS:
+        return None
+    return f"steps was {steps}; the node takes at most {MOST_STEPS}. Use fewer steps."
 
 
 def order_problem(solver: str | None, order: str | None) -> str | None:
@@ -152,7 +160,11 @@ def order_problem(solver: str | None, order: str | None) -> str | None:
 
 
 def check(problem: str | None) -> None:
-    """ValueError with the sentence of `problem_with`, for values that came through a connection and were not validated."""
+    """ValueError with the sentence of `problem_with`, for values that came through a connection and were not validated.
+
+    The host passes a null in a saved workflow on as None, which validation takes for not known yet; a node that runs hands its choices
+    over as `str`, so that None is refused like any other wrong word.
+    """
     if problem is not None:
         raise ValueError(problem)
 

@@ -15,7 +15,18 @@ from .. import __version__
 from ..schedules.text import sigma_text
 from ..solvers import HIGH_GUIDANCE, SOLVERS, build_table, order_at_guidance, solver_named
 from .host import noise_schedule_of
-from .inputs import AUTO, NEWEST_VERSION, advanced, check, denoise_input, problem_with, solver_input, steps_input, version_input
+from .inputs import (
+    AUTO,
+    NEWEST_VERSION,
+    advanced,
+    check,
+    denoise_input,
+    problem_with,
+    solver_input,
+    steps_input,
+    steps_problem,
+    version_input,
+)
 from .lists import Wish
 from .metadata import records, write_entry
 from .report import as_ui, curve, distilled_lines, headline, model_line, sigmas_line, solver_line, version_line
@@ -110,7 +121,7 @@ class FewStepKSampler(io.ComfyNode):
         add_noise: bool = True,
         algorithm_version: int = NEWEST_VERSION,
     ) -> io.NodeOutput:
-        check(_problem(preset, solver, algorithm_version))
+        check(_problem(str(preset), str(solver), algorithm_version) or steps_problem(steps))
         chosen = AUTO_SOLVER if solver == AUTO else solver
         ns = noise_schedule_of(model)
         wish = Wish(solver=chosen, denoise=denoise)

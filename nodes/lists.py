@@ -52,9 +52,11 @@ class Wish:
 
         Raises
         ------
-        ValueError : from the schedules, or where float32 has no room for so many levels.
+        ValueError : from the schedules, for a denoise outside [0, 1], or where float32 has no room for so many levels.
         """
-        if self.denoise <= 0:
+        if not 0 <= self.denoise <= 1:  # the host checks widgets, but not what comes through a connection
+            raise ValueError(f"denoise was {self.denoise:g}; it must lie between 0 and 1.")
+        if self.denoise == 0:
             return torch.zeros(0)
         if self.schedule == OPTIMIZED:
             values = optimal_sigmas(ns, steps, self.solver, self.highest_order, self.p, self.denoise)

@@ -5,6 +5,9 @@ adds its entry there. A node whose result ComfyUI has cached does not run, so en
 nodes before it were asked for, and added to later prompts of the same kind: at once where the entry is known, and otherwise when
 the prompt before it in the queue has made it known.
 
+An entry with a "recipe" also goes into the text of its node in the workflow that the picture carries, so that the picture, dropped on the
+page, gives the same again without what made the recipe.
+
 What does not work: prompts posted without `extra_pnginfo` (scripts that use the API) have nothing to write into, neither has anything
 when the host runs with --disable-metadata, and the dropdown entries of stock nodes are no nodes that could write.
 """
@@ -122,3 +125,15 @@ def _plain(value: Any) -> Any:
 def _add(pnginfo: Any, node_id: str, entry: Mapping[str, Any]) -> None:
     if isinstance(pnginfo, dict):
         pnginfo.setdefault(KEY, {})[str(node_id)] = dict(entry)
+        if "recipe" in entry:
+            _write_text(pnginfo.get("workflow"), str(node_id), entry["node"], entry["recipe"])
+
+
+def _write_text(workflow: Any, node_id: str, node_class: str, text: str) -> None:
+    """Put `text` into the first widget of a node of the page's workflow; nodes inside subgraphs (ids with a colon) are left as they are."""
+    nodes = workflow.get("nodes") if isinstance(workflow, dict) else None
+    for node in nodes if isinstance(nodes, list) else ():
+        if isinstance(node, dict) and str(node.get("id")) == node_id and node.get("type") == node_class:
+            values = node.get("widgets_values")
+            if isinstance(values, list) and values and isinstance(values[0], str):
+                node["widgets_values"] = [text, *values[1:]]

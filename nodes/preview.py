@@ -3,7 +3,9 @@
 The browser has no model, so it says which noise schedule to assume (a preset, perhaps with another shift or range), or names the one
 that a node has read from the model in an earlier run (`remembered`). Everything else is computed as when the node runs.
 
-    GET /fewstep/preview?preset=sdxl&solver=unipc&steps=6    {"curves": [...], "assumed": {...}}, or 400 {"error": a sentence}
+    GET /fewstep/preview?preset=sdxl&solver=unipc&steps=6    {"curves": [one], "assumed": {...}}
+                                                             {"curves": [], "error": a sentence} where these inputs have no curve
+                                                             400 {"error": a sentence} where they are no inputs of the node
     GET /fewstep/catalog                                     {"presets": {name: title}}
 """
 
@@ -37,6 +39,10 @@ _PARAMETERS = ("key", *_SCHEDULE_PARAMETERS, "schedule", "solver", "order", "ste
 _LARGEST_MU = 50.0
 
 
+class NoCurve(ValueError):
+    """Inputs that a node can have, and yet there is no preview for them."""
+
+
 def catalog() -> dict[str, Any]:
     """What the browser offers as noise schedules of a preview."""
     return {"presets": {name: family.title for name, family in PRESETS.items()} | DEMO_PRESETS}
@@ -59,7 +65,8 @@ def preview(params: Mapping[str, str]) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError : an unknown or impossible value, with a sentence.
+    NoCurve : nothing is sampled, too many steps for a preview, or a schedule that the model cannot have.
+    ValueError : an unknown or impossible value.
     """
     unknown = [name for name in params if name not in _PARAMETERS]
     if unknown:
@@ -88,7 +95,7 @@ def _steps(params: Mapping[str, str]) -> int:
     if steps != int(steps) or steps < 1:
         raise ValueError(f"steps was {steps:g}; it must be a whole number, at least 1.")
     if steps > LARGEST_PREVIEW:
-        raise ValueError(f"The curve of more than {LARGEST_PREVIEW} steps is drawn after the node has run.")
+        raise NoCurve(f"The curve of more than {LARGEST_PREVIEW} steps is drawn after the node has run.")
     return int(steps)
 
 
@@ -135,9 +142,12 @@ def _changed(ns: NoiseSchedule, to: dict[str, float]) -> NoiseSchedule:
 
 @lru_cache(256)
 def _curve(ns: NoiseSchedule, wish: Wish, steps: int) -> dict[str, Any]:
-    sigmas = wish.sigmas(ns, steps)
+    try:
+        sigmas = wish.sigmas(ns, steps)
+    except ValueError as error:
+        raise NoCurve(str(error)) from error
     if not len(sigmas):
-        raise ValueError("With denoise 0 nothing is sampled: the list of noise levels is empty.")
+        raise NoCurve("With denoise 0 nothing is sampled: the list of noise levels is empty.")
     nfe = build_table(wish.solver, sigmas, ns.family).nfe  # the same for every order
     return curve(sigmas, ns, wish.solver if wish.schedule == OPTIMIZED else wish.schedule, nfe, 2 * nfe, exact=False)
 
@@ -157,6 +167,8 @@ def register() -> None:
         async def answer(request: web.Request) -> web.Response:
             try:
                 return web.json_response(await asyncio.get_running_loop().run_in_executor(worker, compute, dict(request.query)))
+            except NoCurve as error:
+                return web.json_response({"curves": [], "error": str(error)})
             except ValueError as error:
                 return web.json_response({"error": str(error)}, status=400)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ..demo.shipped import RECIPES_FOLDER
 from ..recipes import Recipe
 
 KEY = "fewstep_recipes"
@@ -16,7 +17,6 @@ KEY = "fewstep_recipes"
 
 ENDINGS = (".json", ".txt")
 BUILT_IN = "demo model: "
-_SHIPPED = Path(__file__).resolve().parent.parent / "demo" / "recipes"
 _LONGEST_NAME = 80
 _MOST_NUMBERED = 10_000
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows, whatever follows the dot
@@ -40,8 +40,8 @@ def listed() -> Mapping[str, Path]:
         for path in sorted(root.rglob("*"), key=lambda path: str(path).lower()) if root.is_dir() else ():
             if path.suffix.lower() in ENDINGS and path.is_file():
                 found.setdefault(path.relative_to(root).as_posix(), path)
-    shipped = sorted(_SHIPPED.glob("*"), key=_with_numbers) if _SHIPPED.is_dir() else ()
-    return found | {f"{BUILT_IN}{path.stem}": path for path in shipped if path.suffix.lower() in ENDINGS}
+    shipped = sorted(RECIPES_FOLDER.glob("*.json"), key=_with_numbers) if RECIPES_FOLDER.is_dir() else ()
+    return found | {f"{BUILT_IN}{path.stem}": path for path in shipped}
 
 
 def problem_with_name(name: object) -> str | None:

@@ -107,9 +107,9 @@ def model_line(ns: NoiseSchedule) -> str:
     """Family and range that were found, and the preset with the same levels."""
     known = recognise(ns)
     architecture = f"{PRESETS[ns.name].title}: " if ns.name in PRESETS else ""
-    same = "no preset" if known is None else f'preset "{known}" ({PRESETS[known].title})'
+    same = "no preset has these levels" if known is None else f'the levels of preset "{known}" ({PRESETS[known].title})'
     levels = {"vp": "variance-preserving", "edm": "EDM", "flow": "rectified flow"}[ns.family]
-    return f"Model: {architecture}{levels} ({ns.family}), sigma {ns.sigma_min:.5g} to {ns.sigma_max:.6g}; the levels of {same}"
+    return f"Model: {architecture}{levels} ({ns.family}), sigma {ns.sigma_min:.5g} to {ns.sigma_max:.6g}; {same}"
 
 
 def sigmas_line(sigmas: torch.Tensor) -> str:
@@ -129,12 +129,21 @@ def objective_line(problem: Problem, wish_p: float | None, source: str) -> str:
 _DISCARDING = "uni_pc, uni_pc_bh2, dpm_2 or dpm_2_ancestral"
 
 
-def pairing_line(solver: str, dropdown_sampler: str | None) -> str:
-    """Which sampler goes with an optimized list."""
+def pairing_line(solver: str, dropdown_sampler: str | None, unipc_entry: str | None) -> str:
+    """Which sampler goes with an optimized list.
+
+    Parameters
+    ----------
+    dropdown_sampler : the solver's entry in the menus, `dropdown.sampler_entry`; None where it has none.
+    unipc_entry : the same for unipc; None where the menus have no entries of FewStep.
+    """
     where = f", or the sampler {dropdown_sampler} in KSamplerSelect" if dropdown_sampler else ""
+    line = f"Pair with: FewStep Sampler, solver {solver}{where}."
+    if unipc_entry is None:
+        return line
     return (
-        f"Pair with: FewStep Sampler, solver {solver}{where}. In ComfyUI's KSampler, do not pair the scheduler fewstep with its own "
-        f"{_DISCARDING}, for which it takes the last level before 0 out of the list: choose fewstep_unipc there instead."
+        f"{line} In ComfyUI's KSampler, do not pair the scheduler fewstep with its own {_DISCARDING}, for which it takes the last level "
+        f"before 0 out of the list: choose {unipc_entry} there instead."
     )
 
 

@@ -126,7 +126,7 @@ class FewStepSampler(io.ComfyNode):
         s_noise: float = 1.0,
         algorithm_version: int = NEWEST_VERSION,
     ) -> io.NodeOutput:
-        check(_problem(solver, order, variant, algorithm_version))
+        check(_problem(str(solver), str(order), str(variant), algorithm_version))
         entry = solver_named(solver)
         highest = chosen_order(order) if len(entry.orders) > 1 else None
         given = dict(variant=variant, corrector=corrector, lower_order_final=lower_order_final, eta=eta, s_noise=s_noise, afs=afs)

@@ -43,7 +43,7 @@ def solver_function(solver: str, order: int | None = None, **options: Any) -> Sa
             return x
         chosen = order if order is not None else order_at_guidance(solver, guidance_of(model) or 1.0)
         table = table_for(solver, levels, model_sampling_of(model), chosen, **options)
-        return sample(model, x, table, extra_args, callback, disable, _fresh_noise(table, x, extra_args or {}))
+        return sample(model, x, table, extra_args, callback, disable, fresh_noise(table, x, extra_args or {}))
 
     sampler.__name__ = sampler.__qualname__ = f"sample_fewstep_{solver}"
     return sampler
@@ -70,7 +70,7 @@ def _distinct(levels: np.ndarray) -> np.ndarray:
     return levels[np.append(True, levels[1:] != levels[:-1])] if len(levels) else levels
 
 
-def _fresh_noise(table: SolverTable, x: Tensor, extra_args: Mapping[str, Any]) -> Callable[[Any, Any], Tensor] | None:
+def fresh_noise(table: SolverTable, x: Tensor, extra_args: Mapping[str, Any]) -> Callable[[Any, Any], Tensor] | None:
     """Brownian noise for stochastic tables from the seed after the run's: the run's own has drawn the initial noise.
 
     Drawn on the CPU, as the host draws, so that a seed means the same picture on every device.

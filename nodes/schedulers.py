@@ -10,7 +10,7 @@ from .. import __version__
 from ..schedules import BASELINES
 from ..schedules.text import sigma_text
 from ..solvers import SOLVERS, build_table, solver_named
-from .dropdown import SAMPLER_OF_SOLVER
+from .dropdown import sampler_entry
 from .host import noise_schedule_of
 from .inputs import (
     AUTO,
@@ -29,6 +29,7 @@ from .inputs import (
     schedule_input,
     solver_input,
     steps_input,
+    steps_problem,
     strength_input,
     version_input,
 )
@@ -121,7 +122,7 @@ class FewStepScheduler(io.ComfyNode):
         schedule: str = OPTIMIZED,
         algorithm_version: int = NEWEST_VERSION,
     ) -> io.NodeOutput:
-        check(_problem(solver, order, p, schedule, algorithm_version))
+        check(_problem(str(solver), str(order), str(p), str(schedule), algorithm_version) or steps_problem(steps))
         wish = Wish(schedule, solver, chosen_order(order), chosen_number(p), denoise)
         ns = noise_schedule_of(model)
         source = origin(wish.problem(ns, steps)) if schedule == OPTIMIZED and denoise > 0 else ""
@@ -135,7 +136,7 @@ class FewStepScheduler(io.ComfyNode):
                 calls_line(nfe),
                 *([objective_line(wish.problem(ns, steps), wish.p, source)] if source else []),
                 sigmas_line(sigmas),
-                pairing_line(solver, SAMPLER_OF_SOLVER.get(solver)),
+                pairing_line(solver, sampler_entry(solver), sampler_entry("unipc")),
                 *([GUIDANCE_LINE] if wish.order is None and solver_named(solver).default_order > 2 else []),
                 *distilled_lines(model, cls.hidden),
                 version_line(algorithm_version),
@@ -193,7 +194,7 @@ class FewStepBaselineScheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, schedule: str, steps: int, denoise: float, algorithm_version: int = NEWEST_VERSION) -> io.NodeOutput:
-        check(problem_with(algorithm_version, schedule=(schedule, BASELINES)))
+        check(problem_with(algorithm_version, schedule=(str(schedule), BASELINES)) or steps_problem(steps))
         wish = Wish(schedule, denoise=denoise)
         ns = noise_schedule_of(model)
         sigmas = wish.sigmas(ns, steps)

@@ -118,7 +118,7 @@ class FewStepSplitSigmas(io.ComfyNode):
     @classmethod
     def execute(cls, sigmas: torch.Tensor, split_at: str, step: int, sigma: float, percent: float) -> io.NodeOutput:
         check(problem_with(split_at=(split_at, SPLIT_MODES)))
-        at = step
+        at = max(step, 0)  # below 0 only through a connection
         if sigmas.numel():
             if split_at == "sigma":
                 at = step_at_sigma(sigmas, sigma)

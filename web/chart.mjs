@@ -6,7 +6,7 @@
 
 export const AXES = ["log", "linear", "half-log-SNR"];
 
-const NAMES = { log: "σ, logarithmic", linear: "σ", "half-log-SNR": "half-log-SNR λ" };
+const NAMES = { log: "σ, logarithmic", linear: "σ, linear", "half-log-SNR": "half-log-SNR λ" };
 const MARGIN = { left: 38, right: 10, top: 8, bottom: 17 };
 const OUTSIDE = 9; // pixels between the axis' end and a point that lies at infinity
 const SVG = "http://www.w3.org/2000/svg";

@@ -5,6 +5,7 @@ import { api } from "../../scripts/api.js";
 import { hasCurve, NodeCurve } from "./node_curve.mjs";
 import { Note, solverWords } from "./note.mjs";
 import { catalog } from "./previews.mjs";
+import { hasRecipe, RecipeButtons } from "./recipe.mjs";
 import { hasSubOptions, SubOptions } from "./sub_options.mjs";
 
 const CURVE_SETTING = "FewStep.Curve";
@@ -15,20 +16,23 @@ style.rel = "stylesheet";
 style.href = new URL("./fewstep.css", import.meta.url).href;
 document.head.append(style);
 
-/** What this file keeps for the nodes in the graph. */
-const parts = new Map(); // node -> { curve?, note?, options? }
+/** What this file keeps for its nodes: { curve?, note?, options?, recipe? }. */
+const parts = new WeakMap();
+/** Nodes that take their values from a workflow now. */
+const loading = new WeakSet();
 let presets = {};
 
-function refreshAll() {
-  for (const { curve, options } of parts.values()) {
-    options?.apply();
-    curve?.refresh();
+function refreshAll(graph = app.rootGraph ?? app.graph) {
+  for (const node of graph?.nodes ?? []) {
+    if (node.subgraph) refreshAll(node.subgraph);
+    else if (parts.has(node)) edited(node);
   }
 }
 
 function edited(node, name) {
-  const { curve, note, options } = parts.get(node) ?? {};
-  options?.apply(name);
+  const { curve, note, options, recipe } = parts.get(node) ?? {};
+  options?.apply(name, !loading.has(node));
+  recipe?.refresh();
   note?.refresh();
   curve?.refresh();
 }
@@ -53,11 +57,9 @@ function add(node, kind, solvers) {
     own.note = new Note(node, () => (kind === "FewStepSampler" ? solverWords(solver()) : ""), () => mounted(own.note.element));
   }
   if (hasSubOptions(kind)) {
-    own.options = new SubOptions(node, kind, solvers, () => {
-      node.setSize([node.size[0], node.computeSize()[1]]);
-      app.graph?.setDirtyCanvas?.(true, true);
-    });
+    own.options = new SubOptions(node, kind, solvers);
   }
+  if (hasRecipe(kind)) own.recipe = new RecipeButtons({ app, node, kind });
   edited(node);
 }
 
@@ -92,22 +94,30 @@ app.registerExtension({
   ],
 
   async beforeRegisterNodeDef(nodeType, nodeData) {
-    if (!hasCurve(nodeData.name) && !hasSubOptions(nodeData.name)) return;
+    if (!hasCurve(nodeData.name) && !hasSubOptions(nodeData.name) && !hasRecipe(nodeData.name)) return;
     const inputs = { ...nodeData.input?.required, ...nodeData.input?.optional };
     const solvers = inputs.solver?.[1]?.fewstep_solvers ?? {};
     chain(nodeType.prototype, "onNodeCreated", function () {
       add(this, nodeData.name, solvers);
     });
-    chain(nodeType.prototype, "onConfigure", function () {
-      edited(this);
-      parts.get(this)?.curve?.restore();
-    });
+    const { configure } = nodeType.prototype;
+    nodeType.prototype.configure = function (...args) {
+      loading.add(this);
+      try {
+        configure.apply(this, args);
+        edited(this);
+        parts.get(this)?.curve?.restore();
+      } finally {
+        loading.delete(this);
+      }
+    };
     chain(nodeType.prototype, "onConnectionsChange", function () {
       // Links are complete only after this call.
       queueMicrotask(() => edited(this));
     });
     chain(nodeType.prototype, "onExecuted", function (output) {
       parts.get(this)?.curve?.onExecuted(output);
+      parts.get(this)?.recipe?.onExecuted(output);
     });
     chain(nodeType.prototype, "onRemoved", function () {
       const own = parts.get(this);
@@ -120,7 +130,7 @@ app.registerExtension({
 
   async setup() {
     // Any edit anywhere, undo and redo included: a node before ours may have changed the model.
-    api.addEventListener("graphChanged", refreshAll);
+    api.addEventListener("graphChanged", () => refreshAll());
     try {
       presets = (await catalog(api)).presets;
       refreshAll();

@@ -23,6 +23,10 @@ const PARAMETERS = {
     return { solver: solver === "auto" ? undefined : solver, denoise, steps: named ? named[1] : steps };
   },
   FewStepPlotSigmas: null,
+  FewStepApplyRecipe: null,
+  FewStepCalibrate: null,
+  FewStepCompareRecipes: null,
+  FewStepLoadRecipe: null,
 };
 
 export const hasCurve = (nodeId) => nodeId in PARAMETERS;
@@ -43,7 +47,7 @@ export class NodeCurve {
     };
     this.view = new CurveView(on, Boolean(this.parameters));
     this.widget = this.#addWidget();
-    this.#forwardWheel();
+    this.#forwardToCanvas();
     this.restore();
   }
 
@@ -175,8 +179,15 @@ export class NodeCurve {
     this.request?.abort();
   }
 
-  /** Let the wheel zoom the graph over the drawing too; the new renderer does that by itself. */
-  #forwardWheel() {
+  /** Let the wheel and the middle button move the graph over the drawing too; the new renderer does that by itself. */
+  #forwardToCanvas() {
+    const middle = 1;
+    for (const [name, handler] of [["pointerdown", "processMouseDown"], ["pointermove", "processMouseMove"], ["pointerup", "processMouseUp"]]) {
+      this.view.element.addEventListener(name, (event) => {
+        const isMiddle = event.button === middle || Boolean(event.buttons & 4);
+        if (isMiddle && !this.view.element.closest(".lg-node")) this.app.canvas?.[handler]?.(event);
+      });
+    }
     this.view.element.addEventListener(
       "wheel",
       (event) => {

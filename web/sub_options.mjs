@@ -34,10 +34,9 @@ export class SubOptions {
    * @param {object} node
    * @param {string} kind its id
    * @param {object} solvers facts by solver name, from the node's definition; {} where it has no solver
-   * @param {() => void} resized called after rows came or went
    */
-  constructor(node, kind, solvers, resized) {
-    Object.assign(this, { node, solvers, resized });
+  constructor(node, kind, solvers) {
+    Object.assign(this, { node, solvers });
     this.rule = RULES[kind];
     this.all = {}; // all choices of an input whose choices depend on the solver
     this.rows = null;
@@ -48,9 +47,15 @@ export class SubOptions {
     return this.node.widgets?.find((widget) => widget.name === name);
   }
 
-  /** Apply the rules. `edited` is the name of the input that was changed by hand, if one was. */
-  apply(edited) {
+  /**
+   * Apply the rules.
+   *
+   * @param {string} edited name of the input that was changed by hand, if one was
+   * @param {boolean} resize whether the node follows; the size that a workflow was saved with fits already
+   */
+  apply(edited, resize = true) {
     const { node } = this;
+    const spare = Math.max(0, node.size[1] - node.computeSize()[1]);
     const solver = this.solvers[this.#widget("solver")?.value];
     const names = (node.widgets ?? []).filter((widget) => widget.serialize !== false).map((widget) => widget.name);
     const shown = this.rule((name) => this.#widget(name)?.value, solver, names);
@@ -63,7 +68,8 @@ export class SubOptions {
       this.#restrict("order", solver.orders.map(String), edited === "solver");
       this.#restrict("variant", solver.variants, edited === "solver");
     }
-    if (changed) this.resized();
+    if (changed && resize) node.setSize([node.size[0], node.computeSize()[1] + spare]);
+    if (changed) node.setDirtyCanvas?.(true, true);
     this.#markRows();
   }
 

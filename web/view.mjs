@@ -41,7 +41,8 @@ export class CurveView {
     this.plot = make("div", "fewstep-plot", { title: HINT });
     this.svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     this.svg.setAttribute("role", "img");
-    this.report = make("pre", "fewstep-report", { hidden: "" });
+    // The attribute lets the new renderer scroll the text instead of zooming the graph.
+    this.report = make("pre", "fewstep-report", { hidden: "", "data-capture-wheel": "true" });
     this.plot.append(this.svg, this.report);
     this.legend = make("div", "fewstep-legend", { hidden: "" });
     const foot = make("div", "fewstep-line");

@@ -14,6 +14,7 @@ from ..drawing import COLOURS, FAINT, GRID, INK, PAPER, font, shortened
 WIDTH = 768
 _SCALE = 2
 _LINE, _HEAD, _FOOT, _MARGIN = 26, 40, 12, 16
+_MOST_BARS = 14
 _NAMES, _VALUES = 300, 76  # room for texts left and right of the bars
 _COLOUR = {"stock": FAINT, "optimized": COLOURS[0], "fitted": COLOURS[2]}
 _LEGEND = {"stock": "stock", "optimized": "optimized steps", "fitted": "fitted"}
@@ -31,19 +32,24 @@ class Bar:
 
 @dataclass(frozen=True)
 class Panel:
+    """Bars from short to long; `more` is how many are left out."""
+
     title: str
     bars: Sequence[Bar]
+    more: int = 0
 
 
 def panel(comparison: Comparison, title: str) -> Panel:
-    """The scores of a comparison."""
+    """The best scores of a comparison; the winner and the best stock candidate are always among them."""
     scores = [score for score in comparison.scores if math.isfinite(score.error)]
-    return Panel(title, [Bar(s.candidate.name, s.error, s.candidate.kind, s is comparison.winner) for s in scores])
+    shown = [s for i, s in enumerate(scores) if i < _MOST_BARS or s is comparison.winner or s is comparison.best_stock]
+    bars = [Bar(s.candidate.name, s.error, s.candidate.kind, s is comparison.winner) for s in shown]
+    return Panel(title, bars, len(comparison.scores) - len(shown))
 
 
 def bar_chart(panels: Sequence[Panel]) -> Image.Image:
     """The panels one below the other; each has its own scale, from 0."""
-    heights = [_HEAD + _LINE * max(len(p.bars), 1) + _FOOT for p in panels]
+    heights = [_HEAD + _LINE * (len(p.bars) + bool(p.more)) + _FOOT for p in panels]
     image = Image.new("RGB", (WIDTH * _SCALE, (sum(heights) + _LINE) * _SCALE), PAPER)
     pen = ImageDraw.Draw(image)
     top = 0
@@ -73,3 +79,6 @@ def _draw(pen: ImageDraw.ImageDraw, each: Panel, top: int) -> None:
         pen.rectangle([_SCALE * v for v in (left, y + 4, end, y + _LINE - 4)], fill=_COLOUR.get(bar.kind, FAINT))
         text = f"{bar.error:.4g}" + (" used" if bar.won else "")
         pen.text((_SCALE * (right + 8), middle), text, fill=INK if bar.won else FAINT, font=small, anchor="lm")
+    if each.more:
+        y = top + _HEAD + _LINE * (len(each.bars) + 0.5)
+        pen.text((_SCALE * (left - 8), _SCALE * y), f"and {each.more} with larger errors", fill=FAINT, font=small, anchor="rm")

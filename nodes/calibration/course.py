@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from ...fitting import Calibration, Candidate, Interrupted, Teacher, calibrate, default_starts
-from ...fitting.calibrate import resampled
-from .effort import Effort
+from ...fitting import Calibration, Candidate, Effort, Interrupted, Teacher, calibrate, default_starts
+from ...fitting.calibrate import MOST_CALLS, resampled
 from .guided import Guided
 from .progress import Progress
 from .teacher import TeacherSettings
 
 _RANKED_ON, _FINALISTS = 8, 7  # seeds and candidates of the guard's two rounds, for the bar only
 _STARTS = 13
+MOST_TABLES = 8  # of one run
 
 
 @dataclass
@@ -44,7 +44,8 @@ class Plan:
         for nfe in sorted(set(self.nfes)):
             costs["start", nfe] = _STARTS * nfe * few
             costs["fit", nfe] = self.effort.limit(nfe, self.batches(self.fitting)).calls
-            costs["guard", nfe] = stock * nfe * self.batches(min(_RANKED_ON, self.held_out)) + _FINALISTS * nfe * self.batches(self.held_out)
+            ranking = stock * self.batches(min(_RANKED_ON, self.held_out))
+            costs["guard", nfe] = nfe * (ranking + _FINALISTS * self.batches(self.held_out))
         return costs
 
 
@@ -94,20 +95,9 @@ def run(guided: Guided, plan: Plan, progress: Progress, outcome: Outcome) -> Non
         outcome.interrupted = True
 
 
-def problem_with_nfes(text: Any, most: int) -> str | None:
-    """A sentence where `text` is no list of numbers of model calls, or None; a value None is not known yet."""
-    if text is None:
-        return None
-    try:
-        numbers_of(text, most)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def numbers_of(text: str, most: int) -> list[int]:
+def numbers_of(text: str) -> list[int]:
     """The numbers of model calls in a text such as "5, 8", each once, in its order; ValueError in a sentence."""
-    parts = [part for part in text.replace(";", ",").replace(",", " ").split() if part]
-    if not parts or not all(part.isdecimal() and 1 <= int(part) <= most for part in parts if len(part) < 9) or any(len(p) > 8 for p in parts):
-        raise ValueError(f"nfe was {text[:80]!r}; it must be numbers of model calls from 1 to {most}, such as 5, 8.")
+    parts = re.split(r"[\s,;]+", text.strip(" \t\r\n,;"))
+    if not all(re.fullmatch(r"[0-9]{1,3}", part) and 1 <= int(part) <= MOST_CALLS for part in parts) or len(parts) > MOST_TABLES:
+        raise ValueError(f"nfe was {text[:80]!r}; it must be 1 to {MOST_TABLES} numbers of model calls from 1 to {MOST_CALLS}, like 5, 8.")
     return list(dict.fromkeys(map(int, parts)))

@@ -82,8 +82,8 @@ def warnings_for(recipe: Recipe, model: Any = None, cfg: float | None = None, sh
         )
     elif abs(recipe.levels[0] - start) > _SAME * start:
         found.append(
-            f"The recipe starts at sigma {recipe.levels[0]:.5g}, but this model's highest level is {start:.5g}: it was made for other noise "
-            "levels, so calibrate again, or choose a recipe that was made for them."
+            f"The recipe starts at sigma {recipe.levels[0]:.5g}, but this model's highest level is {start:.5g}: it was made for other "
+            "noise levels, so calibrate again, or choose a recipe that was made for them."
         )
     return found
 
@@ -91,5 +91,5 @@ def warnings_for(recipe: Recipe, model: Any = None, cfg: float | None = None, sh
 def _short(text: str) -> str:
     plain = "".join(c if c.isprintable() else "?" for c in text)
     while len(plain.encode()) > _LONGEST_NAME:
-        plain = plain[1:] if "/" in plain or "." in plain else plain[:-1]
+        plain = plain[1:]  # the end of a path tells more than its beginning
     return plain

@@ -73,8 +73,8 @@ class Guided:
         self._guider.conds = self._conds_of(tuple(place.tolist()))
         try:
             output = self._guider(x, sigma, **self._extra_args)
-        except (comfy.model_management.InterruptProcessingException, Interrupted):
-            raise
+        except comfy.model_management.InterruptProcessingException as error:
+            raise Interrupted("The user interrupted.") from error
         except Exception as error:
             if isinstance(error, comfy.model_management.OOM_EXCEPTION):  # the host knows what to do
                 raise

@@ -26,10 +26,6 @@ class Progress:
     ----------
     costs : expected model calls of each stage in the order of work, (what, nfe) -> calls.
     model : for previews of latents, where the host has them on; otherwise the bar shows the errors so far.
-
-    Attributes
-    ----------
-    interrupt : the host's exception, to be raised when what is finished is kept; None while there was none.
     """
 
     def __init__(self, costs: dict[tuple[str, int], float], model: Any) -> None:
@@ -42,7 +38,6 @@ class Progress:
         self.total = max(total, 1.0)
         self.bar = comfy.utils.ProgressBar(_BAR)
         self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-        self.interrupt: Exception | None = None
         self.guided: Guided | None = None
         self.errors: dict[int, list[float]] = {}
         self.reached = 0
@@ -61,7 +56,6 @@ class Progress:
                 self.told = now
                 self.bar.update_absolute(self.reached, _BAR, self._picture(now))
         except comfy.model_management.InterruptProcessingException as error:
-            self.interrupt = error
             raise Interrupted("The user interrupted.") from error
 
     def calls(self, what: str, nfe: int = 0):

@@ -67,8 +67,8 @@ class FewStepTeacherSettings(io.ComfyNode):
             node_id="FewStepTeacherSettings",
             display_name="FewStep Teacher Settings",
             category="FewStep/recipes",
-            description="Settings of the many-step run that FewStep Calibrate and FewStep Compare Recipes take as the truth. Only needed to "
-            "change them: without this node it is 64 steps of UniPC, stored on disk.",
+            description="Settings of the many-step run that FewStep Calibrate and FewStep Compare Recipes take as the truth. Only needed "
+            "to change them: without this node it is 64 steps of UniPC, stored on disk.",
             inputs=[
                 io.Int.Input(
                     "steps",

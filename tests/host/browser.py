@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import shutil
 from collections.abc import Iterator
@@ -42,8 +44,11 @@ window.fewstepTest = {
   widget(type, name, nth = 0) {
     return this.node(type, nth).widgets.find((widget) => widget.name === name);
   },
+  box(type, nth = 0) {
+    return this.widget(type, "fewstep_curve", nth)?.element;
+  },
   curve(type, nth = 0) {
-    const box = this.node(type, nth).widgets.find((widget) => widget.name === "fewstep_curve")?.element;
+    const box = this.box(type, nth);
     if (!box?.isConnected) return null;
     const text = (name) => box.querySelector(name)?.textContent ?? "";
     return {
@@ -137,7 +142,7 @@ class Page:
         """What is drawn in a node."""
         return self.js("([type, nth]) => fewstepTest.curve(type, nth)", [node_type, nth])
 
-    def wait_for_curve(self, node_type: str, condition: str, nth: int = 0, limit: float = 15_000) -> dict:
+    def wait_for_curve(self, node_type: str, condition: str, nth: int = 0, limit: float = LIMIT) -> dict:
         """Wait until a JavaScript condition on `curve` is true, and return the curve."""
         code = f"([type, nth]) => {{ const curve = fewstepTest.curve(type, nth); return curve && ({condition}) ? curve : false; }}"
         return self.until(code, [node_type, nth], limit)
@@ -168,19 +173,27 @@ class Page:
 @contextlib.contextmanager
 def open_page(url: str, width: int = 1600, height: int = 1000, scale: float = 1.0, **settings: Any) -> Iterator[Page]:
     """Open the page of a server and wait until it can be used; settings as in `Page.set`."""
+    browser = _playwright().chromium.launch(executable_path=chromium(), headless=True, args=list(FLAGS))
+    try:
+        context = browser.new_context(viewport={"width": width, "height": height}, device_scale_factor=scale)
+        context.add_init_script(_CLOSED)
+        page = Page(context.new_page())
+        page.page.goto(url, wait_until="commit", timeout=LIMIT)
+        page.until("() => window.app?.graph && window.app.extensionManager && document.querySelector('[data-testid=\"queue-button\"]')")
+        page.js(_HELPERS)
+        page.set(**{**{name.replace(".", "__"): value for name, value in SETTINGS.items()}, **settings})
+        page.settle()
+        yield page
+    finally:
+        browser.close()
+
+
+@functools.cache
+def _playwright() -> Any:
+    """Playwright's driver; a process can have one."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), headless=True, args=list(FLAGS))
-        try:
-            context = browser.new_context(viewport={"width": width, "height": height}, device_scale_factor=scale)
-            context.add_init_script(_CLOSED)
-            page = Page(context.new_page())
-            page.page.goto(url)
-            page.until("() => window.app?.graph && window.app.extensionManager && document.querySelector('[data-testid=\"queue-button\"]')")
-            page.js(_HELPERS)
-            page.set(**{**{name.replace(".", "__"): value for name, value in SETTINGS.items()}, **settings})
-            page.settle()
-            yield page
-        finally:
-            browser.close()
+    manager = sync_playwright()
+    driver = manager.start()
+    atexit.register(manager.__exit__)
+    return driver

@@ -24,6 +24,13 @@ NODES = {
     "FewStepPlotSigmas": "FewStep",
     "FewStepCompareSchedules": "FewStep",
     "FewStepLoadDemoModel": "FewStep",
+    "FewStepCalibrate": "FewStep/recipes",
+    "FewStepTeacherSettings": "FewStep/recipes",
+    "FewStepCompareRecipes": "FewStep/recipes",
+    "FewStepApplyRecipe": "FewStep/recipes",
+    "FewStepLoadRecipe": "FewStep/recipes",
+    "FewStepSaveRecipe": "FewStep/recipes",
+    "FewStepRecipeToText": "FewStep/recipes",
 }
 
 
@@ -136,3 +143,8 @@ def test_an_environment_variable_turns_the_dropdown_entries_off(beside_a_rival):
     choices = json.dumps([info["KSampler"]["input"]["required"], info["KSamplerSelect"]["input"]["required"]])
     assert "euler" in choices and "rival" in choices
     assert "fewstep" not in choices
+    source = demo(counted=False)
+    scheduler = source.graph.node("FewStepScheduler", model=source.model, steps=4)
+    source.graph.node("PreviewAny", source=scheduler[1])
+    report = beside_a_rival.run(source.graph).ui(scheduler, "text")[0]
+    assert "Pair with: FewStep Sampler, solver unipc.\n" in report and "KSampler" not in report, report

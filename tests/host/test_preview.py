@@ -98,18 +98,13 @@ def test_numbers_for_hovering(comfy):
         ({"steps": 0}, "at least 1"),
         ({"steps": 2.5}, "whole number"),
         ({"steps": "many"}, "must be a number"),
-        ({"steps": 10**9}, "after the node has run"),
         ({"steps": "nan"}, "must be a number"),
         ({"denoise": 1.5}, "between 0 and 1"),
-        ({"denoise": 0}, "nothing is sampled"),
-        ({"denoise": 1e-9}, "denoise"),
         ({"denoise": "inf"}, "must be a number"),
         ({"solver": "unicorn"}, "unipc"),
         ({"order": 7}, "auto"),
-        ({"p": -1}, "p"),
         ({"p": "strong"}, "must be a number"),
         ({"schedule": "none"}, "karras"),
-        ({"schedule": "oss"}, "flow"),
         ({"preset": "sd15", "shift": 3}, "flow presets"),
         ({"preset": "flux", "mu": 1000}, "mu"),
         ({"preset": "sd3", "shift": -1}, "shift"),
@@ -124,6 +119,22 @@ def test_wrong_values_are_answered_with_a_sentence(comfy, params, told):
 
 
 @pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ({"steps": 10**9}, "after the node has run"),
+        ({"denoise": 0}, "nothing is sampled"),
+        ({"denoise": 1e-9}, "denoise"),
+        ({"schedule": "oss"}, "flow"),
+        ({"preset": "flux", "schedule": "ays"}, "flow"),
+        ({"p": -1}, "p"),
+    ],
+)
+def test_inputs_without_a_curve_are_answered_with_a_sentence(comfy, params, told):
+    status, answer = ask(comfy, **params)
+    assert status == 200 and answer["curves"] == [] and told in answer["error"]
+
+
+@pytest.mark.parametrize(
     "params",
     [{"preset": "wan"}, {"preset": "svd"}, {"denoise": 0.53}, {"schedule": "ays"}, {"schedule": "beta"}, {"p": "2.0"}],
     ids=lambda params: "-".join(map(str, params.values())),
@@ -131,7 +142,7 @@ def test_wrong_values_are_answered_with_a_sentence(comfy, params, told):
 def test_a_preview_takes_at_most_a_fifth_of_a_second(comfy, params):
     ask(comfy, **params, steps=6)  # the first one imports
     taken = []
-    for steps in (9, 11, 12):  # the best of three: other tests may run on the machine
+    for steps in range(7, 13):  # the best of six: other tests may run on the machine
         started = time.monotonic()
         levels(comfy, **params, steps=steps)
         taken.append(time.monotonic() - started)

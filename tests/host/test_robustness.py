@@ -67,6 +67,40 @@ def test_wrong_inputs_are_refused_with_a_sentence_before_anything_runs(comfy, tm
     assert still_works(comfy, tmp_path)
 
 
+# What the host's validation lets pass: null, and numbers through connections, whose ranges it does not check.
+PASSED_ON = {
+    "a null order": ("FewStepScheduler", {"order": None}, "order"),
+    "a null strength": ("FewStepScheduler", {"p": None}, "p was"),
+    "a null schedule": ("FewStepScheduler", {"schedule": None}, "optimized"),
+    "a null preset": ("FewStepKSampler", {"preset": None}, "Fast 5"),
+    "a null variant": ("FewStepSampler", {"variant": None}, "variant"),
+    "a million steps": ("FewStepScheduler", {"steps": 10**6}, "at most 1000"),
+    "a million steps of a baseline": ("FewStepBaselineScheduler", {"steps": 10**6}, "at most 1000"),
+    "denoise above 1": ("FewStepBaselineScheduler", {"denoise": 1.5}, "between 0 and 1"),
+    "denoise below 0": ("FewStepScheduler", {"denoise": -0.5}, "between 0 and 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PASSED_ON)
+def test_what_validation_lets_pass_is_a_red_node_with_a_sentence(comfy, tmp_path, name):
+    node, inputs, told = PASSED_ON[name]
+    source = demo()
+    primitives = {int: "PrimitiveInt", float: "PrimitiveFloat"}
+    inputs = {
+        key: source.graph.node(primitives[type(value)], value=value)[0] if type(value) in primitives else value
+        for key, value in inputs.items()
+    }
+    wires = {"positive": source.positive, "negative": source.negative, "latent_image": source.latent}
+    if node != "FewStepSampler":
+        inputs["model"] = source.model
+    tested = source.graph.node(node, **(wires if node == "FewStepKSampler" else {}), **inputs)
+    report = {"FewStepSampler": 1, "FewStepKSampler": 2}.get(node, 1)
+    source.out(tmp_path, text=tested[report])
+    result = comfy.run_any(source.graph, limit=60)
+    assert not result.ok and told in result.error, result.error
+    assert is_a_sentence_for_people(result.error), result.error
+
+
 def text_and_sigmas(source, text):
     sigmas = source.graph.node("FewStepSigmasFromText", text=text)
     sampler = source.graph.node("FewStepSampler")

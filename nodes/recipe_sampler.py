@@ -1,0 +1,70 @@
+"""A recipe as ComfyUI calls samplers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..recipes import Recipe
+from ..solvers import sample
+from .host import family_of_sampling, guidance_of, model_sampling_of
+from .report import numbers
+from .sampling import SamplerFunction, fresh_noise
+
+_ROUNDING = 1e-5  # relative, between the recipe's levels and what comes through the socket
+
+_logger = logging.getLogger("fewstep")
+
+
+def recipe_function(recipe: Recipe) -> SamplerFunction:
+    """`sampler(model, x, sigmas, extra_args=None, callback=None, disable=None)` that walks the recipe's table.
+
+    The table belongs to the recipe's own noise levels: others are refused, and so is a model for which its numbers mean something else.
+    A guidance scale far from the recipe's is told in the log.
+    """
+
+    def sampler(
+        model: Any,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: Mapping[str, Any] | None = None,
+        callback: Callable[[dict[str, Any]], object] | None = None,
+        disable: bool | None = None,
+    ) -> Tensor:
+        levels = numbers(sigmas)
+        if not len(levels):  # nothing to do, as in the host's samplers
+            return x
+        if not same_levels(levels, recipe):
+            raise ValueError(
+                f"The sampler of the recipe ({recipe.solver}, {recipe.nfe} model calls) was given {len(levels)} noise levels that are not "
+                f"its own {len(recipe.levels)}: {_few(levels)} instead of {_few(np.array(recipe.levels))}. Its coefficients are for its "
+                "own levels only: connect the SIGMAS output of the same FewStep Apply Recipe node, whole, with denoise 1."
+            )
+        family = family_of_sampling(model_sampling_of(model))
+        if family != recipe.family and "flow" in (family, recipe.family):
+            raise ValueError(
+                f"The recipe is for {recipe.family} models, but the model is {family}: its noise levels mean something else there. Use a "
+                f"{recipe.family} model, or a recipe made for {family}."
+            )
+        for warning in recipe.check_use(family=family, cfg=guidance_of(model)):
+            _logger.warning("FewStep: %s", warning)
+        table = recipe.table()
+        return sample(model, x, table, extra_args, callback, disable, fresh_noise(table, x, extra_args or {}))
+
+    sampler.__name__ = sampler.__qualname__ = "sample_fewstep_recipe"
+    return sampler
+
+
+def same_levels(levels: np.ndarray, recipe: Recipe) -> bool:
+    """Whether `levels` are the recipe's, up to float32 rounding."""
+    own = np.array(recipe.levels)
+    return len(levels) == len(own) and bool(np.allclose(levels, own, rtol=_ROUNDING, atol=0.0))
+
+
+def _few(levels: np.ndarray) -> str:
+    shown = [f"{level:.5g}" for level in levels]
+    return ", ".join(shown if len(shown) <= 6 else [*shown[:3], "...", *shown[-2:]])

@@ -1,0 +1,247 @@
+"""Using, saving and sharing recipes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import torch
+from comfy_api.latest import io
+
+from .. import __version__
+from ..recipes import Recipe
+from ..schedules.text import sigma_text
+from . import recipe_files
+from .calibration.facts import warnings_for
+from .calibration.sockets import RecipeType, checked_recipe, pasted, problem_with_text
+from .host import noise_schedule_of
+from .inputs import check
+from .metadata import records, write_entry
+from .recipe_sampler import recipe_function
+from .report import as_ui, curve, sigmas_line
+
+NOT_CHECKED = 0.0
+
+
+@records
+class FewStepApplyRecipe(io.ComfyNode):
+    """A recipe as SIGMAS and SAMPLER."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FewStepApplyRecipe",
+            display_name="FewStep Apply Recipe",
+            category="FewStep/recipes",
+            description="Samples with a recipe: connect both outputs to SamplerCustomAdvanced or SamplerCustom, with denoise 1. Paste a "
+            "recipe's text, or connect a recipe. A text wins: then what is connected is not even run, so a shared workflow or picture "
+            "gives the same again without the fitting.",
+            inputs=[
+                io.String.Input(
+                    "text",
+                    default="",
+                    multiline=True,
+                    tooltip="The recipe's text, which begins with fewstep1:. It is kept in the workflow and in saved pictures. Empty: the "
+                    "connected recipe is used.",
+                ),
+                RecipeType.Input("recipe", optional=True, lazy=True, tooltip="Used where the text is empty."),
+                io.Model.Input(
+                    "model", optional=True, tooltip="Only to check: the report warns where the recipe was made for another model."
+                ),
+                io.Latent.Input("latent_image", optional=True, tooltip="Only to check the size of the pictures."),
+                io.Float.Input(
+                    "cfg_to_check",
+                    default=NOT_CHECKED,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    optional=True,
+                    tooltip="Only to check the guidance scale that you sample with. 0: not checked here (the log tells when sampling).",
+                ),
+            ],
+            outputs=[
+                io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="The recipe's noise levels."),
+                io.Sampler.Output("sampler", display_name="sampler", tooltip="The recipe's sampler; it takes these noise levels only."),
+                io.String.Output("report", display_name="report", tooltip="What the recipe is, and warnings."),
+                RecipeType.Output("used", display_name="used", tooltip="The recipe itself, for example to save a pasted one."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+        )
+
+    @classmethod
+    def validate_inputs(cls, text: str | None = None) -> bool | str:
+        return problem_with_text(text) or True
+
+    @classmethod
+    def check_lazy_status(cls, text: str | None = None, **others: Any) -> list[str]:
+        # Only what is connected is among the others; None: it has not run yet.
+        return ["recipe"] if "recipe" in others and others["recipe"] is None and not (text or "").strip() else []
+
+    @classmethod
+    def execute(
+        cls,
+        text: str = "",
+        recipe: Any = None,
+        model: Any = None,
+        latent_image: dict[str, Any] | None = None,
+        cfg_to_check: float = NOT_CHECKED,
+    ) -> io.NodeOutput:
+        if text.strip():
+            used, source = pasted(text), "the text in the node (clear it to use a connected recipe)"
+        elif recipe is not None:
+            used, source = checked_recipe(recipe), "the connected node"
+        else:
+            raise ValueError("There is no recipe: paste a recipe's text, or connect a node that has one, such as FewStep Load Recipe.")
+        shape = None if latent_image is None else _shape(latent_image, model)
+        warnings = warnings_for(used, model, cfg_to_check if cfg_to_check > 0 else None, shape)
+        ns = None if model is None else noise_schedule_of(model)
+        sigmas = used.sigmas.to(torch.float32)
+        report = "\n".join(
+            [
+                *(f"Warning: {warning}" for warning in warnings),
+                f"FewStep recipe, from {source}",
+                used.describe(),
+                sigmas_line(sigmas),
+                *([] if model is not None else ["Not checked against a model; connect one to check."]),
+                f"FewStep {__version__}",
+            ]
+        )
+        own = used.to_text()
+        write_entry(
+            cls.hidden,
+            {"node": "FewStepApplyRecipe", "recipe": own, "sigmas": sigma_text(sigmas), "solver": used.solver, "fewstep": __version__},
+        )
+        known = ns if ns is not None and ns.family == used.family else used.family
+        shown = as_ui(report, curve(sigmas, known, f"{used.solver}, {used.nfe} calls", used.nfe))
+        sampler = comfy.samplers.KSAMPLER(recipe_function(used))
+        return io.NodeOutput(sigmas, sampler, report, used, ui={**shown, "fewstep_recipe": [own]})
+
+
+class FewStepLoadRecipe(io.ComfyNode):
+    """A recipe from a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        names = list(recipe_files.listed())
+        return io.Schema(
+            node_id="FewStepLoadRecipe",
+            display_name="FewStep Load Recipe",
+            category="FewStep/recipes",
+            description="Loads a recipe from the folder models/fewstep/recipes: files that FewStep Save Recipe wrote, that others shared, "
+            "or that an interrupted calibration kept. Press R to see new ones.",
+            inputs=[
+                io.Combo.Input(
+                    "name",
+                    options=names,
+                    tooltip="Files in models/fewstep/recipes (.json, or .txt with a recipe's text).",
+                )
+            ],
+            outputs=[
+                RecipeType.Output("recipe", display_name="recipe", tooltip="For FewStep Apply Recipe."),
+                io.String.Output("text", display_name="text", tooltip="Its text, to share."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        if name is None:
+            return True
+        try:
+            recipe_files.load(name)
+        except (ValueError, OSError) as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str) -> float | None:
+        path = recipe_files.listed().get(name)
+        return path.stat().st_mtime if path is not None and path.exists() else None
+
+    @classmethod
+    def execute(cls, name: str) -> io.NodeOutput:
+        recipe = recipe_files.load(name)
+        text = recipe.to_text()
+        return io.NodeOutput(recipe, text, ui=_shown(recipe, recipe.describe()))
+
+
+class FewStepSaveRecipe(io.ComfyNode):
+    """A recipe to a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FewStepSaveRecipe",
+            display_name="FewStep Save Recipe",
+            category="FewStep/recipes",
+            description="Saves a recipe as a file in the folder models/fewstep/recipes, from which FewStep Load Recipe offers it.",
+            inputs=[
+                RecipeType.Input("recipe", tooltip="From FewStep Calibrate, Compare Recipes or Load Recipe."),
+                io.String.Input("name", default="my recipe", tooltip="Name of the file, without folders."),
+                io.Boolean.Input(
+                    "overwrite", default=False, tooltip="Replace a file of this name. Off: a number is added to the name instead."
+                ),
+            ],
+            outputs=[io.String.Output("text", display_name="text", tooltip="The recipe's text, to share.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        return True if name is None else recipe_files.problem_with_name(name) or True
+
+    @classmethod
+    def execute(cls, recipe: Any, name: str, overwrite: bool) -> io.NodeOutput:
+        checked = checked_recipe(recipe)
+        check(recipe_files.problem_with_name(name))
+        try:
+            path = recipe_files.save(checked, name, overwrite)
+        except OSError as error:
+            raise ValueError(f"The recipe cannot be saved in models/fewstep/recipes ({error}). Free space, or make it writable.") from error
+        return io.NodeOutput(checked.to_text(), ui=_shown(checked, f"Saved as {path.name}\n{checked.describe()}"))
+
+
+class FewStepRecipeToText(io.ComfyNode):
+    """A recipe as texts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FewStepRecipeToText",
+            display_name="FewStep Recipe To Text",
+            category="FewStep/recipes",
+            description="The texts of a recipe: the line to share, its noise levels for stock nodes, and what it is.",
+            inputs=[RecipeType.Input("recipe", tooltip="A recipe.")],
+            outputs=[
+                io.String.Output("text", display_name="text", tooltip="One line that FewStep Apply Recipe takes."),
+                io.String.Output(
+                    "sigmas", display_name="sigmas", tooltip="Its noise levels alone, for stock nodes; fitted weights are not in them."
+                ),
+                io.String.Output("description", display_name="description", tooltip="What it is, for people."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, recipe: Any) -> io.NodeOutput:
+        checked = checked_recipe(recipe)
+        text = checked.to_text()
+        return io.NodeOutput(text, checked.plain_sigmas(), checked.describe(), ui=_shown(checked, f"{checked.describe()}\n\n{text}"))
+
+
+def _shown(recipe: Recipe, report: str) -> dict[str, Any]:
+    shown = as_ui(report, curve(recipe.sigmas, recipe.family, f"{recipe.solver}, {recipe.nfe} calls", recipe.nfe))
+    return {**shown, "fewstep_recipe": [recipe.to_text()]}
+
+
+def _shape(latent: dict[str, Any], model: Any) -> tuple[int, ...] | None:
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False):
+        return None
+    if model is not None:
+        samples = comfy.sample.fix_empty_latent_channels(model, samples)
+    return tuple(samples.shape[1:])
+
+
+NODES: list[type[io.ComfyNode]] = [FewStepApplyRecipe, FewStepLoadRecipe, FewStepSaveRecipe, FewStepRecipeToText]

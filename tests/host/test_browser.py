@@ -1,0 +1,509 @@
+"""ComfyUI's real page in a headless Chromium: templates, curves inside nodes, hidden inputs, no complaints on the console.
+
+Screenshots are kept in .venv/screenshots.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .browser import open_page, why_no_browser
+from .comfyui import ROOT
+from .workflows import to_prompt
+
+pytestmark = pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser() or "-")
+
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+DEMO = ROOT / "example_workflows" / "5-step demo.json"
+SCREENSHOTS = ROOT / ".venv" / "screenshots"
+SCHEDULER = "FewStepScheduler"
+RENDERERS = ["classic", "vue"]
+
+
+@pytest.fixture(scope="module", params=RENDERERS)
+def any_page(comfy, request):
+    """A page with each of the two renderers of nodes."""
+    with open_page(comfy.url, Comfy__VueNodes__Enabled=request.param == "vue") as page:
+        page.renderer = request.param
+        yield page
+
+
+@pytest.fixture(scope="module")
+def page(comfy):
+    """A page with the classic renderer."""
+    with open_page(comfy.url) as page:
+        yield page
+
+
+def keep(page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    path = SCREENSHOTS / f"{name}.png"
+    page.page.screenshot(path=path)
+    assert path.stat().st_size > 30_000, f"{path} is as good as empty"
+
+
+def load_template(page, name: str) -> None:
+    """As a user does: the button in the side bar, then the card."""
+    page.page.locator(".templates-tab-button, button:has(.icon-\\[comfy--template\\])").first.click()
+    page.page.locator(f'[data-testid="template-workflow-{name}"]').click()
+    page.until("() => fewstepTest.node('FewStepScheduler')")
+    page.settle(1500)
+
+
+def click_arrow(page, node_type: str, name: str) -> None:
+    """Raise a number by a click: the arrow on the canvas, or the plus of the new renderer."""
+    if page.renderer == "vue":
+        box = page.page.locator(f'[data-node-id="{node_id(page, node_type)}"] .lg-node-widget', has_text=name).first
+        box.locator(".p-inputnumber-increment-button").click()
+        return
+    x, y = page.js(
+        """([type, name]) => {
+          const node = fewstepTest.node(type), widget = fewstepTest.widget(type, name), { ds, canvas } = app.canvas;
+          const at = [node.pos[0] + node.size[0] - 25, node.pos[1] + widget.y + 10];
+          const box = canvas.getBoundingClientRect();
+          return at.map((value, i) => (value + ds.offset[i]) * ds.scale + (i ? box.top : box.left));
+        }""",
+        [node_type, name],
+    )
+    page.page.mouse.click(x, y)
+
+
+def node_id(page, node_type: str) -> int:
+    return page.js("(type) => fewstepTest.node(type).id", node_type)
+
+
+def shown_inputs(page, node_type: str) -> list[str]:
+    """The inputs of a node that can be seen, in order."""
+    if page.renderer == "vue":
+        rows = page.page.locator(f'[data-node-id="{node_id(page, node_type)}"] .lg-node-widget').all()
+        texts = [row.inner_text().split("\n")[0] for row in rows if row.is_visible()]
+        names = page.js("(type) => fewstepTest.node(type).widgets.map((w) => [w.label || w.name, w.name])", node_type)
+        return [name for label, name in names if label in texts]
+    return page.js(
+        """(type) => {
+          const node = fewstepTest.node(type);
+          return node.widgets.filter((w) => w.serialize !== false && node.isWidgetVisible(w)).map((w) => w.name);
+        }""",
+        node_type,
+    )
+
+
+def point_at_step(page, node_type: str, share: float) -> None:
+    page.js("(type) => { fewstepTest.box(type).id = 'curve-under-test'; }", node_type)
+    box = page.page.locator("#curve-under-test .fewstep-plot").bounding_box()
+    page.page.mouse.move(box["x"] + box["width"] * share, box["y"] + box["height"] / 2)
+
+
+def new_graph(page, chain: list[tuple[str, dict]], node_type: str = SCHEDULER) -> None:
+    """A graph of nodes that pass a MODEL on, the last into a node of `node_type`."""
+    page.js(
+        """([chain, last]) => {
+          app.graph.clear();
+          let before = null;
+          for (const [type, values] of [...chain, [last, {}]]) {
+            const node = LiteGraph.createNode(type);
+            app.graph.add(node);
+            for (const [name, value] of Object.entries(values)) node.widgets.find((w) => w.name === name).value = value;
+            if (before) before.connect(before.outputs.findIndex((o) => o.type === "MODEL"), node, "model");
+            before = node;
+          }
+        }""",
+        [chain, node_type],
+    )
+
+
+# --- A user's first minutes, in both renderers ---
+
+
+def test_first_minutes(any_page):
+    page = any_page
+    load_template(page, "5-step demo")
+    first = page.wait_for_curve(SCHEDULER, "curve.dots === 6")
+    assert first["calls"] == "5 calls (10 with CFG)" and first["state"] == "preview" and first["assumed"] == "Demo model (edm)"
+    keep(page, f"loaded-{page.renderer}")
+
+    click_arrow(page, SCHEDULER, "steps")
+    second = page.wait_for_curve(SCHEDULER, "curve.dots === 7")
+    assert second["calls"] == "6 calls (12 with CFG)" and second["path"] != first["path"]
+
+    point_at_step(page, SCHEDULER, 0.5)
+    readout = page.wait_for_curve(SCHEDULER, "curve.readout")["readout"]
+    assert readout.startswith("step 3 of 6") and "σ" in readout and "λ" in readout and "%" in readout
+    page.page.mouse.down()
+    page.page.mouse.up()
+    linear = page.wait_for_curve(SCHEDULER, f"curve.path !== {second['path']!r}")
+    assert linear["axis"] == "σ, linear"
+    page.page.mouse.move(5, 400)
+
+    # Something that the other renderer's run has not left in the server's cache.
+    page.set_widget("FewStepLoadDemoModel", "class_name", {"classic": "coat", "vue": "bag"}[page.renderer])
+    page.run()
+    ran = page.wait_for_curve(SCHEDULER, "curve.state === 'exact, as run'")
+    assert ran["dots"] == 7 and ran["report"].startswith("FewStep: 6 optimized steps")
+    page.until("() => app.nodeOutputs[fewstepTest.node('SaveImage').id].images.length === 10")
+    if page.renderer == "vue":
+        assert page.page.locator(f'[data-node-id="{node_id(page, "SaveImage")}"] img').first.is_visible()
+    else:
+        page.until("() => fewstepTest.node('SaveImage').imgs?.length === 10")
+    keep(page, f"run-{page.renderer}")
+    assert page.complaints() == []
+
+
+def test_only_inputs_that_count_are_shown(any_page):
+    page = any_page
+    page.load(DEMO.read_text(encoding="utf-8"))
+    page.settle(1500)
+    expected = {
+        "unipc": ["solver", "order", "variant", "corrector", "lower_order_final", "afs", "algorithm_version"],
+        "heun": ["solver", "afs", "algorithm_version"],
+        "dpmpp_2m_sde": ["solver", "order", "variant", "afs", "eta", "s_noise", "algorithm_version"],
+        "dpmpp_2m": ["solver", "variant", "lower_order_final", "afs", "algorithm_version"],
+    }
+    before = page.prompt()[str(node_id(page, "FewStepSampler"))]["inputs"]
+    for solver, inputs in (*expected.items(), *expected.items()):
+        page.set_widget("FewStepSampler", "solver", solver)
+        page.settle(300)
+        assert shown_inputs(page, "FewStepSampler") == inputs
+        saved = page.workflow()
+        node = next(node for node in saved["nodes"] if node["type"] == "FewStepSampler")
+        assert node["widgets_values"] == [solver, "auto", "auto", True, True, False, 1, 1, 1]
+        assert page.prompt()[str(node["id"])]["inputs"] == {**before, "solver": solver}
+        if solver == "heun":
+            keep(page, f"heun-{page.renderer}")
+    page.set_widget(SCHEDULER, "schedule", "karras")
+    page.settle(300)
+    assert shown_inputs(page, SCHEDULER) == ["solver", "steps", "denoise", "schedule", "algorithm_version"]
+    page.set_widget(SCHEDULER, "schedule", "optimized")
+    page.settle(300)
+    assert "p" in shown_inputs(page, SCHEDULER)
+    assert page.complaints() == []
+
+
+def test_inputs_that_count_in_other_nodes(any_page):
+    page = any_page
+    page.load(DEMO.read_text(encoding="utf-8"))
+    page.js(
+        """() => {
+          for (const [i, type] of ["FewStepKSampler", "FewStepSplitSigmas"].entries()) {
+            const node = LiteGraph.createNode(type);
+            node.pos = [400 * i, 700];
+            app.graph.add(node);
+          }
+        }"""
+    )
+    page.settle(1000)
+    for preset, shown in (("Fast 5", False), ("Custom", True), ("Balanced 8", False)):
+        page.set_widget("FewStepKSampler", "preset", preset)
+        page.settle(300)
+        assert ("steps" in shown_inputs(page, "FewStepKSampler")) is shown
+    for name in ("sigma", "percent", "step"):
+        page.set_widget("FewStepSplitSigmas", "split_at", name)
+        page.settle(300)
+        assert shown_inputs(page, "FewStepSplitSigmas") == ["split_at", name]
+
+
+def test_a_connected_input_is_not_hidden(page):
+    new_graph(page, [("FewStepLoadDemoModel", {})], "FewStepKSampler")
+    page.js(
+        """() => {
+          const number = LiteGraph.createNode("PrimitiveInt"), node = fewstepTest.node("FewStepKSampler");
+          app.graph.add(number);
+          number.widgets[0].value = 4;
+          number.connect(0, node, node.inputs.findIndex((input) => input.name === "steps"));
+        }"""
+    )
+    page.settle(300)
+    widget = "fewstepTest.widget('FewStepKSampler', 'steps')"
+    assert page.js(f"() => fewstepTest.node('FewStepKSampler').isWidgetVisible({widget})") is True
+    page.set_widget("FewStepKSampler", "preset", "Custom")
+    assert page.wait_for_curve("FewStepKSampler", "curve.dots === 5")["calls"] == "4 calls (8 with CFG)"
+
+
+def test_only_choices_of_the_solver_are_offered(page):
+    page.load(DEMO.read_text(encoding="utf-8"))
+    offered = "(name) => fewstepTest.widget('FewStepSampler', name).options.values"
+    assert sorted(page.js(offered, "variant")) == ["auto", "bh1", "bh2", "lagrange", "vary_coeff"]
+    page.set_widget("FewStepSampler", "variant", "bh1")
+    page.set_widget("FewStepSampler", "order", "4")
+    page.set_widget("FewStepSampler", "solver", "dpmpp_2m_sde")
+    assert page.js(offered, "variant") == ["auto", "midpoint", "heun"] and page.js(offered, "order") == ["auto", "1", "2"]
+    chosen = "() => ['variant', 'order'].map((name) => fewstepTest.widget('FewStepSampler', name).value)"
+    assert page.js(chosen) == ["auto", "auto"]
+    page.set_widget("FewStepSampler", "solver", "unipc")
+    assert page.js(offered, "order") == ["auto", "1", "2", "3", "4"]
+    # The lists of other nodes and of the definition are untouched.
+    assert page.js("() => LiteGraph.createNode('FewStepSampler').widgets.find((w) => w.name === 'variant').options.values.length") == 5
+
+
+def test_the_note_below_the_sampler_counts_calls(any_page):
+    page = any_page
+    page.load(DEMO.read_text(encoding="utf-8"))
+    words = "(solver) => fewstepTest.node('FewStepSampler').widgets.find((w) => w.name === 'fewstep_note').element.textContent"
+    assert page.js(words) == "UniPC: 1 call a step (2 with CFG)"
+    page.set_widget("FewStepSampler", "solver", "heun")
+    assert page.js(words) == "Heun: 2 calls a step (4 with CFG), the last step 1"
+
+
+# --- Workflows ---
+
+
+def values_of(workflow: dict) -> list[tuple]:
+    return sorted((node["id"], node["type"], node.get("widgets_values") or []) for node in workflow["nodes"])
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_examples_load_and_save_unchanged(page, comfy, path: Path):
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    page.load(workflow)
+    page.settle(1500)
+    saved = page.workflow()
+    assert values_of(saved) == values_of(workflow)
+    sizes = {node["id"]: [round(value) for value in node["size"]] for node in saved["nodes"]}
+    assert sizes == {node["id"]: node["size"] for node in workflow["nodes"]}
+    assert sorted(saved["links"]) == sorted(workflow["links"])
+    for number, node in to_prompt(workflow, comfy.object_info).items():
+        queued = page.prompt()[number]
+        assert queued["class_type"] == node["class_type"]
+        # The page has inputs of its own in some nodes.
+        assert {name: queued["inputs"].get(name) for name in node["inputs"]} == node["inputs"]
+    assert page.complaints() == []
+
+
+def test_examples_do_not_overlap(page):
+    for path in WORKFLOWS:
+        page.load(path.read_text(encoding="utf-8"))
+        page.settle(1500)
+        boxes = page.js("() => app.graph.nodes.map((n) => [n.title, ...n.pos, ...n.size])")
+        for i, (title, x, y, width, height) in enumerate(boxes):
+            for other, x2, y2, width2, height2 in boxes[:i]:
+                apart = x + width <= x2 or x2 + width2 <= x or y + height <= y2 - 30 or y2 + height2 <= y - 30
+                assert apart, f"{path.stem}: {title} and {other}"
+
+
+# --- What the preview stands for ---
+
+
+@pytest.mark.parametrize(
+    ("chain", "assumed"),
+    [
+        ([], "Stable Diffusion 1.x"),
+        ([("CheckpointLoaderSimple", {"ckpt_name": "sd_xl_base_1.0.safetensors"})], "Stable Diffusion XL"),
+        ([("CheckpointLoaderSimple", {"ckpt_name": "folder/ponyDiffusionV6XL.safetensors"})], "Stable Diffusion XL"),
+        ([("CheckpointLoaderSimple", {"ckpt_name": "v2-1_768-ema-pruned.ckpt"})], "Stable Diffusion 2.x (v-prediction)"),
+        ([("UNETLoader", {"unet_name": "flux1-dev.safetensors"})], "FLUX.1 dev"),
+        ([("UNETLoader", {"unet_name": "wan2.2_t2v_high_noise_14B_fp16.safetensors"})], "Wan"),
+        ([("UNETLoader", {"unet_name": "qwen_image_fp8_e4m3fn.safetensors"})], "Qwen-Image"),
+        ([("CheckpointLoaderSimple", {"ckpt_name": "sd3.5_large.safetensors"})], "Stable Diffusion 3"),
+        ([("ImageOnlyCheckpointLoader", {"ckpt_name": "whatever.safetensors"})], "Stable Video Diffusion"),
+        ([("FewStepLoadDemoModel", {"family": "flow"})], "Demo model (flow)"),
+        (
+            [("CheckpointLoaderSimple", {"ckpt_name": "sd_xl_base_1.0.safetensors"}), ("LoraLoaderModelOnly", {}), ("RescaleCFG", {})],
+            "Stable Diffusion XL",
+        ),
+        (
+            [("CheckpointLoaderSimple", {"ckpt_name": "sd15.safetensors"}), ("ModelSamplingDiscrete", {"zsnr": True})],
+            "Stable Diffusion tables rescaled",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_the_graph_tells_which_noise_schedule_to_assume(page, chain, assumed):
+    new_graph(page, chain)
+    assert page.wait_for_curve(SCHEDULER, "curve.dots > 0")["assumed"].startswith(assumed)
+
+
+def first_level(curve: dict) -> float:
+    return float(curve["levels"].split(": ")[1].split(",")[0])
+
+
+def second_level(curve: dict) -> float:
+    return float(curve["levels"].split(", ")[1])
+
+
+def test_model_sampling_nodes_count_with_their_values(page):
+    levels = []
+    for shift in (3.0, 12.0):
+        new_graph(page, [("UNETLoader", {"unet_name": "sd3.safetensors"}), ("ModelSamplingSD3", {"shift": shift})])
+        levels.append(second_level(page.wait_for_curve(SCHEDULER, "curve.dots > 0")))
+    assert levels[0] < levels[1]
+    new_graph(page, [("UNETLoader", {"unet_name": "x.safetensors"}), ("ModelSamplingContinuousEDM", {"sigma_max": 50.0, "sigma_min": 0.1})])
+    assert first_level(page.wait_for_curve(SCHEDULER, "curve.dots > 0")) == 50
+    new_graph(page, [("UNETLoader", {"unet_name": "flux1-dev.safetensors"}), ("ModelSamplingFlux", {"width": 512, "height": 512})])
+    assert page.wait_for_curve(SCHEDULER, "curve.dots > 0")["assumed"].startswith("FLUX.1 dev")
+
+
+def test_a_changed_loader_changes_the_preview(page):
+    new_graph(page, [("FewStepLoadDemoModel", {"family": "edm"})])
+    assert first_level(page.wait_for_curve(SCHEDULER, "curve.dots > 0")) == 20
+    page.set_widget("FewStepLoadDemoModel", "family", "vp")
+    page.js("() => app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")  # what a click or key does
+    curve = page.wait_for_curve(SCHEDULER, "curve.assumed === 'Demo model (vp)' && !curve.levels.includes(' 20,')")
+    assert 14.6 < first_level(curve) < 14.7
+
+
+def test_a_choice_of_the_noise_schedule_is_kept_in_the_workflow(page):
+    new_graph(page, [("CheckpointLoaderSimple", {"ckpt_name": "mystery.safetensors"})])
+    page.wait_for_curve(SCHEDULER, "curve.dots > 0")
+    select = "fewstepTest.box('FewStepScheduler').querySelector('select')"
+    page.js(f"() => {{ const select = {select}; select.value = 'svd'; select.dispatchEvent(new Event('change')); }}")
+    assert first_level(page.wait_for_curve(SCHEDULER, "curve.levels.includes(' 700,')")) == 700
+    saved = page.workflow()
+    page.load(saved)
+    assert first_level(page.wait_for_curve(SCHEDULER, "curve.levels.includes(' 700,')")) == 700
+    assert page.js(f"() => {select}.value") == "svd"
+
+
+def test_the_model_is_found_through_the_border_of_a_subgraph(page):
+    new_graph(page, [("FewStepLoadDemoModel", {"family": "flow"}), ("RescaleCFG", {})])
+    page.wait_for_curve(SCHEDULER, "curve.dots > 0")
+    page.js(
+        """() => {
+          window.fewstepSubgraph = app.graph.convertToSubgraph(new Set([fewstepTest.node("FewStepScheduler")])).subgraph;
+          app.canvas.setGraph(fewstepSubgraph);
+        }"""
+    )
+    box = "fewstepSubgraph.nodes[0].widgets.find((w) => w.name === 'fewstep_curve').element"
+    assert page.until(f"() => {box}.isConnected && {box}.querySelector('select').selectedOptions[0].textContent") == "Demo model (flow)"
+    page.js("() => app.canvas.setGraph(app.rootGraph)")
+
+
+# --- Requests ---
+
+
+def requests_of(page) -> list[str]:
+    asked: list[str] = []
+    page.page.on("request", lambda request: asked.append(request.url) if "/fewstep/preview" in request.url else None)
+    return asked
+
+
+def test_many_edits_are_one_request_and_a_known_answer_none(page):
+    new_graph(page, [("FewStepLoadDemoModel", {"family": "edm"})])
+    page.wait_for_curve(SCHEDULER, "curve.dots > 0")
+    asked = requests_of(page)
+    page.js(
+        """() => {
+          const widget = fewstepTest.widget("FewStepScheduler", "steps");
+          for (let steps = 20; steps < 30; steps++) widget.callback((widget.value = steps));
+        }"""
+    )
+    page.wait_for_curve(SCHEDULER, "curve.dots === 30")
+    assert len(asked) == 1
+    page.set_widget(SCHEDULER, "steps", 28)
+    page.wait_for_curve(SCHEDULER, "curve.dots === 29")
+    page.set_widget(SCHEDULER, "steps", 29)
+    page.wait_for_curve(SCHEDULER, "curve.dots === 30")
+    assert len(asked) == 2
+
+
+def test_a_late_answer_does_not_replace_a_newer_one(page):
+    new_graph(page, [("FewStepLoadDemoModel", {"family": "edm"})])
+    page.wait_for_curve(SCHEDULER, "curve.dots > 0")
+
+    def slow(route):
+        page.page.wait_for_timeout(1500)
+        route.continue_()
+
+    page.page.route("**/fewstep/preview?*steps=33*", slow)
+    page.set_widget(SCHEDULER, "steps", 33)
+    page.settle(400)
+    page.set_widget(SCHEDULER, "steps", 34)
+    page.wait_for_curve(SCHEDULER, "curve.dots === 35")
+    page.settle(2500)
+    assert page.curve(SCHEDULER)["dots"] == 35
+    page.page.unroute("**/fewstep/preview?*steps=33*")
+
+
+def test_a_removed_node_asks_nothing(page):
+    new_graph(page, [("FewStepLoadDemoModel", {"family": "edm"})])
+    page.wait_for_curve(SCHEDULER, "curve.dots > 0")
+    asked = requests_of(page)
+    page.set_widget(SCHEDULER, "steps", 41)
+    page.js("() => { window.fewstepBox = fewstepTest.box('FewStepScheduler'); app.graph.remove(fewstepTest.node('FewStepScheduler')); }")
+    page.settle(600)
+    assert asked == [] and not page.js("() => fewstepBox.isConnected")
+
+
+def test_the_graph_moves_below_the_pointer(page):
+    """The wheel zooms and the middle button drags, over the drawing as beside it."""
+    page.load(DEMO.read_text(encoding="utf-8"))
+    page.wait_for_curve(SCHEDULER, "curve.dots > 0")
+    point_at_step(page, SCHEDULER, 0.5)
+    scale, offset = page.js("() => [app.canvas.ds.scale, app.canvas.ds.offset[0]]")
+    page.page.mouse.down(button="middle")
+    page.page.mouse.move(700, 500, steps=4)
+    page.page.mouse.up(button="middle")
+    assert page.js("() => app.canvas.ds.offset[0]") != offset
+    point_at_step(page, SCHEDULER, 0.5)
+    page.page.mouse.wheel(0, -200)
+    page.settle(300)
+    assert page.js("() => app.canvas.ds.scale") > scale
+
+
+def test_what_is_wrong_is_said_in_the_node(page):
+    new_graph(page, [("FewStepLoadDemoModel", {"family": "edm"})])
+    page.set_widget(SCHEDULER, "steps", 500)
+    assert "after the node has run" in page.wait_for_curve(SCHEDULER, "curve.readout")["readout"]
+    page.set_widget(SCHEDULER, "steps", 5)
+    assert page.wait_for_curve(SCHEDULER, "curve.dots === 6")["readout"] == ""
+
+
+# --- Runs ---
+
+
+def test_edits_after_a_run_use_the_model_that_ran(page):
+    page.load(DEMO.read_text(encoding="utf-8"))
+    page.set_widget("FewStepLoadDemoModel", "family", "vp")
+    page.set_widget("RandomNoise", "noise_seed", 99)
+    page.run()
+    page.wait_for_curve(SCHEDULER, "curve.state === 'exact, as run'")
+    page.set_widget(SCHEDULER, "steps", 7)
+    assert page.wait_for_curve(SCHEDULER, "curve.dots === 8")["state"] == "exact for this model"
+    page.set_widget(SCHEDULER, "steps", 5)
+    assert page.wait_for_curve(SCHEDULER, "curve.dots === 6")["state"] == "exact, as run"
+    page.set_widget("FewStepLoadDemoModel", "family", "flow")
+    page.js("() => app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
+    assert page.wait_for_curve(SCHEDULER, "curve.state === 'preview'")["assumed"] == "Demo model (flow)"
+
+
+def test_lists_in_one_drawing_and_calls_without_guidance(page):
+    page.load((ROOT / "example_workflows" / "compare schedules.json").read_text(encoding="utf-8"))
+    page.set_widget("FewStepCompareSchedules", "reference_steps", 0)
+    page.run()
+    plot = page.wait_for_curve("FewStepPlotSigmas", "curve.dots === 18")
+    assert "optimized: " in plot["levels"] and "karras: " in plot["levels"] and plot["axis"] == "half-log-SNR λ"
+    page.view(-1500, 0, 1)
+    keep(page, "plot")
+    page.load((ROOT / "example_workflows" / "img2img.json").read_text(encoding="utf-8"))
+    assert page.wait_for_curve("FewStepKSampler", "curve.dots === 9")["calls"] == "8 calls (16 with CFG)"
+    page.set_widget("FewStepKSampler", "cfg", 1)
+    page.set_widget("FewStepKSampler", "preset", "Fast 5")
+    assert page.wait_for_curve("FewStepKSampler", "curve.dots === 6")["calls"] == "5 calls"
+    assert page.complaints() == []
+
+
+def test_settings(comfy):
+    with open_page(comfy.url, FewStep__Curve=False) as page:
+        new_graph(page, [("FewStepLoadDemoModel", {"family": "edm"})])
+        page.settle()
+        assert page.page.locator(".fewstep").count() == 0
+        assert page.js("() => app.extensionManager.setting.get('FewStep.Dropdown')") is True
+        assert page.complaints() == []
+
+
+def test_a_light_theme_is_readable(comfy):
+    with open_page(comfy.url, Comfy__ColorPalette="light") as page:
+        page.load(DEMO.read_text(encoding="utf-8"))
+        page.wait_for_curve(SCHEDULER, "curve.dots === 6")
+        background, text = page.js(
+            """() => {
+              const box = document.querySelector(".fewstep");
+              const of = (element, property) => getComputedStyle(element)[property].match(/[\\d.]+/g).slice(0, 3).map(Number);
+              return [of(box, "backgroundColor"), of(box.querySelector("svg text"), "fill")];
+            }"""
+        )
+        brightness = [sum(c * w for c, w in zip(color, (0.299, 0.587, 0.114), strict=True)) for color in (background, text)]
+        assert brightness[0] - brightness[1] > 90
+        keep(page, "light")
