@@ -21,6 +21,7 @@ from .network import IMAGE_SIZE, NUM_CLASSES
 
 FIRST_SEED = 1_000_000
 MODEL_NAME = "FewStep demo"
+_PREDICTIONS = {"edm": "edm", "vp": "eps", "flow": "flow"}  # what each family's model would be in a host
 
 
 def demo_setting(model: DemoModel, cfg: float, seeds: int, batch: int, device: str = "cpu") -> Setting:
@@ -94,7 +95,7 @@ def recipe_of(calibration: Calibration, setting: Setting, teacher: Teacher, **fa
     """The recipe of a calibration's result; of the fitted table, saying so, where it was interrupted before it was compared."""
     comparison = calibration.comparison
     known: dict[str, Any] = {
-        "prediction": "edm",
+        "prediction": _PREDICTIONS[setting.noise_schedule.family],
         "cfg": setting.extra_args["cfg"],
         "resolution": setting.shape,
         "model": MODEL_NAME,

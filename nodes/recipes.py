@@ -212,7 +212,7 @@ class FewStepRecipeToText(io.ComfyNode):
             display_name="FewStep Recipe To Text",
             category="FewStep/recipes",
             description="The texts of a recipe: the line to share, its noise levels for stock nodes, and what it is.",
-            inputs=[RecipeType.Input("recipe", tooltip="A recipe.")],
+            inputs=[RecipeType.Input("recipe", tooltip="The recipe to write out as text.")],
             outputs=[
                 io.String.Output("text", display_name="text", tooltip="One line that FewStep Apply Recipe takes."),
                 io.String.Output(

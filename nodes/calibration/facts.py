@@ -69,9 +69,10 @@ def warnings_for(recipe: Recipe, model: Any = None, cfg: float | None = None, sh
     if model is None:
         return recipe.check_use(cfg=cfg, resolution=shape)
     ns = noise_schedule_of(model)
-    found = recipe.check_use(
-        family=ns.family, cfg=cfg, prediction=prediction_of(model), resolution=shape, model_identity=weights_identity(model) or None
-    )
+    identity = weights_identity(model) or None
+    # The same weights may be wrapped as another kind of model, as the demo model is.
+    prediction = None if identity == recipe.facts.model_identity else prediction_of(model)
+    found = recipe.check_use(family=ns.family, cfg=cfg, prediction=prediction, resolution=shape, model_identity=identity)
     if ns.family != recipe.family:
         return found
     start, fitted = ns.sigma_max, recipe.facts.extra.get(NOISE_SCHEDULE)

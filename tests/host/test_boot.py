@@ -89,21 +89,19 @@ def test_every_node_says_what_it_is_and_every_input_what_it_does(comfy):
 
 
 def test_loading_is_cheap_and_takes_no_module_names(in_host):
-    """At most 300 ms; of the processor, because the clock on the wall also counts what else the machine does."""
+    """What it costs in milliseconds, benchmarks/comfy_boot.py measures; here, that nothing heavy comes with it."""
     told = in_host(
         """
-import server, execution, time
+import server, execution
 asyncio.run(nodes.init_builtin_extra_nodes())
-before, start = set(sys.modules), time.process_time()
+before = set(sys.modules)
 loaded = load_pack()
-seconds = time.process_time() - start
 heavy = {"matplotlib", "scipy.optimize", "k_diffusion", "diffusers", "IPython"} & (set(sys.modules) - before)
 new = {name.split(".")[0] for name in set(sys.modules) - before}
-tell(loaded=loaded, seconds=seconds, heavy=sorted(heavy), new=sorted(new), nodes=nodes.__file__)
+tell(loaded=loaded, heavy=sorted(heavy), new=sorted(new), nodes=nodes.__file__)
 """
     )
     assert told["loaded"] and told["heavy"] == []
-    assert told["seconds"] <= 0.3
     folders = {path.stem for path in ROOT.iterdir() if path.is_dir() or path.suffix == ".py"}
     assert not (folders | {"fewstep"}) & set(told["new"]), "a name without the pack's own in front belongs to others"
     assert told["nodes"] == str(COMFYUI / "nodes.py")
@@ -144,7 +142,7 @@ def test_an_environment_variable_turns_the_dropdown_entries_off(beside_a_rival):
     assert "euler" in choices and "rival" in choices
     assert "fewstep" not in choices
     source = demo(counted=False)
-    scheduler = source.graph.node("FewStepScheduler", model=source.model, steps=4)
+    scheduler = source.graph.node("FewStepScheduler", model=source.model, steps=3)  # not what ran before: cached nodes send nothing
     source.graph.node("PreviewAny", source=scheduler[1])
     report = beside_a_rival.run(source.graph).ui(scheduler, "text")[0]
     assert "Pair with: FewStep Sampler, solver unipc.\n" in report and "KSampler" not in report, report

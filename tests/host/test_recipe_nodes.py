@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from fewstep.demo import load_demo_model
+from fewstep.demo.shipped import RECIPE_CFG, RECIPES_FOLDER
 from fewstep.recipes import Recipe, model_identity
 from fewstep.schedules import baseline_sigmas, optimal_sigmas
 from fewstep.solvers import build_table, sample
@@ -262,6 +263,24 @@ def test_files_that_are_no_recipes_are_refused_with_a_sentence(comfy):
     (folder / "broken.json").unlink()
     assert "no valid JSON" in said["broken.json"] and "shared.txt" not in said
     assert "There is no recipe" in said["missing.json"] and "There is no recipe" in said["../../checkpoints/x.json"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_recipes_of_the_demo_model_are_offered_and_fit_it(comfy, tmp_path, family):
+    names = [path.stem for path in RECIPES_FOLDER.glob(f"{family}-*.json")]
+    if not names:
+        pytest.skip(f"no recipes for the demo model as {family} in this checkout")
+    offered = json.dumps(comfy.object_info["FewStepLoadRecipe"]["input"]["required"]["name"])
+    assert all(f'"demo model: {name}"' in offered for name in names)
+    source = demo(family)
+    loaded = source.graph.node("FewStepLoadRecipe", name=f"demo model: {names[0]}")
+    recipe = source.graph.node(
+        "FewStepApplyRecipe", recipe=loaded[0], model=source.model, latent_image=source.latent, cfg_to_check=RECIPE_CFG
+    )
+    out = source.out(tmp_path, text=recipe[2], latent=sampler_custom(source, recipe[1], recipe[0])[0])
+    result = comfy.run(source.graph)
+    assert "Warning" not in result.ui(out, "text")[0]
+    assert result.ui(out, "calls") == [int(names[0].split("-")[1])]
 
 
 def test_an_edited_file_is_read_again(comfy, tmp_path):
