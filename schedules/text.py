@@ -49,9 +49,10 @@ def parse_sigmas(text: str, append_zero: bool = False) -> list[float]:
         not decrease (as float32, in which hosts keep them).
     """
     body = _LABEL.sub(" ", _TENSOR_DETAILS.sub(" ", text.replace("\N{MINUS SIGN}", "-")), count=1)
-    values = [value for token in _TOKEN.findall(body) if token.strip("+-.") for value in [_number(token)]]
-    if len(values) > LARGEST_LIST:
-        raise ValueError(f"The text has {len(values)} numbers; a list of noise levels has at most {LARGEST_LIST:,}. Paste the levels only.")
+    tokens = [token for token in _TOKEN.findall(body) if token.strip("+-.")]
+    if len(tokens) > LARGEST_LIST:  # before they are read: hosts check texts while their queue waits
+        raise ValueError(f"The text has {len(tokens)} numbers; a list of noise levels has at most {LARGEST_LIST:,}. Paste the levels only.")
+    values = [_number(token) for token in tokens]
     if append_zero and values and values[-1] > 0:
         values.append(0.0)
     _check(values)
