@@ -123,7 +123,8 @@ def objective_line(problem: Problem, wish_p: float | None, source: str) -> str:
     """What was minimised and where the answer came from."""
     choice = "the measured default" if wish_p is None else "the paper's bound, with the solver's order"
     where = {"shipped": "shipped with FewStep", "cached": "from the cache on this machine", "computed": "computed now"}[source]
-    return f"Objective: error bound of order {problem.order}, p {problem.p:g} ({choice}); {where}"
+    bound = f"the bound of a solver of order {problem.order}" + (", which measured best for all" if wish_p is None else "")
+    return f"Objective: {bound}; p {problem.p:g} ({choice}); {where}"
 
 
 _DISCARDING = "uni_pc, uni_pc_bh2, dpm_2 or dpm_2_ancestral"
