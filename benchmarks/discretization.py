@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--brief", action="store_true", help="the first table only")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     for family in arguments.families:
         bench = Bench(family, arguments)
         calls = arguments.calls
