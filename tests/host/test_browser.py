@@ -406,14 +406,14 @@ def test_a_late_answer_does_not_replace_a_newer_one(page):
         page.page.wait_for_timeout(1500)
         route.continue_()
 
-    page.page.route("**/fewstep/preview?*steps=33*", slow)
-    page.set_widget(SCHEDULER, "steps", 33)
+    page.page.route("**/fewstep/preview?*steps=23*", slow)
+    page.set_widget(SCHEDULER, "steps", 23)
     page.settle(400)
-    page.set_widget(SCHEDULER, "steps", 34)
-    page.wait_for_curve(SCHEDULER, "curve.dots === 35")
+    page.set_widget(SCHEDULER, "steps", 24)
+    page.wait_for_curve(SCHEDULER, "curve.dots === 25")
     page.settle(2500)
-    assert page.curve(SCHEDULER)["dots"] == 35
-    page.page.unroute("**/fewstep/preview?*steps=33*")
+    assert page.curve(SCHEDULER)["dots"] == 25
+    page.page.unroute("**/fewstep/preview?*steps=23*")
 
 
 def test_a_removed_node_asks_nothing(page):
