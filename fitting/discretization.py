@@ -65,7 +65,7 @@ Array = NDArray[np.float64]
 Form = Literal["data", "eps", "velocity"]
 FORMS: tuple[Form, ...] = get_args(Form)
 DEFAULT_WEIGHTING: dict[Form, float] = {"data": -1.0, "eps": 0.5, "velocity": 0.5}
-"""Exponent p of each form when none is given: the best measured, for "data" the derived (2) as well."""
+"""Exponent p of each form when none is given: (2) for "data", the best measured for "eps", and the same for "velocity"."""
 
 _SLICE = 1 << 22  # numbers converted to float64 at a time
 
