@@ -435,8 +435,7 @@ def test(arguments: list[str]) -> int:
     failed = [name for name, options in (("ruff", ("check", ".")), ("mypy", ())) if check(name, *options)]
     if failed:
         say(f"{' and '.join(failed)} found problems (above), so the exit code will not be 0 whatever the tests say.")
-    # Two processes: the tests with servers and browsers in one (tests/conftest.py), all others in the other.
-    return check("pytest", "-n", "2", "--dist", "loadgroup", *arguments) or int(bool(failed))
+    return check("pytest", *arguments) or int(bool(failed))
 
 
 def main(arguments: list[str]) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -108,7 +107,6 @@ def main() -> None:
     parser.add_argument("--brief", action="store_true", help="the first table only")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     for family in arguments.families:
         bench = Bench(family, arguments)
         calls = arguments.calls

@@ -3,8 +3,7 @@
 From the paper: the cost of a step from level s_i to s_j is how far one Euler jump from the exact state lands from the exact state there,
 by L2 norm, averaged over some trajectories; dynamic programming finds the N steps of least total cost, where what follows a step enters
 with a coefficient (1.15 to 1.2). On the demo model, on a grid even in half-log-SNR and judged by end points, coefficient 1 is better at
-every number of steps, as good as discretization.py's default on edm and vp and worse on flow (where the jumps are measured in the flow's
-own variables), and 1.15 is often worse than stock lists.
+every number of steps and about as good as discretization.py's default, and 1.15 is often worse than stock lists.
 
 Derived here: with q = (x - D)/s the jump lands at x_i + (s_j - s_i) q_i = D_i + s_j q_i in every family, so that inner products of x, D
 and q on the grid give all jumps at once. The paper ends at sigma_min > 0; here the last level is 0, where a jump lands on D_i, and is

@@ -42,10 +42,6 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     # It looks at what the whole session has imported, so it comes last.
     items.sort(key=lambda item: item.name == "test_one_copy_of_the_core")
-    for item in items:
-        # With several processes (pytest-xdist): all that uses the servers of tests/host in one, other files whole.
-        in_host = ROOT / "tests" / "host" in item.path.parents
-        item.add_marker(pytest.mark.xdist_group("host" if in_host else item.path.stem))
 
 
 @pytest.fixture(scope="session")
