@@ -24,10 +24,10 @@ are followed by their 95 % bootstrap interval over seeds. Model calls are counte
 **Best stock** is the least error of all stock samplers (with their noise turned off where they have any) on all baseline schedules, each in
 up to three forms: as published, moved down to sigma_min before the 0, and ending at sigma_min. All combinations are scored on a few
 held-out seeds (samplers far behind on three schedules are left out of the others), the better ones on more, the best on all; at numbers
-of calls other than 5, 8 and 12 those that were good at the nearest two of them. **Plain fit** is benchmarks/plain_fit.py, which has no
-limit of calls. **Calibrated** is `fewstep.fitting.calibrate` with its defaults and a limit of 300 calls at 5, 1200 at 8, 300 (N/5)^2.95
-otherwise, for each number of calls on its own; what is measured is the table that it returns, so stock where the guard chose stock. Its
-guard has seeds of its own, half as many as the fit.
+of calls other than 5, 8 and 12 those that were good at the nearest two of them. **Plain fit** is benchmarks/plain_fit.py on 24 seeds, which
+has no limit of calls. **Calibrated** is `fewstep.fitting.calibrate` with its defaults and a limit of 300 calls at 5, 1200 at 8, 300
+(N/5)^2.95 otherwise, for each number of calls on its own; of the seeds given it takes as many as its limit is enough for. What is measured
+is the table that it returns, so stock where the guard chose stock. Its guard has seeds of its own, half as many as the fit.
 
 **Outside** is the share of pixels beyond [-1, 1], **excess** the mean of max(|x| - 1, 0) over all pixels; images are not clamped.
 **Judged** is the share that the judge recognises as the class asked for.

@@ -28,7 +28,7 @@ from ..solvers.rebuild import rebuilt
 from ..solvers.rounding import rounded_table
 from .candidates import Candidate, candidates
 from .guard import Comparison, Judge, compare
-from .levenberg import INTERRUPTED, NO_LIMIT, Fit, Limit, minimise, polished_mean_square
+from .levenberg import INTERRUPTED, NO_LIMIT, Fit, Limit, affordable_chunks, minimise, polished_mean_square
 from .parameters import FULL_DEPTH, Parameters, check_groups
 from .residual import Evaluation, Residual, ResidualMap
 from .setting import FitError, Interrupted, Setting
@@ -37,6 +37,7 @@ from .teacher import DEFAULT_STEPS, Teacher
 DEFAULT_DEPTH = FULL_DEPTH
 DEFAULT_GROUPS = ("times", "evaluation", "coefficients")
 DEFAULT_STARTS = (("unipc", 3), ("unipc", 2), ("dpmpp_2m", 2), ("gradient_estimation", 1), ("deis", 3), ("ipndm", 3))
+DEFAULT_RIDGE = 1e-3
 MOST_CALLS = 20
 _PROBE = 8  # seeds that starts are ranked on
 
@@ -109,10 +110,12 @@ class Calibration:
     def report(self) -> str:
         """Readable account, several lines."""
         first, last = self.fit.history[0][1], math.sqrt(self.fit.evaluation.mean_square)
+        seeds = sum(len(residuals) for residuals in self.fit.evaluation.residuals)
         calls = self.calls
         lines = [
             f"{self.nfe} model calls: {self.verdict}",
-            f"The fit began with {self.start.name} and took the error on its own seeds from {first:.4g} to {last:.4g}; {self.fit.stopped}.",
+            f"The fit began with {self.start.name} and took the error on its own {seeds} seeds from {first:.4g} to {last:.4g}; "
+            f"{self.fit.stopped}.",
             f"Model calls on a batch: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, guard {calls.guard}; "
             f"{self.seconds:.0f} s.",
         ]
@@ -138,14 +141,15 @@ def calibrate_all(
     limit: Limit = NO_LIMIT,
     mapping: ResidualMap | None = None,
     judge: Judge | None = None,
-    ridge: float = 0.0,
+    ridge: float = DEFAULT_RIDGE,
     progress: Progress | None = None,
 ) -> list[Calibration]:
     """Fit few-step tables to a model, each for a number of model calls, each warm-started from the one before.
 
     Parameters
     ----------
-    setting : model and seeds; 24 or more fitting seeds make a fit that holds for others.
+    setting : model and seeds; 24 or more fitting seeds make a fit that holds for others. Where `limit` is too low for all of them, a fit
+        takes the first ones.
     nfes : model calls of each table, 1..20, any order; results come in the same order.
     held_out : how many of the seeds, the last ones, are kept from the fit and decide what is returned; default a third, at least 1.
     teacher : a pass over the whole setting; default one of 64 steps, in memory.
@@ -204,7 +208,11 @@ def calibrate_all(
                 comparison = work.guard([*rivals, fitted], nfe, mapping, judge)
             except Interrupted:
                 comparison = None
-        table = start.table if comparison is None else comparison.winner.candidate.table
+        table = start.table
+        if comparison is not None:
+            winner = comparison.winner.candidate
+            assert isinstance(winner, Candidate)  # only such were given
+            table = winner.table
         calls = Calls(teacher.calls, start_calls, fit_calls, comparison.calls if comparison else 0)
         results[nfe] = Calibration(nfe, table, fitted.table, start, fit, comparison, calls, time.monotonic() - began)
         if comparison is None:
@@ -280,7 +288,9 @@ class _Work:
         return best[1], probe.calls
 
     def fit(self, parameters: Parameters, nfe: int, limit: Limit, ridge: float, mapping: ResidualMap | None) -> tuple[Fit, int]:
-        residual = Residual(self.fitting, self.targets, mapping)
+        chunks = -(-len(self.fitting.seeds) // self.fitting.batch)
+        seeds = min(affordable_chunks(parameters, chunks, limit) * self.fitting.batch, len(self.fitting.seeds))
+        residual = Residual(self.fitting.subset(range(seeds)), self.targets[:seeds], mapping)
 
         def told(calls: int, error: float) -> None:
             if self.progress is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from ..schedules import NoiseSchedule
-from .candidates import STOCK_SCHEDULES, STOCK_SOLVERS, Candidate, candidates
+from .candidates import MORE_SCHEDULES, MORE_SOLVERS, STOCK_SCHEDULES, STOCK_SOLVERS, Candidate, candidates
 from .levenberg import Limit
 
 _LEAST = 40  # calls of a fit, in batches of all its seeds
@@ -41,11 +41,11 @@ class Effort:
         return candidates(ns, nfe, self.solvers, self.schedules)
 
 
-_SHORT_SOLVERS = (("dpmpp_2m", None), ("unipc", 3), ("ipndm_v", 4), ("gradient_estimation", None))
-_SHORT_SCHEDULES = ("karras", "uniform_lambda", "sgm_uniform", "beta")
+_SHORT_SOLVERS = (("dpmpp_2m", None), ("unipc", 3), ("ipndm", 3), ("gradient_estimation", None))
+_SHORT_SCHEDULES = ("karras", "uniform_lambda", "beta")
 
 EFFORTS: Mapping[str, Effort] = MappingProxyType({
     "low": Effort(0.8, _SHORT_SOLVERS, _SHORT_SCHEDULES),
     "normal": Effort(2.4, STOCK_SOLVERS, STOCK_SCHEDULES),
-    "high": Effort(8.0, STOCK_SOLVERS, STOCK_SCHEDULES),
+    "high": Effort(8.0, MORE_SOLVERS, MORE_SCHEDULES),
 })

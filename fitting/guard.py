@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .candidates import Candidate
+from .candidates import Candidate, SamplerCandidate
 from .residual import ResidualMap
 from .run import Run, run_table
 from .setting import FitError, Setting
@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 Judge = Callable[[Tensor, Setting], Tensor]
 """judge(end points [B, *shape], their seeds' setting) -> a score for each, higher is better (e.g. 1 where a classifier agrees)."""
 
+SCREENED_ON, FINALISTS = 4, 6
 _BEYOND_CHANCE = 2.0  # standard errors of the paired difference
 
 
@@ -38,7 +39,7 @@ class Score:
     judged : judge's score of each seed [S], or None. calls : model calls a sample.
     """
 
-    candidate: Candidate
+    candidate: Candidate | SamplerCandidate
     squares: Array
     judged: Array | None
     calls: int
@@ -104,12 +105,12 @@ def error_ratio(squares: Array, reference: Array, draws: int = 2000) -> tuple[fl
 def compare(
     setting: Setting,
     teacher: Teacher | Tensor,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[Candidate | SamplerCandidate],
     *,
     mapping: ResidualMap | None = None,
     judge: Judge | None = None,
-    screen: int = 8,
-    finalists: int = 6,
+    screen: int = SCREENED_ON,
+    finalists: int = FINALISTS,
     progress: Callable[[int, int], object] | None = None,
 ) -> Comparison:
     """Score `candidates` on the seeds of `setting` and pick one.
@@ -131,11 +132,11 @@ def compare(
     if not candidates:
         raise ValueError("There are no candidates; at least one table is needed.")
     for candidate in candidates:
-        if candidate.table.family != setting.noise_schedule.family:
+        if candidate.family != setting.noise_schedule.family:
             raise ValueError(
-                f"{candidate.name} is made for {candidate.table.family} models, but the model's family is {setting.noise_schedule.family}."
+                f"{candidate.name} is made for {candidate.family} models, but the model's family is {setting.noise_schedule.family}."
             )
-        if candidate.table.stochastic:
+        if isinstance(candidate, Candidate) and candidate.table.stochastic:
             raise ValueError(f"{candidate.name} adds fresh noise in its steps; end points of deterministic solvers can be compared.")
     if isinstance(teacher, Teacher) and teacher.setting.seeds != setting.seeds:
         raise ValueError("The teacher's pass is of other seeds than the setting; make it from the same setting.")
@@ -150,9 +151,9 @@ def compare(
     screened_out: list[str] = []
     if len(entering) > finalists and screen < len(setting.seeds):
         first = setting.subset(range(screen))
-        most = max(c.table.nfe for c in entering)
+        most = max(c.nfe for c in entering)
         remaining = min(len(entering), finalists + sum(c.kind == "fitted" for c in entering))
-        scorer.expect(sum(c.table.nfe for c in entering) * _chunks(first) + remaining * most * _chunks(setting))
+        scorer.expect(sum(c.nfe for c in entering) * _chunks(first) + remaining * most * _chunks(setting))
         ranked = sorted(scorer.scores(first, targets[:screen], entering), key=lambda score: score.error)
         kept = [score.candidate for score in ranked if score.candidate.kind == "fitted"]
         others = [score.candidate for score in ranked if score.candidate.kind != "fitted"]
@@ -161,7 +162,7 @@ def compare(
         screened_out = [candidate.name for candidate in entering if candidate not in kept]
         entering = kept
     else:
-        scorer.expect(sum(c.table.nfe for c in entering) * _chunks(setting))
+        scorer.expect(sum(c.nfe for c in entering) * _chunks(setting))
     scores = sorted(scorer.scores(setting, targets, entering), key=lambda score: score.error)
     if not math.isfinite(scores[0].error):
         raise FitError("No candidate gave finite end points. Run the model in a higher precision, or lower the guidance.")
@@ -206,22 +207,34 @@ class _Scorer:
     def expect(self, calls: int) -> None:
         self.expected = calls
 
-    def scores(self, setting: Setting, targets: Tensor, candidates: Sequence[Candidate]) -> list[Score]:
+    def scores(self, setting: Setting, targets: Tensor, candidates: Sequence[Candidate | SamplerCandidate]) -> list[Score]:
         squares: list[list[Tensor]] = [[] for _ in candidates]
         judged: list[list[Tensor]] = [[] for _ in candidates]
         for chunk, target in zip(setting.chunks(), targets.split(setting.batch), strict=True):
             first: Run | None = None
             wanted = self._mapped(target, chunk)
             for index, candidate in enumerate(candidates):
-                run = run_table(chunk, candidate.table, first, self._called)
-                first = first or run  # most tables begin with the same call
-                squares[index].append((self._mapped(run.end, chunk) - wanted).square().mean(1))
+                if isinstance(candidate, Candidate):
+                    run = run_table(chunk, candidate.table, first, self._called)
+                    first, end = first or run, run.end  # most tables begin with the same call
+                else:
+                    end = self._sampled(candidate, chunk)
+                squares[index].append((self._mapped(end, chunk) - wanted).square().mean(1))
                 if self.judge is not None:
-                    judged[index].append(self.judge(run.end.to(setting.dtype), chunk).detach().double().cpu().reshape(-1))
+                    judged[index].append(self.judge(end.to(setting.dtype), chunk).detach().double().cpu().reshape(-1))
         return [
-            Score(candidate, _finite(torch.cat(square)), torch.cat(opinion).numpy() if opinion else None, candidate.table.nfe)
+            Score(candidate, _finite(torch.cat(square)), torch.cat(opinion).numpy() if opinion else None, candidate.nfe)
             for candidate, square, opinion in zip(candidates, squares, judged, strict=True)
         ]
+
+    def _sampled(self, candidate: SamplerCandidate, chunk: Setting) -> Tensor:
+        end = candidate.run(chunk)
+        for _ in range(candidate.nfe):  # told afterwards: the model is not wrapped, so that taps find its modules
+            self._called()
+        if end.shape != (len(chunk.seeds), *chunk.shape):
+            shown = f"{tuple(end.shape)} for {len(chunk.seeds)} seeds of shape {chunk.shape}"
+            raise FitError(f"{candidate.name} gave end points of shape {shown}; its `run` must return one for each seed.")
+        return end
 
     def _called(self) -> None:
         self.calls += 1

@@ -30,6 +30,7 @@ Array = NDArray[np.float64]
 DAMPING, EASED, TIGHTENED = 1e-2, 0.25, 6.0
 _LEAST_GAIN = 0.01
 _FAILURES, _FAILURES_IF_UPDATED = 5, 1
+_JACOBIANS, _TRIALS = 4, 2.5  # of a fit that converges, and trials to a Jacobian, as measured on the demo model
 _BLOCK = 1 << 16  # columns of a Jacobian that are made float64 at once
 INTERRUPTED = "it was interrupted"
 NOTHING_GAINED = "another step gained less than one per cent"
@@ -116,7 +117,7 @@ def minimise(
         return spent() + calls <= limit.calls and passed * (1 + calls / max(spent(), 1)) < limit.seconds
 
     fit.history.append((spent(), math.sqrt(evaluation.mean_square)))
-    jacobian_cost, trial_cost = _costs(parameters)
+    jacobian_cost, trial_cost = step_costs(parameters)
     trial_cost *= len(residual.chunks)
     residual.told = tick
     try:
@@ -152,7 +153,18 @@ def minimise(
     return fit
 
 
-def _costs(parameters: Parameters) -> tuple[int, int]:
+def affordable_chunks(parameters: Parameters, chunks: int, limit: Limit) -> int:
+    """How many of `chunks` a fit should take so that the limit of calls is enough for some measured Jacobians; two, if there are so many.
+
+    A Jacobian is measured on one chunk, but trials run on all: with more of them a fit holds better for other seeds, with too many it ends
+    half way.
+    """
+    jacobian, trial = step_costs(parameters)
+    fits = [c for c in range(1, chunks + 1) if limit.calls >= _JACOBIANS * (jacobian + _TRIALS * c * trial)]
+    return max([min(2, chunks), *fits])
+
+
+def step_costs(parameters: Parameters) -> tuple[int, int]:
     """Model calls of a Jacobian and of a trial on one chunk, at most."""
     rows = parameters.start.rows
     calls_after = [sum(later.afs is None for later in rows[k + 1 :]) for k in range(len(rows))]

@@ -212,9 +212,10 @@ class Teacher:
             "sigmas": self.table.sigmas,
             "solver": [self.table.solver, self.table.orders, self.table.algorithm_version],
             "states": self.states,
-            "begins": _described(setting.subset([0]).initial(float(self.sigmas[0]))),  # what the functions `noise` and `start` make
-            "extra_args": {name: _described(value) for name, value in sorted(setting.extra_args.items())},
-            "per_seed": {name: _described(value) for name, value in sorted(setting.per_seed.items())},
+            # what the functions `noise` and `start` make
+            "begins": argument_fingerprint(setting.subset([0]).initial(float(self.sigmas[0]))),
+            "extra_args": {name: argument_fingerprint(value) for name, value in sorted(setting.extra_args.items())},
+            "per_seed": {name: argument_fingerprint(value) for name, value in sorted(setting.per_seed.items())},
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
@@ -235,7 +236,7 @@ def _size(x: Tensor) -> float:
     return float(x.detach().float().square().mean().sqrt())
 
 
-def _described(value: object) -> str:
+def argument_fingerprint(value: object) -> str:
     """Text that differs where the argument does, as far as that can be told: tensors and arrays by content, plain values by repr, others by
     type."""
     if isinstance(value, Tensor):
@@ -246,9 +247,10 @@ def _described(value: object) -> str:
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_described, value)) + "]"
+        return "[" + ", ".join(map(argument_fingerprint, value)) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name!r}: {_described(item)}" for name, item in sorted(value.items(), key=lambda pair: str(pair[0]))) + "}"
+        pairs = sorted(value.items(), key=lambda pair: str(pair[0]))
+        return "{" + ", ".join(f"{name!r}: {argument_fingerprint(item)}" for name, item in pairs) + "}"
     return type(value).__name__
 
 

@@ -331,6 +331,17 @@ def test_more_calls_than_that_are_refused_with_the_reason():
         calibrate(small(), 21)
 
 
+def test_a_fit_takes_as_many_seeds_as_its_limit_allows():
+    setting = small(seeds=30, batch=4)
+    taken = []
+    for calls in (20, 90, 120, math.inf):
+        result = quick(setting, [3], held_out=6, limit=Limit(calls=calls))[0]
+        taken.append(sum(len(part) for part in result.fit.evaluation.residuals))
+        assert f"its own {taken[-1]} seeds" in result.report() and result.calls.fit <= calls
+    assert taken[0] == 8 and taken[-1] == 24, "two batches at least, all of them without a limit"
+    assert taken == sorted(taken) and len(set(taken)) >= 3
+
+
 def test_a_fitted_start_cannot_move_its_times():
     setting = small()
     fitted = Candidate("fitted", quick(setting, [3])[0].fitted)

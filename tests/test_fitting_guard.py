@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from fewstep.fitting import Candidate, FitError, Interrupted, Teacher, candidates, compare, error_ratio
-from fewstep.fitting.candidates import OPTIMIZED_SOLVERS, STOCK_SCHEDULES, STOCK_SOLVERS
+from fewstep.fitting import Candidate, FitError, Interrupted, SamplerCandidate, Teacher, candidates, compare, error_ratio
+from fewstep.fitting.candidates import MORE_SCHEDULES, MORE_SOLVERS, OPTIMIZED_SOLVERS, STOCK_SOLVERS
 from fewstep.solvers import build_table, sample
 
 from .fitting_problems import FAMILIES, GAUSSIANS, MIXTURES, SCHEDULES, calls_of, setting_of, table_of
@@ -28,27 +28,37 @@ def test_no_candidate_takes_more_calls_than_asked_for(family, nfe):
     for candidate in found:
         table = candidate.table
         assert table.nfe <= nfe and not table.stochastic and table.family == family
-        assert table.sigmas[-1] == 0 and table.sigmas[0] == pytest.approx(ns.sigma_max, rel=0.02)
-        doubled = table.solver in ("heun", "dpm_2")
-        assert table.nfe == (nfe - (nfe % 2 == 0) if doubled else nfe)
+        ends_at_sigma_min = candidate.name.endswith(", ending at sigma_min")
+        assert table.sigmas[-1] == (ns.sigma_min if ends_at_sigma_min else 0) and table.sigmas[0] == pytest.approx(ns.sigma_max, rel=0.02)
+        assert table.nfe == nfe
     if nfe >= 6:
         solvers = {candidate.table.solver for candidate in found if candidate.kind == "stock"}
         assert solvers == {solver for solver, _ in STOCK_SOLVERS}
         assert sum(candidate.kind == "optimized" for candidate in found) >= len(OPTIMIZED_SOLVERS) - 2
-        assert len(found) > 60
+        assert 45 <= len(found) <= 70
+
+
+@pytest.mark.parametrize("nfe", [5, 6])
+def test_a_long_search_has_solvers_with_two_calls_a_step_too(nfe):
+    found = candidates(SCHEDULES["vp"], nfe, MORE_SOLVERS, MORE_SCHEDULES)
+    doubled = {c.name: c.table.nfe for c in found if c.table.solver in ("heun", "dpm_2")}
+    assert doubled["heun on karras"] == 5  # the last step to 0 takes one call
+    assert doubled.get("heun on karras, ending at sigma_min", 4) == 2 * (nfe // 2)
 
 
 def test_equal_tables_are_there_once():
     everything = candidates(SCHEDULES["edm"], 1)
-    assert len(everything) == 1  # one step is one step
-    assert [c.kind for c in candidates(SCHEDULES["vp"], 4, [("euler", None), ("unipc", 1)], ["karras"], optimized=False)] == ["stock"] * 2
+    assert len([c for c in everything if c.table.sigmas[-1] == 0]) == 1  # one step to 0 is one step
+    few = candidates(SCHEDULES["vp"], 4, [("euler", None), ("unipc", 1)], ["karras"], optimized=False)
+    assert [(c.kind, c.table.sigmas[-1] == 0) for c in few] == [("stock", True), ("stock", False)] * 2
 
 
 def test_candidates_can_be_narrowed():
     found = candidates(SCHEDULES["vp"], 6, [("euler", None), ("heun", None)], ["karras", "beta"], optimized=False)
-    assert [c.name for c in found] == ["euler on karras", "euler on beta", "heun on karras", "heun on beta"]
-    assert [c.table.nfe for c in found] == [6, 6, 5, 5]
-    assert "ays" in STOCK_SCHEDULES and not any("ays" in c.name for c in candidates(SCHEDULES["flow"], 6, optimized=False))
+    lists = [f"{schedule}{end}" for schedule in ("karras", "beta") for end in ("", ", ending at sigma_min")]
+    assert [c.name for c in found] == [f"{solver} on {name}" for solver in ("euler", "heun") for name in lists]
+    assert [c.table.nfe for c in found] == [6, 6, 6, 6, 5, 6, 5, 6]
+    assert "ays" in MORE_SCHEDULES and not any("ays" in c.name for c in candidates(SCHEDULES["flow"], 6, STOCK_SOLVERS, MORE_SCHEDULES))
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
@@ -215,7 +225,7 @@ def test_screening_keeps_the_stock_reference_and_every_fit():
 def test_few_seeds_or_few_candidates_are_not_screened():
     setting = setting_of(MIXTURES["vp"], 6)
     targets = Teacher(setting, 16).end_points
-    assert compare(setting, targets, pool("vp"), finalists=2).screened_out == ()  # six seeds are below the screen
+    assert compare(setting, targets, pool("vp"), finalists=2, screen=8).screened_out == ()  # six seeds are below the screen
     assert compare(setting, targets, pool("vp"), screen=3).screened_out == ()
     assert len(compare(setting, targets, pool("vp"), screen=3, finalists=2).screened_out) == 2
 
@@ -261,6 +271,40 @@ def test_a_model_that_gives_nothing_finite_is_said():
     setting = setting_of(Gaussian("vp", 14.6, 0.03), 4, lambda d, _: d * float("nan"))
     with pytest.raises(FitError, match="No candidate gave finite end points"):
         compare(setting, torch.zeros(4, 4), pool("vp"))
+
+
+# --- samplers that are no tables --------------------------------------------------------------------------------------
+
+
+def sampler_candidate(table, name="sampler", **changes):
+    """The same walk, hidden in a function."""
+
+    def run(chunk):
+        return sample(chunk.model, chunk.initial(table.sigmas[0]), table, {**chunk.extra_args, **chunk.per_seed}, disable=True)
+
+    return SamplerCandidate(name, **{"run": run, "nfe": table.nfe, "family": table.family, **changes})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sampler_is_scored_as_its_table_would_be(family):
+    setting = setting_of(MIXTURES[family], 10, batch=4)
+    table = better_than_all(family)
+    told = []
+    pair = [Candidate("table", table, "fitted"), sampler_candidate(table)]
+    comparison = compare(setting, Teacher(setting, 32), [*pool(family), *pair], progress=lambda done, total: told.append((done, total)))
+    ours, theirs = comparison.score_of("sampler"), comparison.score_of("table")
+    np.testing.assert_allclose(ours.squares, theirs.squares, rtol=1e-4)
+    assert ours.calls == table.nfe and comparison.winner in (ours, theirs) and told[-1][0] == comparison.calls
+    assert "sampler" in comparison.table()
+
+
+def test_samplers_that_do_not_fit_are_refused():
+    setting = setting_of(MIXTURES["vp"], 3)
+    table, targets = table_of("unipc", "vp", 3), Teacher(setting, 8).end_points
+    with pytest.raises(ValueError, match="made for edm models"):
+        compare(setting, targets, [sampler_candidate(table, family="edm")])
+    with pytest.raises(FitError, match="one for each seed"):
+        compare(setting, targets, [sampler_candidate(table, run=lambda chunk: torch.zeros(2, 4))])
 
 
 # --- interval ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 
 from ...fitting import EFFORTS, Candidate, Comparison, Interrupted, compare
 from ...fitting.calibrate import MOST_CALLS
+from ...fitting.guard import FINALISTS, SCREENED_ON
 from ...recipes import Recipe
 from ..drawing import as_images
 from ..host import noise_schedule_of
@@ -25,8 +26,7 @@ from .teacher import TeacherSettings, TeacherType
 MOST_SOCKETS = 3
 MOST_RECIPES = 12
 NO_STOCK = "none"
-STOCK = {NO_STOCK: None, "short": EFFORTS["low"], "all": EFFORTS["normal"]}
-_SCREENED_ON, _FINALISTS = 8, 6  # of `fitting.compare`, for the bar
+STOCK = {NO_STOCK: None, "short": EFFORTS["low"], "all": EFFORTS["high"]}
 
 
 class FewStepCompareRecipes(io.ComfyNode):
@@ -55,7 +55,7 @@ class FewStepCompareRecipes(io.ComfyNode):
                     "stock",
                     options=list(STOCK),
                     default="short",
-                    tooltip="Stock settings to compare with. short: 4 solvers on 4 schedules; all: 12 on 8; both with FewStep's optimized "
+                    tooltip="Stock settings to compare with. short: 4 solvers on 3 schedules; all: 15 on 9; both with FewStep's optimized "
                     "steps. none: the recipes alone.",
                 ),
                 io.String.Input(
@@ -121,7 +121,7 @@ class FewStepCompareRecipes(io.ComfyNode):
         batch = min(batch_size, seeds)
         costs = {
             ("teacher", 0): float(settings.steps * -(-seeds // batch)),
-            ("guard", 0): float(most * (len(entering) * -(-min(seeds, _SCREENED_ON) // batch) + _FINALISTS * -(-seeds // batch))),
+            ("guard", 0): float(most * (len(entering) * -(-min(seeds, SCREENED_ON) // batch) + FINALISTS * -(-seeds // batch))),
         }
         progress = Progress(costs, model)
         name = run_name(model, positive, negative, cfg)
@@ -154,7 +154,7 @@ class FewStepCompareRecipes(io.ComfyNode):
                 comparison.table(),
                 "",
                 "Error is the root mean square distance of the latents to those of the many-step run.",
-                *([f"Left out after {_SCREENED_ON} seeds: {len(comparison.screened_out)}."] if comparison.screened_out else []),
+                *([f"Left out after {SCREENED_ON} seeds: {len(comparison.screened_out)}."] if comparison.screened_out else []),
             ]
         )
         title = f"Up to {most} model calls, cfg {cfg:g}: error on {seeds} seeds (RMSE)"

@@ -122,6 +122,20 @@ def test_several_recipes_the_report_the_chart_and_what_the_page_gets(comfy, tmp_
     assert [curve["nfe"] for curve in result.ui(node, "fewstep_curve")] == [3, 2]
 
 
+def test_a_fit_that_does_not_hold_for_other_seeds_loses_to_stock(comfy, tmp_path):
+    """One seed to fit and another to decide."""
+    source = demo("edm", counted=False)
+    node = calibration(source, seeds=2, held_out_share=0.5, first_seed=6, nfe="6")
+    applied = source.graph.node("FewStepApplyRecipe", recipe=node[0])
+    outs = [source.out(tmp_path, text=node[1], sigmas=applied[0]), source.out(tmp_path, text=node[2])]
+    result = comfy.run(source.graph)
+    recipe = Recipe.from_text(result.ui(outs[0], "text")[0])
+    assert "Stock wins" in result.ui(outs[1], "text")[0]
+    assert not recipe.calibrated and recipe.nfe <= 6 and recipe.facts.error == recipe.facts.stock_error
+    held_out = standalone("edm", 1.0, range(6, 8), 6).subset([1])
+    assert recipe.facts.error == pytest.approx(error_of(held_out, recipe), rel=2e-3)
+
+
 def test_a_stored_teacher_serves_again_but_not_another_shift(comfy, tmp_path):
     def made_and_noise(shift=None, **changes):
         source = demo("flow", counted=False)
