@@ -69,7 +69,7 @@ def calibrations(
         if not 1 <= nfe <= MOST_CALLS:
             raise ValueError(f"nfe was {nfe}; calibration is for 1 to {MOST_CALLS} model calls.")
     ns = setting.noise_schedule
-    batches = -(-(len(setting.seeds) - held_out) // setting.batch)
+    fitting = len(setting.seeds) - held_out
     for nfe in sorted(set(nfes)):
         starts = default_starts(ns, nfe, afs)
         if before is not None and (table := resampled(before[1], nfe)) is not None:
@@ -83,7 +83,7 @@ def calibrations(
             stock=effort.stock(ns, nfe),
             groups=groups,
             afs=afs,
-            limit=effort.limit(nfe, batches) if limit is None else limit,
+            limit=effort.limit(nfe, fitting, setting.batch) if limit is None else limit,
             judge=recognised,
             progress=progress,
         )

@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--families", nargs="+", choices=RECIPE_FAMILIES, default=list(RECIPE_FAMILIES))
     parser.add_argument("--nfe", nargs="+", type=int, default=list(RECIPE_NFES))
     parser.add_argument("--cfg", type=float, default=RECIPE_CFG)
-    parser.add_argument("--seeds", type=int, default=24, help="images of the fit (default 24)")
+    parser.add_argument("--seeds", type=int, default=96, help="images of the fit (default 96)")
     parser.add_argument("--held-out", type=int, default=48, help="further images that decide (default 48)")
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--effort", choices=EFFORTS, default="normal")

@@ -1,7 +1,8 @@
 """How much a calibration may cost, by three words.
 
 A fit's limit grows with the cube of the model calls N: a Jacobian has some 2 N parameters or more, each costs up to N calls, and a larger
-table needs more Jacobians. At "normal" it is 300 batches at 5 calls and 1229 at 8, of all fitting seeds taken together.
+table needs more Jacobians. At "normal" it is 300 calls at 5 and 1229 at 8, on batches of 24 seeds; in smaller batches, as many more as 24
+seeds need. It does not grow with the seeds: a fit takes as many of them as its limit is enough for (`levenberg.affordable_chunks`).
 """
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from ..schedules import NoiseSchedule
 from .candidates import MORE_SCHEDULES, MORE_SOLVERS, STOCK_SCHEDULES, STOCK_SOLVERS, Candidate, candidates
 from .levenberg import Limit
 
-_LEAST = 40  # calls of a fit, in batches of all its seeds
+_LEAST = 40  # calls of a fit on a batch of 24
+_SEEDS = 24
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,12 @@ class Effort:
     schedules: Sequence[str]
 
     def calls(self, nfe: int) -> int:
-        """Most calls of a fit with all fitting seeds in one batch."""
+        """Most calls of a fit on batches of 24 seeds."""
         return max(_LEAST, math.ceil(self.share * nfe**3))
 
-    def limit(self, nfe: int, batches: int = 1) -> Limit:
-        """The same where the fitting seeds come in so many batches."""
-        return Limit(calls=self.calls(nfe) * batches)
+    def limit(self, nfe: int, seeds: int = _SEEDS, batch: int = _SEEDS) -> Limit:
+        """The same with so many fitting seeds in batches of `batch`."""
+        return Limit(calls=self.calls(nfe) * -(-min(seeds, _SEEDS) // batch))
 
     def stock(self, ns: NoiseSchedule, nfe: int) -> list[Candidate]:
         """What a result has to beat."""

@@ -154,13 +154,14 @@ def minimise(
 
 
 def affordable_chunks(parameters: Parameters, chunks: int, limit: Limit) -> int:
-    """How many of `chunks` a fit should take so that the limit of calls is enough for some measured Jacobians; two, if there are so many.
+    """How many of `chunks` a fit should take so that the limit of calls is enough for some measured Jacobians, one for each
+    chunk at least; two, if there are so many.
 
     A Jacobian is measured on one chunk, but trials run on all: with more of them a fit holds better for other seeds, with too many it ends
     half way.
     """
     jacobian, trial = step_costs(parameters)
-    fits = [c for c in range(1, chunks + 1) if limit.calls >= _JACOBIANS * (jacobian + _TRIALS * c * trial)]
+    fits = [c for c in range(1, chunks + 1) if limit.calls >= max(_JACOBIANS, c) * (jacobian + _TRIALS * c * trial)]
     return max([min(2, chunks), *fits])
 
 

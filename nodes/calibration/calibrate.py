@@ -56,7 +56,7 @@ class FewStepCalibrate(io.ComfyNode):
                     "effort",
                     options=list(EFFORTS),
                     default="normal",
-                    tooltip="Most model calls of a fit, in batches of all its seeds: "
+                    tooltip="Most model calls of a fit, on batches of 24 samples: "
                     + "; ".join(f"{name} {e.calls(5)} at 5 calls, {e.calls(8)} at 8" for name, e in EFFORTS.items())
                     + ". low also compares with fewer stock settings.",
                 ),

@@ -43,7 +43,7 @@ class Plan:
         few = self.batches(min(_RANKED_ON, self.fitting))
         for nfe in sorted(set(self.nfes)):
             costs["start", nfe] = _STARTS * nfe * few
-            costs["fit", nfe] = self.effort.limit(nfe, self.batches(self.fitting)).calls
+            costs["fit", nfe] = self.effort.limit(nfe, self.fitting, self.batch).calls
             ranking = stock * self.batches(min(_RANKED_ON, self.held_out))
             costs["guard", nfe] = nfe * (ranking + _FINALISTS * self.batches(self.held_out))
         return costs
@@ -84,7 +84,7 @@ def run(guided: Guided, plan: Plan, progress: Progress, outcome: Outcome) -> Non
                 teacher=teacher,
                 starts=starts,
                 stock=plan.effort.stock(ns, nfe),
-                limit=plan.effort.limit(nfe, plan.batches(plan.fitting)),
+                limit=plan.effort.limit(nfe, plan.fitting, plan.batch),
                 progress=progress,
             )
             outcome.done[nfe] = result
