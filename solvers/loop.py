@@ -28,9 +28,8 @@ Callback = Callable[[dict[str, Any]], object]
 NoiseSampler = Callable[[Any, Any], Tensor]
 
 
-def _check(model: object, x: object, table: object, extra_args: object, callback: object, noise_sampler: object) -> None:
-    if not isinstance(table, SolverTable):
-        raise ValueError(f"table was {type(table).__name__}; it must be a SolverTable, as build_table makes them.")
+def check_arguments(model: object, x: object, extra_args: object, callback: object, noise_sampler: object = None) -> None:
+    """ValueError in a sentence unless these are what a sampling function takes."""
     if not callable(model):
         raise ValueError(f"model was {type(model).__name__}; it must be callable as model(x, sigma, **extra_args).")
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 1 or not x.numel():
@@ -43,19 +42,20 @@ def _check(model: object, x: object, table: object, extra_args: object, callback
         raise ValueError(f"extra_args was {extra_args!r}; it must be a mapping of the model's keyword arguments, or None.")
 
 
-def _check_output(denoised: object, x: Tensor) -> None:
+def check_output(denoised: object, x: Tensor) -> None:
+    """ValueError unless the model's answer is a tensor of x's shape."""
     if not isinstance(denoised, Tensor) or denoised.shape != x.shape:
         shown = f"shape {tuple(denoised.shape)}" if isinstance(denoised, Tensor) else type(denoised).__name__
         raise ValueError(f"The model returned {shown} for x of shape {tuple(x.shape)}; it must return a tensor of x's shape.")
 
 
-class _Progress:
+class ProgressBar:
     """A tqdm bar over the steps that closes whatever happens; nothing where tqdm is absent."""
 
     def __init__(self, steps: int, disable: bool | None) -> None:
         self._bar = tqdm(total=steps, disable=disable) if tqdm is not None and disable is not True else None
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def step(self) -> None:
@@ -99,7 +99,9 @@ def sample(
     ------
     ValueError : wrong kinds of arguments, or a model whose output does not fit x; nothing was called or one call was made.
     """
-    _check(model, x, table, extra_args, callback, noise_sampler)
+    if not isinstance(table, SolverTable):
+        raise ValueError(f"table was {type(table).__name__}; it must be a SolverTable, as build_table makes them.")
+    check_arguments(model, x, extra_args, callback, noise_sampler)
     extra_args = {} if extra_args is None else extra_args
     working = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
     levels = torch.tensor([row.sigma for row in table.rows], dtype=torch.promote_types(working, torch.float32)).to(x.device)
@@ -109,12 +111,12 @@ def sample(
     # a copy: a model or callback that writes into its input must not reach the caller
     at = Walk.begin(x.to(working, copy=True))
     kept = table.history
-    with _Progress(table.steps, disable) as progress:
+    with ProgressBar(table.steps, disable) as progress:
         for index, row in enumerate(table.rows):
             if row.afs is None:
                 seen = at.state if working is x.dtype else at.state.to(x.dtype)
                 denoised = model(seen, per_image[index], **extra_args)
-                _check_output(denoised, x)
+                check_output(denoised, x)
                 if callback is not None:
                     callback({"x": seen, "i": row.step, "sigma": level[index], "sigma_hat": level[index], "denoised": denoised})
                 denoised = denoised.to(working)

@@ -1,0 +1,195 @@
+"""Predictors and tables as safetensors files.
+
+The tensors are the module's own; the metadata is one JSON object under "fewstep":
+
+    format    "fewstep-amed"
+    version   of this layout and of what its numbers mean
+    kind      "predictor" or "table"
+    config    the fields of `AmedConfig`
+    facts     where it comes from: changes nothing, and may be anything that JSON has, within limits
+
+A file may come from anyone: whatever is wrong with it is a ValueError that says what, before anything is made of it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from reprlib import repr as shown
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..tensor_files import load_tensors, save_tensors
+from .config import AmedConfig
+from .predictor import AmedPredictor
+from .table import AmedTable
+
+FORMAT = "fewstep-amed"
+VERSION = 1
+_MOST_BYTES = 4 * 2**20  # a predictor has 36 kB
+_KINDS: Mapping[str, type[AmedPredictor] | type[AmedTable]] = {"predictor": AmedPredictor, "table": AmedTable}
+
+_LONGEST_TEXT = 500
+_MOST_ENTRIES = 20_000  # losses, one an optimisation step
+_DEEPEST = 4
+
+
+def save_amed(path: str | os.PathLike[str], net: AmedPredictor | AmedTable, **facts: Any) -> None:
+    """Write a predictor or table; the former file stays whole until the new one is.
+
+    Parameters
+    ----------
+    path : usually ends in .safetensors.
+    facts : what is known about it, added to and preferred over `net.facts`: texts, numbers, and lists and dicts of them. By convention:
+        teacher, feature_source, model, model_identity, schedule, cfg, seed, trajectories, losses, error_before, error_after (held-out
+        end-point errors), date, note. `fewstep_version` is filled in.
+
+    Raises
+    ------
+    ValueError : something else than a predictor or table, weights that are not finite, or facts that JSON does not have.
+    OSError : the file cannot be written.
+    """
+    kind = next((name for name, cls in _KINDS.items() if isinstance(net, cls)), None)
+    if kind is None:
+        raise ValueError(f"net was {type(net).__name__}; it must be an AmedPredictor or an AmedTable.")
+    tensors = {name: value.detach() for name, value in net.state_dict().items()}
+    _require_finite(tensors, "The weights to save")
+    known = {**net.facts, **facts, "fewstep_version": __version__}
+    config = {**asdict(net.config), "stamps": list(net.config.stamps)}
+    record = {"format": FORMAT, "version": VERSION, "kind": kind, "config": config, "facts": _checked(known, "facts", 0)}
+    save_tensors(Path(path), tensors, record)
+
+
+def load_amed(path: str | os.PathLike[str], identity: str | None = None) -> AmedPredictor | AmedTable:
+    """The predictor or table in a file, on the CPU, with its `facts`.
+
+    Parameters
+    ----------
+    identity : of the model it will be used with (`recipes.model_identity`); a warning says so if the file was made for another.
+
+    Raises
+    ------
+    ValueError : no such file, no file of this kind, one of a later version, or a damaged one.
+    """
+    tensors, record = _read(Path(path))
+    what = f"The file {Path(path).name}"
+    if record.get("format") != FORMAT:
+        raise ValueError(f"{what} holds no AMED predictor or table (its format is {shown(record.get('format'))}, not {FORMAT!r}).")
+    if record.get("version") != VERSION:
+        raise ValueError(
+            f"{what} has version {shown(record.get('version'))} of the format; this FewStep reads version {VERSION}. Update FewStep, or "
+            "train again."
+        )
+    _require_names(record, ("format", "version", "kind", "config", "facts"), what)
+    if not isinstance(record["kind"], str) or record["kind"] not in _KINDS:
+        raise ValueError(f"{what} is of the kind {shown(record['kind'])}; it must be one of {', '.join(_KINDS)}.")
+    facts = record["facts"]
+    if not isinstance(facts, dict):
+        raise ValueError(f"{what} has the facts {shown(facts)}; they must be an object.")
+    facts = _checked(facts, f"{what}: facts", 0)
+    net = _KINDS[record["kind"]](_config(record["config"], what))
+    _fill(net, tensors, what)
+    net.facts = facts
+    made_for = facts.get("model_identity")
+    if identity and made_for and identity != made_for:
+        named = f" ({shown(facts['model'])})" if facts.get("model") else ""
+        warnings.warn(
+            f"{what} was trained for another model{named}: its identity is {shown(made_for)}, this model's {identity}. Results may be "
+            "worse than without it; train one for this model.",
+            stacklevel=2,
+        )
+    return net
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    what = f"The file {path.name}"
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}.")
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise ValueError(f"{what} has {size / 2**20:.0f} MB; a predictor or table has less than {_MOST_BYTES / 2**20:.0f} MB.")
+    try:
+        tensors, record = load_tensors(path)
+    except Exception as error:  # safetensors has its own exception types; recursion and memory are limited by the size
+        raise ValueError(f"{what} is no safetensors file with readable metadata ({error}).") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{what} has the metadata {shown(record)}; an object is needed.")
+    return tensors, record
+
+
+def _config(given: Any, what: str) -> AmedConfig:
+    if not isinstance(given, dict):
+        raise ValueError(f"{what} has the config {shown(given)}; it must be an object.")
+    _require_names(given, tuple(field.name for field in fields(AmedConfig)), f"{what}: config")
+    stamps = given["stamps"]
+    if not isinstance(stamps, list) or not all(isinstance(level, (int, float)) and not isinstance(level, bool) for level in stamps):
+        raise ValueError(f"{what} has the stamps {shown(stamps)}; they must be a list of numbers.")
+    try:
+        return AmedConfig(**given)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{what} has a config that is not allowed: {error}") from error
+
+
+def _fill(net: AmedPredictor | AmedTable, tensors: dict[str, Tensor], what: str) -> None:
+    expected = net.state_dict()
+    missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or unknown:
+        lacks = f" lacks {', '.join(missing)}" if missing else ""
+        adds = f" has the unknown {shown(unknown)}" if unknown else ""
+        raise ValueError(f"{what}{lacks}{' and' if lacks and adds else ''}{adds}; its tensors must be {', '.join(expected)}.")
+    for name, value in tensors.items():
+        if value.shape != expected[name].shape or value.dtype != expected[name].dtype:
+            raise ValueError(
+                f"{what} has {name} as {value.dtype} of shape {tuple(value.shape)}; it must be {expected[name].dtype} of shape "
+                f"{tuple(expected[name].shape)}."
+            )
+    _require_finite(tensors, what)
+    net.load_state_dict(tensors)
+
+
+def _require_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{what}: {name} holds values that are not finite (NaN or infinity).")
+
+
+def _require_names(given: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
+    missing = [name for name in names if name not in given]
+    unknown = [name for name in given if name not in names]
+    if missing or unknown:
+        wrong = f"lacks {', '.join(missing)}" if missing else f"has the unknown name {shown(unknown[0])}"
+        raise ValueError(f"{what} {wrong}; it must have {', '.join(names)}.")
+
+
+def _checked(value: Any, what: str, depth: int) -> Any:
+    """`value` as plain JSON values; ValueError for anything else, or for more than anyone needs."""
+    if isinstance(value, str):
+        if len(value) > _LONGEST_TEXT:
+            raise ValueError(f"{what} had a text of {len(value)} characters; at most {_LONGEST_TEXT} are allowed.")
+        return value
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        if abs(value) > 2**63:
+            raise ValueError(f"{what} had the number {shown(value)}; whole numbers must be below 2^63 in size.")
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{what} had the number {value!r}; it must be finite.")
+        return float(value)
+    if isinstance(value, (list, tuple, dict)):
+        if depth >= _DEEPEST or len(value) > _MOST_ENTRIES:
+            raise ValueError(f"{what} had lists of more than {_MOST_ENTRIES} entries, or more than {_DEEPEST} of them in one another.")
+        if not isinstance(value, dict):
+            return [_checked(entry, what, depth + 1) for entry in value]
+        if not all(isinstance(name, str) and len(name) <= _LONGEST_TEXT for name in value):
+            raise ValueError(f"{what} had a name that is no short text.")
+        return {name: _checked(entry, f"{what}, {shown(name)}", depth + 1) for name, entry in value.items()}
+    raise ValueError(f"{what} had a value of the kind {type(value).__name__}; texts, numbers, and lists and objects of them are allowed.")
