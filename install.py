@@ -435,7 +435,12 @@ def test(arguments: list[str]) -> int:
     failed = [name for name, options in (("ruff", ("check", ".")), ("mypy", ())) if check(name, *options)]
     if failed:
         say(f"{' and '.join(failed)} found problems (above), so the exit code will not be 0 whatever the tests say.")
-    return check("pytest", *arguments) or int(bool(failed))
+    return check("pytest", *processes(arguments), *arguments) or int(bool(failed))
+
+
+def processes(arguments: list[str]) -> list[str]:
+    """Options for pytest: two processes, of which one has the tests of ComfyUI, unless the arguments decide or choose."""
+    return [] if arguments or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadgroup"]
 
 
 def main(arguments: list[str]) -> int:

@@ -39,9 +39,21 @@ def pytest_configure(config):
         )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist's own, which reads the groups
 def pytest_collection_modifyitems(items):
-    # It looks at what the whole session has imported, so it comes last.
-    items.sort(key=lambda item: item.name == "test_one_copy_of_the_core")
+    """With several processes (`pytest -n 2 --dist loadgroup`) one of them has the tests that share ComfyUI's server."""
+    for item in items:
+        if "host" in item.path.relative_to(ROOT / "tests").parts:
+            item.add_marker(pytest.mark.xdist_group("host"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_copy_of_the_core():
+    """Looks at what the whole process has imported."""
+    from .loaded_files import loaded_twice
+
+    yield
+    assert not loaded_twice(sys.modules)
 
 
 @pytest.fixture(scope="session")

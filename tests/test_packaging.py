@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import os
 import re
 import sys
 import zipfile
@@ -13,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import fewstep
+
+from .loaded_files import loaded_twice, names_of_our_files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -270,28 +271,13 @@ def test_importing_is_cheap_and_loads_nothing_heavy(run_python):
     pytest.fail(f"`import fewstep` and its core took {min(costs)} s at best; {IMPORT_BUDGET} s are allowed")
 
 
-def names_of_our_files(modules):
-    """Return the module names under which each file of the package is loaded; the tests' own modules are left out."""
-    names = {}
-    for name, module in list(modules.items()):
-        file = getattr(module, "__file__", None)
-        if not file or not os.path.isabs(file):  # torch.ops has the made-up file "_ops.py"
-            continue
-        path = Path(os.path.realpath(file))
-        if path.is_relative_to(ROOT) and path != ROOT / "install.py":
-            names.setdefault(path.relative_to(ROOT).as_posix(), set()).add(name)
-    return {path: found for path, found in names.items() if not path.startswith((".venv/", "tests/"))}
-
-
 def test_one_copy_of_the_core():
+    """At the end of every test process the same is looked at again (conftest.py)."""
     for room in CORE:
         getattr(fewstep, room)
     loaded = names_of_our_files(sys.modules)
     assert {"__init__.py", "schedules/__init__.py", "solvers/__init__.py"} <= loaded.keys()
-    doubtful = {
-        path: names for path, names in loaded.items() if len(names) > 1 or not next(iter(names)).startswith("fewstep")
-    }
-    assert not doubtful, "a second copy has its own classes, so isinstance and caches would fail in strange ways"
+    assert not loaded_twice(sys.modules)
 
 
 def test_a_second_copy_would_be_noticed():
