@@ -42,6 +42,7 @@ class DemoModel(nn.Module):
         super().__init__()
         self.network = network
         self.noise_schedule = noise_schedule
+        self._halves = 1
 
     @property
     def family(self) -> str:
@@ -69,11 +70,17 @@ class DemoModel(nn.Module):
 
     def _guided(self, x: Tensor, sigma: Tensor, labels: Tensor | None, cfg: float) -> Tensor:
         nothing = torch.full((len(x),), NUM_CLASSES, device=x.device)
+        self._halves = 1
         if labels is None or cfg == 1.0:
             return self.network(x, sigma, nothing if labels is None else labels.to(x.device))
+        self._halves = 2
         both = self.network(x.repeat(2, 1, 1, 1), sigma.repeat(2), torch.cat([labels.to(x.device), nothing]))
         conditional, unconditional = both.chunk(2)
         return unconditional + cfg * (conditional - unconditional)
+
+    def conditional_rows(self, count: int) -> slice:
+        """Of the network's `count` rows in the call that runs now, those with the labels; with guidance the others come after them."""
+        return slice(0, count // self._halves)
 
     def initial_noise(self, count: int, seed: int) -> Tensor:
         """Noise images [count, 1, 32, 32] of variance 1, image k the same for every `count`."""

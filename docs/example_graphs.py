@@ -417,5 +417,156 @@ With your own model: its loader, a typical prompt, an empty latent of your size,
     ("save", "chart"),
 )
 
+AMED = Graph(
+    "AMED",
+    {
+        "note": note(
+            """
+## Intermediate times learned for this model
 
-GRAPHS = (FIVE_STEPS, COMPARE, IMAGE_TO_IMAGE, CALIBRATE, STABLE_DIFFUSION, FLOW)
+**Run**: ten pictures in 5 model calls. In each of two steps the model is also called at a time that a small **predictor** chooses for
+each picture, from what the model made of it. *FewStep AMED Times* shows which.
+
+The predictor comes with FewStep and is for this small model, at *cfg* 2 and 5 calls. For your own model train one: template
+*train AMED*.
+            """,
+            (20, 60),
+            (330, 330),
+        ),
+        "demo": Node("FewStepLoadDemoModel", (20, 450), (330, 186), {"family": "edm", "class_name": "mixed", "batch_size": 10}),
+        "load": Node("FewStepLoadAmed", (410, 60), (330, 300), {"name": "demo model: ipndm3-5-predictor"}),
+        "sampler": Node(
+            "FewStepAmedSampler",
+            (410, 430),
+            (330, 170),
+            {"predictor": ("load", "predictor"), "model": ("demo", "model"), "latent_image": ("demo", "LATENT"), "cfg_to_check": 2.0},
+        ),
+        "scheduler": Node("FewStepAmedScheduler", (410, 670), (330, 290), {"predictor": ("load", "predictor"), "model": ("demo", "model")}),
+        "guider": Node(
+            "CFGGuider",
+            (800, 60),
+            (300, 98),
+            {"model": ("demo", "model"), "positive": ("demo", "positive"), "negative": ("demo", "negative"), "cfg": 2.0},
+        ),
+        "noise": Node("RandomNoise", (800, 220), (300, 82), fixed_seed(7)),
+        "run": Node(
+            "SamplerCustomAdvanced",
+            (800, 370),
+            (300, 106),
+            {
+                "noise": ("noise", "NOISE"),
+                "guider": ("guider", "GUIDER"),
+                "sampler": ("sampler", "sampler"),
+                "sigmas": ("scheduler", "sigmas"),
+                "latent_image": ("demo", "LATENT"),
+            },
+        ),
+        "times": Node(
+            "FewStepAmedTimes",
+            (800, 540),
+            (420, 330),
+            {"sampler": ("sampler", "sampler"), "samples": ("run", "output")},
+            "The times it took",
+        ),
+        "decode": Node("VAEDecode", (1160, 60), (270, 46), {"samples": ("run", "output"), "vae": ("demo", "VAE")}),
+        "scale": Node(
+            "ImageScale",
+            (1160, 170),
+            (270, 130),
+            {"image": ("decode", "IMAGE"), "upscale_method": "lanczos", "width": 160, "height": 160, "crop": "disabled"},
+            "Enlarge 32 x 32 pictures",
+        ),
+        "save": Node("SaveImage", (1490, 60), (560, 576), {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep AMED"}),
+    },
+    (Group("What was trained", (395, -20), (360, 1000), PURPLE),),
+    ("save", "times"),
+)
+
+TRAIN_AMED = Graph(
+    "train AMED",
+    {
+        "note": note(
+            """
+## AMED trained for a model
+
+**Run**: *FewStep Train AMED Predictor* learns, in half a minute with this small model, where two steps should call it once more, and then
+ten pictures are sampled with that. Columns and dots: the times for seeds that the training has not seen. Below: its course.
+
+The predictor is kept in *models/fewstep*; *FewStep Load AMED Predictor* offers it from then on.
+
+With your own model: its loader, a typical prompt, an empty latent of your size, your *cfg*; *trajectories* 400 or more, *effort* normal,
+*learning_rate* 0, *fit_table_first* on, and no *FewStep Teacher Settings*. Memory full: *checkpointing* on, or a table by *forward*.
+            """,
+            (20, 60),
+            (330, 440),
+        ),
+        "demo": Node("FewStepLoadDemoModel", (20, 560), (330, 186), {"family": "edm", "class_name": "mixed", "batch_size": 10}),
+        "teacher": Node("FewStepTeacherSettings", (20, 810), (330, 106), {"steps": 32}),
+        "train": Node(
+            "FewStepTrainAmed",
+            (410, 60),
+            (360, 760),
+            {
+                "model": ("demo", "model"),
+                "positive": ("demo", "positive"),
+                "negative": ("demo", "negative"),
+                "latent_image": ("demo", "LATENT"),
+                "teacher": ("teacher", "teacher"),
+                "cfg": 2.0,
+                "form": "ipndm2",
+                "nfe": 5,
+                "mode": "predictor",
+                "method": "end",
+                "trajectories": 24,
+                "first_seed": 5000,
+                "batch_size": 12,
+                "effort": "high",
+                "learning_rate": 0.02,
+                "fit_table_first": False,
+            },
+        ),
+        "chart": Node("PreviewImage", (830, 60), (380, 400), {"images": ("train", "plot")}, "Times, and the course of the training"),
+        "report": Node("PreviewAny", (830, 530), (380, 290), {"source": ("train", "report")}, "Report"),
+        "keep": Node(
+            "FewStepSaveAmed",
+            (830, 880),
+            (380, 106),
+            {"predictor": ("train", "predictor"), "name": "demo model, 5 calls", "overwrite": True},
+        ),
+        "sampler": Node("FewStepAmedSampler", (1270, 60), (300, 170), {"predictor": ("train", "predictor")}),
+        "scheduler": Node("FewStepAmedScheduler", (1270, 300), (300, 290), {"predictor": ("train", "predictor")}),
+        "guider": Node(
+            "CFGGuider",
+            (1270, 660),
+            (300, 98),
+            {"model": ("demo", "model"), "positive": ("demo", "positive"), "negative": ("demo", "negative"), "cfg": 2.0},
+        ),
+        "noise": Node("RandomNoise", (1270, 820), (300, 82), fixed_seed(7)),
+        "run": Node(
+            "SamplerCustomAdvanced",
+            (1630, 60),
+            (270, 106),
+            {
+                "noise": ("noise", "NOISE"),
+                "guider": ("guider", "GUIDER"),
+                "sampler": ("sampler", "sampler"),
+                "sigmas": ("scheduler", "sigmas"),
+                "latent_image": ("demo", "LATENT"),
+            },
+        ),
+        "decode": Node("VAEDecode", (1630, 230), (270, 46), {"samples": ("run", "output"), "vae": ("demo", "VAE")}),
+        "scale": Node(
+            "ImageScale",
+            (1630, 340),
+            (270, 130),
+            {"image": ("decode", "IMAGE"), "upscale_method": "lanczos", "width": 160, "height": 160, "crop": "disabled"},
+            "Enlarge 32 x 32 pictures",
+        ),
+        "save": Node("SaveImage", (1960, 60), (560, 576), {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep AMED"}),
+    },
+    (Group("Train once", (395, -20), (830, 1030), PURPLE), Group("Use", (1255, -20), (330, 620), BLUE)),
+    ("save", "chart"),
+)
+
+
+GRAPHS = (FIVE_STEPS, COMPARE, IMAGE_TO_IMAGE, CALIBRATE, AMED, TRAIN_AMED, STABLE_DIFFUSION, FLOW)

@@ -22,12 +22,13 @@ sys.path.insert(0, str(ROOT / "tests" / "host"))
 
 from browser import Page, open_page  # noqa: E402
 from comfyui import Comfy  # noqa: E402
-from example_graphs import CALIBRATE, COMPARE, FIVE_STEPS, GRAPHS, Graph  # noqa: E402
+from example_graphs import AMED, CALIBRATE, COMPARE, FIVE_STEPS, GRAPHS, TRAIN_AMED, Graph  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 FOLDER = ROOT / "example_workflows"
 SCREENSHOT = ROOT / "docs" / "comfy.png"
 HELP = ROOT / "web" / "docs"
+LONGEST_RUN = 600_000  # milliseconds; those that fit or train take half a minute on an idle machine
 SIDE, QUALITY = 512, 88  # of thumbnails: the dialog shows them square
 DARK, LIGHT = (24, 24, 27), (228, 228, 231)
 
@@ -162,7 +163,19 @@ def picture_of(graph: Graph, page: Page, comfy: Comfy, ids: dict[str, int]) -> I
     if graph is CALIBRATE:
         save(found[1][0], HELP / "FewStepCalibrate.jpg")
         return thumbnail([found[0][:3], found[1]], ["4 steps with the fitted recipe", "errors on seeds it has not seen"])
+    if graph is AMED:
+        save(row_of(found[0]), HELP / "FewStepAmedSampler.jpg")
+        save(found[1][0], HELP / "FewStepAmedTimes.jpg")
+        return thumbnail([found[0][:3], found[1]], ["5 model calls", "times chosen for each picture"])
+    if graph is TRAIN_AMED:
+        save(found[1][0], HELP / "FewStepTrainAmed.jpg")
+        return thumbnail([found[0][:3], [times_of(found[1][0])]], ["5 model calls with the trained predictor", "the times it has learned"])
     return thumbnail([row[:3] for row in found], ["input", "5 steps from denoise 0.6"])
+
+
+def times_of(plot: Image.Image) -> Image.Image:
+    """The upper chart of a training's picture."""
+    return plot.crop((0, 0, plot.width, 432))
 
 
 def row_of(images: list[Image.Image]) -> Image.Image:
@@ -204,7 +217,7 @@ def main() -> None:
                 page.js("([text, name]) => app.loadGraphData(JSON.parse(text), true, true, name)", [text, graph.name])
                 page.settle(2000)
                 if graph.pictures:
-                    page.run()
+                    page.run(LONGEST_RUN)
                     image = picture_of(graph, page, comfy, ids)
                 else:
                     image = thumbnail([[node_picture(page, "FewStepScheduler")]], [graph.name])

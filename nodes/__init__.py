@@ -12,7 +12,9 @@ import logging
 
 from comfy_api.latest import ComfyExtension, io
 
-_GROUPS = ("schedulers", "samplers", "ksampler", "sigma_tools", "sigma_text", "plot", "compare", "demo_model", "calibration", "recipes")
+_GROUPS = (
+    "schedulers", "samplers", "ksampler", "sigma_tools", "sigma_text", "plot", "compare", "demo_model", "calibration", "recipes", "amed",
+)  # fmt: skip
 _SERVICES = ("dropdown", "metadata", "preview")
 
 _logger = logging.getLogger("fewstep")

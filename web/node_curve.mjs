@@ -27,6 +27,9 @@ const PARAMETERS = {
   FewStepCalibrate: null,
   FewStepCompareRecipes: null,
   FewStepLoadRecipe: null,
+  FewStepAmedScheduler: null,
+  FewStepLoadAmed: null,
+  FewStepTrainAmed: null,
 };
 
 export const hasCurve = (nodeId) => nodeId in PARAMETERS;

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import comfy.model_management
 from comfy_api.latest import io, ui
 
-from ...fitting import EFFORTS, Candidate, Comparison, Interrupted, compare
+from ...fitting import EFFORTS, Candidate, Comparison, Interrupted, SamplerCandidate, compare
 from ...fitting.calibrate import MOST_CALLS
 from ...fitting.guard import FINALISTS, SCREENED_ON
 from ...recipes import Recipe
@@ -20,7 +21,7 @@ from .facts import model_facts, recipe_of, scored_facts, warnings_for
 from .guided import Guided, with_guided_model
 from .identity import run_name
 from .progress import Progress
-from .sockets import RecipeType, checked_recipe, model_inputs, pasted, problem_with_text, seed_inputs
+from .sockets import AmedType, RecipeType, checked_recipe, model_inputs, pasted, problem_with_text, seed_inputs
 from .teacher import TeacherSettings, TeacherType
 
 MOST_SOCKETS = 3
@@ -68,6 +69,7 @@ class FewStepCompareRecipes(io.ComfyNode):
                     seeds_tooltip="Samples. With 12, differences of some per cent are chance; take more for close calls.",
                 ),
                 *[RecipeType.Input(f"recipe_{i}", optional=True, tooltip="A recipe to compare.") for i in range(1, MOST_SOCKETS + 1)],
+                AmedType.Input("predictor", optional=True, tooltip="An AMED predictor or table to compare, with its own plain solver."),
                 TeacherType.Input("teacher", optional=True, tooltip="Settings of the many-step run; without it 64 steps of UniPC."),
             ],
             outputs=[
@@ -100,6 +102,7 @@ class FewStepCompareRecipes(io.ComfyNode):
         recipe_1: Any = None,
         recipe_2: Any = None,
         recipe_3: Any = None,
+        predictor: Any = None,
         teacher: TeacherSettings | None = None,
     ) -> io.NodeOutput:
         check(_problem(stock, texts))
@@ -107,21 +110,29 @@ class FewStepCompareRecipes(io.ComfyNode):
             f"recipe {i}": checked_recipe(r, f"recipe_{i}") for i, r in enumerate((recipe_1, recipe_2, recipe_3), 1) if r is not None
         }
         recipes |= {f"text {i}": pasted(line) for i, line in enumerate(_lines(texts), 1)}
-        most = nfe or max((recipe.nfe for recipe in recipes.values()), default=5)
-        for name, recipe in recipes.items():
-            if recipe.nfe > most:
-                raise ValueError(f"{name} takes {recipe.nfe} model calls, but nfe was {most}; set nfe to at least {recipe.nfe}, or to 0.")
+        from ..amed.guard import amed_candidates, amed_warnings, checked_net
+
+        net = None if predictor is None else checked_net(predictor)
+        if net is not None:
+            amed_warnings(net, model)  # refuses other families and networks before anything runs
+        calls = {name: recipe.nfe for name, recipe in recipes.items()} | ({} if net is None else {"predictor": net.config.nfe})
+        most = nfe or max(calls.values(), default=5)
+        for name, own in calls.items():
+            if own > most:
+                raise ValueError(f"{name} takes {own} model calls, but nfe was {most}; set nfe to at least {own}, or to 0.")
         ns = noise_schedule_of(model)
         pool = {_label(name, recipe): recipe for name, recipe in recipes.items()}
         rivals = STOCK[stock].stock(ns, most) if STOCK[stock] is not None else []
-        entering = [*(_candidate(name, recipe) for name, recipe in pool.items()), *rivals]
-        if not entering:
-            raise ValueError("There is nothing to compare: connect a recipe, paste recipe texts, or choose stock settings.")
+        entering: list[Candidate | SamplerCandidate] = [*(_candidate(name, recipe) for name, recipe in pool.items()), *rivals]
+        if not entering and net is None:
+            raise ValueError("There is nothing to compare: connect a recipe or predictor, paste recipe texts, or choose stock settings.")
         settings = teacher or TeacherSettings()
         batch = min(batch_size, seeds)
         costs = {
             ("teacher", 0): float(settings.steps * -(-seeds // batch)),
-            ("guard", 0): float(most * (len(entering) * -(-min(seeds, SCREENED_ON) // batch) + FINALISTS * -(-seeds // batch))),
+            ("guard", 0): float(
+                most * ((len(entering) + 2 * (net is not None)) * -(-min(seeds, SCREENED_ON) // batch) + FINALISTS * -(-seeds // batch))
+            ),
         }
         progress = Progress(costs, model)
         name = run_name(model, positive, negative, cfg)
@@ -131,6 +142,8 @@ class FewStepCompareRecipes(io.ComfyNode):
             progress.guided = guided
             setting = guided.setting(range(first_seed, first_seed + seeds), batch, name)
             truth = settings.teacher(setting).run(progress.calls("teacher"))
+            if net is not None:
+                entering.extend(amed_candidates(guided, net))
             found.append((compare(setting, truth, entering, progress=progress.calls("guard")), guided.shape))
 
         try:
@@ -139,17 +152,17 @@ class FewStepCompareRecipes(io.ComfyNode):
             raise comfy.model_management.InterruptProcessingException from None
         comparison, shape = found[0]
         winner = comparison.winner.candidate
-        best = pool.get(winner.name)
-        if best is None:
-            facts = model_facts(model, cls.hidden, cfg, shape)
-            best = recipe_of(winner.table, **facts, **scored_facts(comparison, settings.steps), note="not fitted: it won a comparison")
+        facts = model_facts(model, cls.hidden, cfg, shape)
+        best, named = _best_recipe(comparison, pool, {**facts, **scored_facts(comparison, settings.steps)})
         doubts = [f"Warning: {name}: {doubt}" for name, recipe in pool.items() for doubt in warnings_for(recipe, model, cfg, shape)]
+        doubts += [f"Warning: {doubt}" for doubt in (amed_warnings(net, model, cfg, shape) if net is not None else ())]
         table = "\n".join(
             [
                 f"FewStep comparison at cfg {cfg:g}, {seeds} seeds from {first_seed}, latents of {'x'.join(map(str, shape))}",
                 model_line(ns),
                 comparison.verdict,
                 *doubts,
+                *([] if named == winner.name else [f"The winner is no recipe, it decides while it samples; the output best is {named}."]),
                 "",
                 comparison.table(),
                 "",
@@ -159,10 +172,22 @@ class FewStepCompareRecipes(io.ComfyNode):
         )
         title = f"Up to {most} model calls, cfg {cfg:g}: error on {seeds} seeds (RMSE)"
         picture = as_images([bar_chart([panel(comparison, title)])])
-        shown = as_ui(table, curve(best.sigmas, ns, winner.name, best.nfe))
+        shown = as_ui(table, curve(best.sigmas, ns, named, best.nfe))
         return io.NodeOutput(
             best, table, picture, ui={**ui.PreviewImage(picture, cls=cls).as_dict(), **shown, "fewstep_recipe": [best.to_text()]}
         )
+
+
+def _best_recipe(comparison: Comparison, pool: Mapping[str, Recipe], facts: dict[str, Any]) -> tuple[Recipe, str]:
+    """The winner as a recipe, or the best of those that can be one, and its name."""
+    for score in (comparison.winner, *comparison.scores):
+        known = score.candidate
+        if known.name in pool:
+            return pool[known.name], known.name
+        if isinstance(known, Candidate):
+            won = "not fitted: it won a comparison" if known.kind != "fitted" else "AMED table"
+            return recipe_of(known.table, **{**facts, "error": score.error}, note=won), known.name
+    raise ValueError("Only a predictor was compared, and it is no recipe; compare it with stock settings.")
 
 
 def _candidate(name: str, recipe: Recipe) -> Candidate:

@@ -8,6 +8,7 @@ in KSampler works in it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import comfy.conds
@@ -24,6 +25,7 @@ from ..host import noise_schedule_of
 T = TypeVar("T")
 
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
+_MOST_ORDERED = 64  # batches whose conditioning is kept in their order
 
 
 class Guided:
@@ -31,11 +33,12 @@ class Guided:
 
     Attributes
     ----------
-    noise_schedule : of the model. shape : of one latent, without the batch.
+    noise_schedule : of the model. shape : of one latent, without the batch. guider : the host's, ready to sample.
     latest : D of the call at the lowest noise level since `take_latest`, for previews.
     """
 
     def __init__(self, sampler: comfy.samplers.Sampler, guider: Any, extra_args: dict[str, Any], noise: Tensor, ns: NoiseSchedule) -> None:
+        self.guider = guider
         self._sampler, self._guider, self._extra_args, self._device = sampler, guider, extra_args, noise.device
         self.noise_schedule, self.shape = ns, tuple(noise.shape[1:])
         self._given = guider.conds
@@ -78,13 +81,15 @@ class Guided:
         except Exception as error:
             if isinstance(error, comfy.model_management.OOM_EXCEPTION):  # the host knows what to do
                 raise
+            if type(error).__module__ == "torch.utils.checkpoint":  # how gradient checkpointing ends a repeated call
+                raise
             raise FitError(
-                f"The model failed at sigma {float(sigma[0]):.4g} for latents of shape {tuple(x.shape)}: {_one_line(error)} Check that the "
-                "conditioning belongs to the model, and that the latent has a size it can take."
+                f"The model failed at sigma {float(sigma[0].detach()):.4g} for latents of shape {tuple(x.shape)}: {_one_line(error)} Check "
+                "that the conditioning belongs to the model, and that the latent has a size it can take."
             ) from error
-        level = float(sigma[0])
+        level = float(sigma[0].detach())
         if self.latest is None or level <= self.latest[0]:
-            self.latest = level, output[:1]
+            self.latest = level, output[:1].detach()
         return output
 
     def _conds_of(self, places: tuple[int, ...]) -> Any:
@@ -92,18 +97,30 @@ class Guided:
         if self._entries == 1:
             return self._given
         if places not in self._ordered:
+            if len(self._ordered) >= _MOST_ORDERED:
+                self._ordered.clear()
             self._ordered[places] = {
                 name: [_reordered(cond, places) for cond in conds] if conds else conds for name, conds in self._given.items()
             }
         return self._ordered[places]
 
 
-def with_guided_model(model: Any, positive: Any, negative: Any, cfg: float, latent: Any, batch: int, work: Callable[[Guided], T]) -> T:
+def with_guided_model(
+    model: Any,
+    positive: Any,
+    negative: Any,
+    cfg: float,
+    latent: Any,
+    batch: int,
+    work: Callable[[Guided], T],
+    around: Callable[[Any], AbstractContextManager[object]] = nullcontext,
+) -> T:
     """What `work` returns, called with the model ready to sample batches of up to `batch` latents.
 
     Parameters
     ----------
     model, positive, negative, cfg, latent : as on the inputs of a sampler. Of the latent only the size counts: samples start from noise.
+    around : given the guider that is ready to sample, what `work` runs inside.
 
     Raises
     ------
@@ -120,19 +137,20 @@ def with_guided_model(model: Any, positive: Any, negative: Any, cfg: float, late
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
-    inside = _Inside(ns, work)
+    inside = _Inside(ns, work, around)
     guider.sample(empty, empty, inside, torch.tensor([ns.sigma_max, 0.0], dtype=torch.float32), disable_pbar=True, seed=0)
     return inside.result
 
 
 class _Inside(comfy.samplers.Sampler):
-    def __init__(self, ns: NoiseSchedule, work: Callable[[Guided], Any]) -> None:
-        self.ns, self.work, self.result = ns, work, None
+    def __init__(self, ns: NoiseSchedule, work: Callable[[Guided], Any], around: Callable[[Any], AbstractContextManager[object]]) -> None:
+        self.ns, self.work, self.around, self.result = ns, work, around, None
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
         given = model_wrap.conds
         try:
-            self.result = self.work(Guided(self, model_wrap, extra_args, noise, self.ns))
+            with self.around(model_wrap):
+                self.result = self.work(Guided(self, model_wrap, extra_args, noise, self.ns))
         finally:
             model_wrap.conds = given  # which the host cleans up
         return noise

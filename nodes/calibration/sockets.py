@@ -11,6 +11,9 @@ from ...recipes import Recipe
 RecipeType = io.Custom("FEWSTEP_RECIPE")
 """Socket type; what goes through is a `Recipe`."""
 
+AmedType = io.Custom("FEWSTEP_AMED")
+"""Socket type; what goes through is an `AmedPredictor` or `AmedTable`."""
+
 
 def checked_recipe(value: Any, what: str = "recipe") -> Recipe:
     """`value` if it came from one of these nodes; TypeError in a sentence for what another pack sent through a socket of this name."""

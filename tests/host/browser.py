@@ -153,7 +153,7 @@ class Page:
         self.js(code, [x, y, scale])
         self.settle()
 
-    def run(self) -> None:
+    def run(self, limit: float = LIMIT) -> None:
         """Queue the workflow with the page's button and wait until it has ended well."""
         self.js(
             """async () => {
@@ -165,7 +165,7 @@ class Page:
         )
         self.page.locator(QUEUE).first.click()
         refused = "Object.keys(app.lastNodeErrors ?? {}).length && JSON.stringify(app.lastNodeErrors)"
-        ended = self.until(f"() => window.fewstepRun || ({refused})")
+        ended = self.until(f"() => window.fewstepRun || ({refused})", limit=limit)
         assert ended == "execution_success", f"the run ended with {ended}"
         self.settle()
 

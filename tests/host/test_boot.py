@@ -31,6 +31,12 @@ NODES = {
     "FewStepLoadRecipe": "FewStep/recipes",
     "FewStepSaveRecipe": "FewStep/recipes",
     "FewStepRecipeToText": "FewStep/recipes",
+    "FewStepLoadAmed": "FewStep/AMED",
+    "FewStepAmedSampler": "FewStep/AMED",
+    "FewStepAmedScheduler": "FewStep/AMED",
+    "FewStepAmedTimes": "FewStep/AMED",
+    "FewStepTrainAmed": "FewStep/AMED",
+    "FewStepSaveAmed": "FewStep/AMED",
 }
 
 
@@ -74,7 +80,7 @@ def test_boots_with_only_this_pack_and_ends_well(comfyui_installed, tmp_path):
 
 def test_lists_all_nodes_in_their_categories(comfy):
     assert {name: node["category"] for name, node in ours(comfy.object_info).items()} == NODES
-    assert says_nothing_bad(comfy.log)
+    assert says_nothing_bad(comfy.log.partition("got prompt")[0])  # then come errors that other tests provoke
 
 
 def test_every_node_says_what_it_is_and_every_input_what_it_does(comfy):

@@ -1,0 +1,61 @@
+"""Which r, c and a a predictor or table chose, kept while it samples."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...amed import AmedPredictor, AmedTable
+from ...amed.taps import FEATURES
+
+
+class Chosen(NamedTuple):
+    """float64 [pairs, images] each; of a table [pairs, 1]. r: the place in the step, 0 at its start and 1 at its end, in half-log-SNR.
+
+    c: factor of the step's direction. a: factor of the noise level that the model is told.
+    """
+
+    r: np.ndarray
+    c: np.ndarray
+    a: np.ndarray
+
+
+class KeptFeatures:
+    """A tap that keeps what is read from it, for one run: what was chosen can be told afterwards, and sampling does not wait for it."""
+
+    def __init__(self, tap: Any) -> None:
+        self.tap = tap
+        self.source: str = tap.source
+        self.features: list[Tensor] = []
+
+    def __enter__(self) -> KeptFeatures:
+        self.tap.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.tap.__exit__(*error)
+
+    def begin(self) -> None:
+        self.tap.begin()
+
+    def read(self, batch: int) -> Tensor:
+        features = self.tap.read(batch)
+        self.features.append(features)
+        return features
+
+
+def chosen_by(net: AmedPredictor | AmedTable, features: list[Tensor]) -> Chosen | None:
+    """What `net` chooses for the features of each step; None where some are missing, as after an interrupted run."""
+    config = net.config
+    if isinstance(net, AmedPredictor):
+        features = [torch.zeros(len(features[0]), FEATURES)] * config.afs + features if features else []
+        if len(features) != config.pairs:
+            return None
+        device = net.heads.weight.device
+        steps = [net.choose(n, features[n].to(device)) for n in range(config.pairs)]
+    else:
+        steps = [net.choose(n) for n in range(config.pairs)]
+    return Chosen(*(np.stack([step[i].detach().cpu().double().numpy() for step in steps]) for i in range(3)))

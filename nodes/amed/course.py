@@ -1,0 +1,293 @@
+"""The course of an AMED training in the host: noise levels, teacher, training, and the times that came out, with its progress."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...amed import AmedConfig, AmedTable, sample_amed, train_amed
+from ...amed.joint import stamps_of
+from ...amed.training import INTERRUPTED, AmedTraining, TrainingStage
+from ...fitting import Interrupted, Setting, Teacher
+from ...schedules import NoiseSchedule
+from ..calibration.guided import Guided
+from ..calibration.teacher import TeacherSettings, stored_passes
+from ..drawing import Axis, Curve, line_chart
+from ..lists import Wish
+from .chosen import Chosen, KeptFeatures, chosen_by
+from .taps import tap_of
+
+PASSES: Mapping[str, int] = {"low": 1, "normal": 4, "high": 16}
+"""Times that a training goes over its trajectories, by effort."""
+
+CHECKS = 10
+_MOST_FITTED = 96  # seeds for a predictor's first constants
+_SHOWN_IMAGES = 16
+_BAR = 1000
+_SECONDS_A_MESSAGE = 0.1
+_SECONDS_A_TEXT = 0.5
+_SECONDS_A_PICTURE = 3.0
+
+
+def stamps_for(schedule: str, ns: NoiseSchedule, calls: int, afs: bool) -> tuple[float, ...]:
+    """Stamps ending in 0 that take `calls` model calls: every second level of a schedule for as many.
+
+    Raises
+    ------
+    ValueError : a number of calls that no list of stamps has.
+    """
+    levels = calls + afs
+    if levels < 3 or levels % 2 == 0:
+        allowed = "even numbers from 2 (with the analytical first step)" if afs else "odd numbers from 3"
+        raise ValueError(
+            f"nfe was {calls}; AMED calls the model twice in each step and once in the last, so it takes {allowed}. Choose another "
+            f"number{'' if afs else ', or turn afs on'}."
+        )
+    return stamps_of(Wish(schedule).sigmas(ns, levels).double())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done.
+
+    Attributes
+    ----------
+    seeds : in all. held_out : of them, the last ones, that decide. batch : of a model call.
+    fit_first : begin a predictor with the constants of a table that forward passes have fitted.
+    name : see `Setting.name`; "" where model and conditioning cannot be told apart: then nothing is stored.
+    """
+
+    config: AmedConfig
+    mode: str
+    method: str
+    seeds: Sequence[int]
+    held_out: int
+    batch: int
+    passes: int
+    seed: int
+    lr: float | None
+    checkpointing: bool
+    fit_first: bool
+    teacher: TeacherSettings
+    name: str
+
+    @property
+    def fitting(self) -> int:
+        return len(self.seeds) - self.held_out
+
+    def batches(self, samples: int) -> int:
+        return -(-samples // self.batch)
+
+    def state_file(self) -> Path | None:
+        """Where an interrupted training keeps its state; None where that cannot be told from others."""
+        if not self.name or self.method == "forward":
+            return None
+        facts = [*map(str, (self.config, self.mode, self.method, list(self.seeds), self.held_out, self.batch, self.passes, self.seed))]
+        facts += [str(self.lr), str(self.fit_first), str(self.teacher), self.name]
+        return stored_passes().parent / "amed" / f"{hashlib.sha256('|'.join(facts).encode()).hexdigest()[:24]}.safetensors"
+
+
+@dataclass
+class Outcome:
+    """What came out.
+
+    training : of `train_amed`. chosen : for some held-out seeds. teacher : that was used. shape : of one latent.
+    """
+
+    training: AmedTraining | None = None
+    chosen: Chosen | None = None
+    teacher: Teacher | None = None
+    shape: tuple[int, ...] = ()
+
+    @property
+    def interrupted(self) -> bool:
+        return self.training is None or self.training.stopped == INTERRUPTED
+
+
+def run(guided: Guided, plan: Plan, progress: Progress, outcome: Outcome) -> None:
+    """Fill `outcome`; without a training where the teacher's pass was interrupted.
+
+    Raises
+    ------
+    FitError, ValueError, TapError : of `amed` and `fitting`.
+    """
+    progress.guided = guided
+    outcome.shape = guided.shape
+    setting = guided.setting(plan.seeds, plan.batch, plan.name)
+    teacher = outcome.teacher = plan.teacher.teacher(setting)
+    tap = tap_of(guided.guider) if plan.mode == "predictor" else None
+    if tap is not None:
+        setting = replace(setting, model=_watched(setting, tap))
+    file = plan.state_file()
+    try:
+        start = _fitted_table(setting, teacher, plan, progress, outcome) if plan.fit_first and plan.mode == "predictor" else None
+        if plan.fit_first and plan.mode == "predictor" and start is None:
+            return
+        outcome.training = train_amed(
+            setting,
+            plan.config,
+            mode=plan.mode,  # type: ignore[arg-type]
+            method=plan.method,  # type: ignore[arg-type]
+            held_out=plan.held_out,
+            teacher=teacher,
+            passes=plan.passes,
+            lr=plan.lr,
+            start=start,
+            checks=CHECKS,
+            tap=tap,
+            seed=plan.seed,
+            resume=file,
+            progress=progress,
+            checkpointing=plan.checkpointing,
+        )
+    except Interrupted:
+        return
+    if outcome.interrupted:
+        return
+    if file is not None:
+        file.unlink(missing_ok=True)
+    outcome.chosen = _chosen(setting, plan, outcome.training, tap)
+
+
+def _fitted_table(setting: Setting, teacher: Teacher, plan: Plan, progress: Progress, outcome: Outcome) -> AmedTable | None:
+    """The constants that a predictor begins with; None where that was interrupted: then `outcome` has the best so far."""
+    teacher.run(lambda done, total: progress(TrainingStage("teacher", done, total)))
+    some = [*range(min(plan.fitting, _MOST_FITTED)), *range(plan.fitting, len(plan.seeds))]
+    fitted = train_amed(
+        setting.subset(some),
+        plan.config,
+        mode="table",
+        method="forward",
+        held_out=plan.held_out,
+        teacher=teacher.end_points[some],
+        progress=progress,
+    )
+    assert isinstance(fitted.net, AmedTable)
+    outcome.training = fitted
+    return None if outcome.interrupted else fitted.net
+
+
+def _watched(setting: Setting, tap: Any) -> Any:
+    def model(x: Tensor, sigma: Tensor, **others: Any) -> Tensor:
+        tap.begin()
+        return setting.model(x, sigma, **others)
+
+    return model
+
+
+def _chosen(setting: Setting, plan: Plan, training: AmedTraining, tap: Any) -> Chosen | None:
+    """What is chosen for some held-out seeds."""
+    if isinstance(training.net, AmedTable):
+        return chosen_by(training.net, [])
+    count = min(plan.held_out, plan.batch, _SHOWN_IMAGES)
+    chunk = setting.subset(range(len(plan.seeds) - count, len(plan.seeds)))
+    kept = KeptFeatures(tap)
+    with torch.no_grad():
+        sample_amed(chunk.model, chunk.initial(plan.config.stamps[0]), None, training.net, dict(chunk.per_seed), disable=True, tap=kept)
+    return chosen_by(training.net, kept.features)
+
+
+class Progress:
+    """Called with every `TrainingStage`; moves the bar, tells losses and times, and raises `fitting.Interrupted` where the user has."""
+
+    def __init__(self, plan: Plan, model: Any, node_id: str | None) -> None:
+        import latent_preview
+
+        held, nfe, fitting = plan.batches(plan.held_out), plan.config.nfe, plan.fitting
+        forward, trained = plan.method == "forward", plan.method != "forward"
+        few = plan.batches(min(fitting, _MOST_FITTED) if trained else fitting)
+        self.fit_scale = float(30 * plan.config.pairs * few)  # calls after which half of a fit's share is reached
+        costs = {
+            "teacher": float(plan.teacher.steps * plan.batches(len(plan.seeds))),
+            "fit": 3 * self.fit_scale if forward or (plan.fit_first and plan.mode == "predictor") else 0.0,
+            "train": float(3 * nfe * plan.passes * plan.batches(fitting) + (CHECKS + 1) * nfe * held) if trained else 0.0,
+        }
+        self.ends, self.total = {}, 0.0
+        for name, cost in costs.items():
+            self.ends[name] = (self.total, self.total + cost)
+            self.total += cost
+        self.bar = comfy.utils.ProgressBar(_BAR)
+        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+        self.node_id = node_id
+        self.guided: Guided | None = None
+        self.losses: list[float] = []
+        self.errors: list[float] = []
+        self.reached = 0
+        self.told = self.texted = self.pictured = -math.inf
+
+    def __call__(self, stage: TrainingStage) -> None:
+        name = stage.what if stage.total else "fit"
+        if name in self.ends:
+            start, end = self.ends[name]
+            share = min(stage.done / stage.total, 1.0) if stage.total else stage.done / (stage.done + self.fit_scale)
+            self.reached = max(self.reached, int(_BAR * (start + share * (end - start)) / self.total))
+        if name == "train" and stage.loss > 0 and math.isfinite(stage.loss):
+            self.losses.append(stage.loss)
+            self.errors.append(stage.error)
+        try:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            now = time.monotonic()
+            if now - self.told >= _SECONDS_A_MESSAGE:
+                self.told = now
+                self.bar.update_absolute(self.reached, _BAR, self._picture(now))
+            if now - self.texted >= _SECONDS_A_TEXT:
+                self.texted = now
+                self._text(words(stage))
+        except comfy.model_management.InterruptProcessingException as error:
+            raise Interrupted("The user interrupted.") from error
+
+    def _text(self, text: str) -> None:
+        """Below the node's widgets, in hosts whose page shows such texts."""
+        import server
+
+        tell = getattr(getattr(server.PromptServer, "instance", None), "send_progress_text", None)
+        if tell is not None and self.node_id is not None:
+            tell(text, self.node_id)
+
+    def _picture(self, now: float) -> Any:
+        if now - self.pictured < _SECONDS_A_PICTURE:
+            return None
+        if self.previewer is not None:
+            latent = self.guided.take_latest() if self.guided is not None else None
+            picture = None if latent is None else self.previewer.decode_latent_to_preview_image("JPEG", latent)
+        else:
+            chart = self.chart(448, 300)
+            picture = None if chart is None else ("JPEG", chart, 512)
+        if picture is not None:
+            self.pictured = now
+        return picture
+
+    def chart(self, width: int, height: int) -> Any:
+        """Losses of the batches and the best error on held-out seeds; None with fewer than two batches."""
+        if len(self.losses) < 2:
+            return None
+        curves = [Curve("loss of a batch", [math.log10(loss) for loss in self.losses])]
+        if all(error > 0 and math.isfinite(error) for error in self.errors):
+            curves.append(Curve("best error on held-out seeds", [math.log10(error) for error in self.errors]))
+        return line_chart(curves, Axis("root mean square", logarithmic=True), width, height, "Training", "batch")
+
+
+def words(stage: TrainingStage) -> str:
+    """The stage in a few lines."""
+    if stage.what == "teacher":
+        return f"Teacher: model call {stage.done} of {stage.total}"
+    counted = f" {stage.done} of {stage.total}" if stage.total else f" {stage.done}"
+    lines = [f"{'Training: batch' if stage.total else 'Fitting a table: model call'}{counted}"]
+    if math.isfinite(stage.loss):
+        lines[0] += f", loss {stage.loss:.4g}"
+    if math.isfinite(stage.error):
+        lines.append(f"Best error on held-out seeds: {stage.error:.4g}")
+    for name, values in (("r", stage.r), ("c", stage.c), ("a", stage.a)):
+        if any(value != 1.0 for value in values):
+            lines.append(f"{name}: {', '.join(f'{value:.3f}' for value in values)}")
+    return "\n".join(lines)

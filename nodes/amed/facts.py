@@ -1,0 +1,173 @@
+"""What a predictor or table says about itself, and sentences where it is used for something else than it was trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...amed import FORMS, AmedConfig, AmedPredictor, AmedTable
+from ..calibration.facts import NOISE_SCHEDULE, schedule_key
+from ..calibration.identity import weights_identity
+from ..host import noise_schedule_of
+from .taps import refusal, where
+
+_ROUNDING = 1e-5  # relative, between the stamps and what comes through the socket
+_CFG_FACTOR = 1.5
+_SIZE_FACTOR = 1.5
+
+
+def kind_of(net: AmedPredictor | AmedTable) -> str:
+    return "table" if isinstance(net, AmedTable) else "predictor"
+
+
+def describe(net: AmedPredictor | AmedTable) -> list[str]:
+    """Lines for people."""
+    config, facts = net.config, net.facts
+    kind = kind_of(net)
+    lines = [
+        f"AMED {kind}: {FORMS[config.form].title} ({config.form}), {config.nfe} model calls, {config.family}",
+        f"Stamps: {', '.join(f'{stamp:.5g}' for stamp in config.stamps)}",
+        f"Guidance doubles the work of every call; cfg it was trained at: {_or_unknown(facts.get('cfg'))}",
+    ]
+    if config.afs:
+        lines.append("Analytical first step: the first model call is replaced by a guess")
+    ranges = [
+        f"{name} within {1 - scale:g} to {1 + scale:g}" for name, scale in (("c", config.scale_dir), ("a", config.scale_time)) if scale
+    ]
+    lines.append(f"Learned: the intermediate time of {config.pairs} steps{', ' if ranges else ''}{', '.join(ranges)}")
+    if isinstance(net, AmedTable):
+        rows = [[float(value) for value in net.choose(n)] for n in range(config.pairs)]
+        lines += [f"  step {n}: r {r:.4g}, c {c:.5g}, a {a:.5g}" for n, (r, c, a) in enumerate(rows)]
+    elif facts.get("feature_source"):
+        lines.append(f"Features: {facts['feature_source']}")
+    if facts.get("model"):
+        lines.append(f"Trained for: {facts['model']}")
+    before, after = errors_of(net)
+    if before is not None and after is not None:
+        lines.append(f"Error on held-out seeds: {after:.4g}; of the plain solver {before:.4g}")
+    return lines
+
+
+def errors_of(net: AmedPredictor | AmedTable) -> tuple[float | None, float | None]:
+    """End-point errors on held-out seeds of the plain solver and of this net, as far as its file says."""
+
+    def number(*names: str) -> float | None:
+        values = (net.facts.get(name) for name in names)
+        return next((float(value) for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)), None)
+
+    return number("error_before", "held_out_before"), number("error_after", "held_out_after")
+
+
+def wrong_stamps(levels: np.ndarray, config: AmedConfig) -> str | None:
+    """A sentence where these are not the levels it was trained on."""
+    own = np.array(config.stamps)
+    if len(levels) == len(own) and np.allclose(levels, own, rtol=_ROUNDING, atol=0.0):
+        return None
+    return (
+        f"The AMED sampler ({config.form}, {config.nfe} model calls) was given {len(levels)} noise levels that are not its own {len(own)}: "
+        f"{_few(levels)} instead of {_few(own)}. It was trained for its own levels only: connect the SIGMAS output of FewStep AMED "
+        "Scheduler with the same predictor, whole, with denoise 1."
+    )
+
+
+def wrong_family(family: str, config: AmedConfig) -> str | None:
+    """A sentence where the model is of another family."""
+    if family == config.family or "flow" not in (family, config.family):
+        return None
+    return (
+        f"The AMED predictor is for {config.family} models, but the model is {family}: its noise levels mean something else there. Use a "
+        f"{config.family} model, or train one for {family}."
+    )
+
+
+def wrong_solver(solver: str, config: AmedConfig) -> str | None:
+    """A sentence where another solver is asked for than it was trained with."""
+    if solver in ("", config.form):
+        return None
+    return (
+        f"solver was {solver!r}, but this predictor was trained with {config.form!r}, and its times suit no other: choose {config.form}, "
+        "or leave the solver to the predictor."
+    )
+
+
+def cfg_warning(net: AmedPredictor | AmedTable, cfg: float | None) -> str | None:
+    """A sentence where the guidance is far from the trained one."""
+    trained = net.facts.get("cfg")
+    if cfg is None or not isinstance(trained, (int, float)) or isinstance(trained, bool):
+        return None
+    near = trained > 0 and trained / _CFG_FACTOR <= cfg <= trained * _CFG_FACTOR
+    if near or cfg == trained:
+        return None
+    fits = f"it fits from {trained / _CFG_FACTOR:.3g} to {trained * _CFG_FACTOR:.3g}" if trained > 0 else "it fits there only"
+    return f"The AMED {kind_of(net)} was trained at cfg {trained:g}, but cfg is {cfg:g}; {fits}. Train another for other scales."
+
+
+def warnings_for(
+    net: AmedPredictor | AmedTable, model: Any = None, cfg: float | None = None, shape: Sequence[int] | None = None
+) -> list[str]:
+    """One sentence for each thing that does not fit; what is None is not compared.
+
+    Raises
+    ------
+    ValueError : the model is of another family, or has no block that a predictor's features are read from.
+    """
+    found = [cfg_warning(net, cfg), _size_warning(net, shape)]
+    if model is not None:
+        config, facts, ns = net.config, net.facts, noise_schedule_of(model)
+        problem = wrong_family(ns.family, config)
+        if problem:
+            raise ValueError(problem)
+        network = model.model.diffusion_model
+        if isinstance(net, AmedPredictor):
+            place = where(network)
+            if place is None:
+                raise ValueError(refusal(network))
+            found.append(_source_warning(str(facts.get("feature_source") or ""), place[1]))
+        known, identity = facts.get("model_identity") or "", weights_identity(model)
+        if known and identity and known != identity:
+            name = f" ({facts['model']})" if facts.get("model") else ""
+            found.append(
+                f"The AMED {kind_of(net)} was trained for another model{name}: this one's weights are different. It may still help close "
+                "relatives; compare, or train one for this model."
+            )
+        start, trained = ns.sigma_max, facts.get(NOISE_SCHEDULE)
+        if config.family == ns.family and trained is not None and trained != schedule_key(model):
+            found.append(
+                "It was trained with other noise levels of the model (another shift, or other ModelSampling nodes); set them as they were, "
+                "or train again."
+            )
+        elif config.stamps[0] > start * (1 + 1e-4):
+            found.append(
+                f"It starts at sigma {config.stamps[0]:.5g}, but this model's highest level is {start:.5g}: it was trained for other noise "
+                "levels, so train another."
+            )
+    return [warning for warning in found if warning]
+
+
+def _source_warning(source: str, here: str) -> str | None:
+    """Class names differ between hosts, so only the place is compared."""
+    if not source or source.split(" of ")[0] == here.split(" of ")[0]:
+        return None
+    return f"The predictor was trained on features of the {source}, but this model gives those of the {here}; train one for this model."
+
+
+def _size_warning(net: AmedPredictor | AmedTable, shape: Sequence[int] | None) -> str | None:
+    trained = net.facts.get("resolution")
+    if shape is None or not isinstance(trained, (list, tuple)) or len(trained) != len(shape):
+        return None
+    ratio = float(np.prod(shape[1:])) / max(float(np.prod(trained[1:])), 1.0)
+    if 1 / _SIZE_FACTOR <= ratio <= _SIZE_FACTOR:
+        return None
+    sizes = ["x".join(map(str, size)) for size in (trained, shape)]
+    return f"The AMED {kind_of(net)} was trained on latents of {sizes[0]}, but these are {sizes[1]}: it may be off; train one at this size."
+
+
+def _or_unknown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else "unknown"
+
+
+def _few(levels: np.ndarray) -> str:
+    shown = [f"{level:.5g}" for level in levels]
+    return ", ".join(shown if len(shown) <= 6 else [*shown[:3], "...", *shown[-2:]])

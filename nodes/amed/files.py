@@ -1,0 +1,89 @@
+"""Files of AMED predictors and tables in ComfyUI's models folder (models/fewstep), and those that come with FewStep."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import folder_paths
+from safetensors import safe_open
+
+from ...amed import AmedPredictor, AmedTable, load_amed, save_amed
+from ...amed.checkpoint import FORMAT
+from ...demo.amed_shipped import AMED_FOLDER
+from .. import recipe_files
+
+KEY = "fewstep"
+"""Of the folder in the host's folder_paths, for extra_model_paths.yaml."""
+
+ENDING = ".safetensors"
+BUILT_IN = "demo model: "
+_MOST_NUMBERED = 10_000
+
+
+def folder() -> Path:
+    """The folder that files are saved in; it need not exist yet."""
+    return Path(folder_paths.models_dir) / "fewstep"
+
+
+def listed() -> Mapping[str, Path]:
+    """All files by the name in the dropdown: the user's by their paths in the folder, then those that come with FewStep.
+
+    Other safetensors files in the folder are left out; of each only the header is read, once.
+    """
+    folder_paths.add_model_folder_path(KEY, str(folder()), is_default=True)
+    found: dict[str, Path] = {}
+    for root in map(Path, folder_paths.get_folder_paths(KEY)):
+        for path in sorted(root.rglob(f"*{ENDING}"), key=lambda path: str(path).lower()) if root.is_dir() else ():
+            if path.is_file() and _is_ours(path, path.stat().st_mtime_ns):
+                found.setdefault(path.relative_to(root).as_posix(), path)
+    shipped = sorted(AMED_FOLDER.glob(f"*{ENDING}")) if AMED_FOLDER.is_dir() else ()
+    return found | {f"{BUILT_IN}{path.stem}": path for path in shipped}
+
+
+@lru_cache(maxsize=4096)
+def _is_ours(path: Path, changed: int) -> bool:
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            record = json.loads((file.metadata() or {}).get("fewstep", "{}"))
+    except Exception:  # safetensors has its own exception type; a damaged file of another pack is not ours to tell of
+        return False
+    return isinstance(record, dict) and record.get("format") == FORMAT
+
+
+def load(name: str) -> AmedPredictor | AmedTable:
+    """The predictor or table of a name in `listed`; ValueError in a sentence for others and for damaged files."""
+    known = listed()
+    if name not in known:
+        offered = ", ".join(known) if known else "none yet: save one with FewStep Save AMED Predictor"
+        raise ValueError(f"There is no AMED predictor {name!r}; in models/fewstep there are {offered}.")
+    return load_amed(known[name])
+
+
+def problem_with_name(name: object) -> str | None:
+    """A sentence where `name` is no safe file name, or None."""
+    problem = recipe_files.problem_with_name(name)
+    return problem and problem.replace("models/fewstep/recipes", "models/fewstep")
+
+
+def save(net: AmedPredictor | AmedTable, name: str, overwrite: bool = False) -> Path:
+    """Write `<name>.safetensors` into the folder, "<name> (2).safetensors" where that exists and is not to be replaced; the path.
+
+    Raises
+    ------
+    ValueError : an unsafe name. OSError : the disk refuses.
+    """
+    problem = problem_with_name(name)
+    if problem:
+        raise ValueError(problem)
+    plain = unicodedata.normalize("NFC", name.strip())
+    stem = plain[: -len(ENDING)] if plain.lower().endswith(ENDING) else plain
+    path = folder() / f"{stem}{ENDING}"
+    if path.exists() and not overwrite:
+        numbered = (folder() / f"{stem} ({number}){ENDING}" for number in range(2, _MOST_NUMBERED))
+        path = next((candidate for candidate in numbered if not candidate.exists()), path)
+    save_amed(path, net)
+    return path

@@ -1,0 +1,73 @@
+"""AMED as ComfyUI calls samplers, with a record of what was chosen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ...amed import AmedPredictor, AmedTable, sample_amed
+from ..host import family_of_sampling, guidance_of, model_sampling_of
+from ..report import numbers
+from .chosen import Chosen, KeptFeatures, chosen_by
+from .facts import cfg_warning, wrong_family, wrong_stamps
+from .taps import tap_of
+
+Net = AmedPredictor | AmedTable
+
+_logger = logging.getLogger("fewstep")
+
+
+@dataclass
+class AmedFunction:
+    """`sampler(model, x, sigmas, extra_args=None, callback=None, disable=None)` for `comfy.samplers.KSAMPLER`.
+
+    Attributes
+    ----------
+    net : predictor or table, which belongs to its own noise levels: others are refused, and so is a model of another family.
+    features : of the last run, what a predictor was given in each step.
+    """
+
+    net: Net
+    features: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.__name__ = "sample_fewstep_amed"  # packs ask functions for their names
+
+    def __call__(
+        self,
+        model: Any,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: Mapping[str, Any] | None = None,
+        callback: Callable[[dict[str, Any]], object] | None = None,
+        disable: bool | None = None,
+    ) -> Tensor:
+        given = numbers(sigmas)
+        if not len(given):  # nothing to do, as in the host's samplers
+            return x
+        config = self.net.config
+        problem = wrong_stamps(given, config) or wrong_family(family_of_sampling(model_sampling_of(model)), config)
+        if problem:
+            raise ValueError(problem)
+        warning = cfg_warning(self.net, guidance_of(model))
+        if warning:
+            _logger.warning("FewStep: %s", warning)
+        if isinstance(self.net, AmedTable):
+            return sample_amed(model, x, None, self.net, extra_args, callback, disable)
+        tap = KeptFeatures(tap_of(model.inner_model))
+
+        def watched(x: Tensor, sigma: Tensor, **others: Any) -> Tensor:
+            tap.begin()
+            return model(x, sigma, **others)
+
+        end = sample_amed(watched, x, None, self.net, extra_args, callback, disable, tap=tap)
+        self.features = tap.features
+        return end
+
+    def chosen(self) -> Chosen | None:
+        """r, c and a of the last run; None before one of a predictor."""
+        return chosen_by(self.net, self.features)

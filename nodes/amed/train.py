@@ -1,0 +1,355 @@
+"""The node that trains AMED predictors and tables on the user's own model."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import comfy.model_management
+from comfy_api.latest import io, ui
+from PIL import Image
+
+from ...amed import FORMS, AmedConfig
+from ...amed.training import METHODS
+from ...schedules import BASELINES
+from ..calibration.facts import NOISE_SCHEDULE, model_facts
+from ..calibration.guided import LARGEST_SEED, with_guided_model
+from ..calibration.identity import run_name
+from ..calibration.sockets import AmedType, model_inputs
+from ..calibration.teacher import TeacherSettings, TeacherType
+from ..drawing import PAPER, as_images
+from ..host import noise_schedule_of
+from ..inputs import OPTIMIZED, advanced, check, problem_with, schedule_input
+from ..report import as_ui, distilled_lines, model_line, numbers
+from . import files
+from .course import PASSES, Outcome, Plan, Progress, run, stamps_for
+from .facts import describe
+from .ordinary import ordinary_tensors
+from .picture import WIDTH, report_lines, times_chart
+from .use import stamps_curve
+
+MODES = ("predictor", "table")
+MOST_CALLS = 41
+MOST_TRAJECTORIES = 100_000
+SCHEDULES = (OPTIMIZED, *BASELINES)
+_CHART_HEIGHT = 300
+
+_logger = logging.getLogger("fewstep")
+
+
+class FewStepTrainAmed(io.ComfyNode):
+    """Trains intermediate times."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FewStepTrainAmed",
+            display_name="FewStep Train AMED Predictor",
+            category="FewStep/AMED",
+            description="Trains AMED for your own model: at which time each step should call the model once more, so that a few calls end "
+            "where a many-step run ends. A predictor (9000 numbers) reads the middle of the network and chooses for each image; a table "
+            "has constants, needs no features and fits any architecture. The model itself is not changed. Takes minutes to hours, once for "
+            "a model, a cfg and a number of calls.",
+            inputs=[
+                *model_inputs(cfg_tooltip="Guidance to train for; the result holds from two thirds to one and a half times as much."),
+                io.Combo.Input(
+                    "form",
+                    options=list(FORMS),
+                    default="amed",
+                    tooltip="The solver. amed and dpm2 start each step afresh; euler, ipndm, dpmpp (DPM-Solver++) and unipc remember. "
+                    "The digit is the order.",
+                ),
+                io.Int.Input(
+                    "nfe",
+                    default=5,
+                    min=2,
+                    max=MOST_CALLS,
+                    tooltip="Model calls: two in each step and one in the last, so odd numbers, 3, 5, 7, 9. (Guidance doubles the work of "
+                    "every call.) Not used where sigmas are connected.",
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default="predictor",
+                    tooltip="predictor: times for each image, from features of U-Nets and of SD3's and Flux's transformers. table: the "
+                    "same for every image, any architecture; it needs fewer trajectories.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default="end",
+                    tooltip="steps: each step against the teacher's state, as published. end: the end point, with gradients through all "
+                    "steps, which needs the most memory. forward: forward passes only, for tables; works on quantised and huge models.",
+                ),
+                io.Int.Input(
+                    "trajectories",
+                    default=400,
+                    min=4,
+                    max=MOST_TRAJECTORIES,
+                    tooltip="Samples in all, one in twenty of them (at least 16) held out to measure on. 10 000 in the paper; a table does "
+                    "with 100.",
+                ),
+                io.Int.Input(
+                    "first_seed",
+                    default=0,
+                    min=0,
+                    max=LARGEST_SEED - MOST_TRAJECTORIES,
+                    tooltip="The seeds are this one and those after it, one a sample.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=4,
+                    min=1,
+                    max=1024,
+                    tooltip="Samples a model call and an optimisation step. Gradients need several times the memory of sampling.",
+                ),
+                io.Combo.Input(
+                    "effort",
+                    options=list(PASSES),
+                    default="normal",
+                    tooltip="How often the training goes over the trajectories: " + ", ".join(f"{k} {v}" for k, v in PASSES.items()) + ".",
+                ),
+                schedule_input(
+                    OPTIMIZED,
+                    tooltip="Where the time stamps lie: every second level of this schedule for nfe steps, so that with the learned times "
+                    "between them there are as many model calls. optimized (FewStep's own) measured best.",
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "afs", default=False, tooltip="Analytical first step: replaces the first model call by a guess, so nfe is even."
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "scale_dir",
+                        default=0.3,
+                        min=0.0,
+                        max=0.9,
+                        step=0.01,
+                        round=False,
+                        tooltip="How far the learned factor of the step's direction may be from 1. 0 switches it off; 0.01 was "
+                        "published, but what fits best lies farther.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "scale_time",
+                        default=0.6,
+                        min=0.0,
+                        max=0.9,
+                        step=0.01,
+                        round=False,
+                        tooltip="How far the time told to the model may be from the intermediate time, as a learned factor. 0 switches it "
+                        "off; 0.2 was published for Stable Diffusion.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "learning_rate",
+                        default=0.0,
+                        min=0.0,
+                        max=0.5,
+                        step=0.001,
+                        round=False,
+                        tooltip="Of Adam. 0: 0.005 for a predictor, as published, and 0.05 for the few numbers of a table.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "checkpointing",
+                        default=False,
+                        tooltip="Compute each model call once more for its gradient instead of keeping what it made: much less memory, a "
+                        "third more time.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "fit_table_first",
+                        default=True,
+                        tooltip="Begin a predictor with the constants of a table that forward passes have fitted to at most 96 of the "
+                        "trajectories. Off: begin with the plain solver, as published.",
+                    )
+                ),
+                io.Sigmas.Input("sigmas", optional=True, tooltip="Time stamps to train on instead of schedule and nfe."),
+                TeacherType.Input("teacher", optional=True, tooltip="Settings of the many-step run; without it 64 steps of UniPC."),
+            ],
+            outputs=[
+                AmedType.Output("predictor", display_name="predictor", tooltip="For FewStep AMED Sampler, Scheduler and Save."),
+                io.String.Output("report", display_name="report", tooltip="What was found and what it cost."),
+                io.Image.Output("plot", display_name="plot", tooltip="The times for held-out seeds, and the course of the training."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        form: str | None = None,
+        mode: str | None = None,
+        method: str | None = None,
+        effort: str | None = None,
+        schedule: str | None = None,
+    ) -> bool | str:
+        return _problem(form, mode, method, effort, schedule) or True
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        latent_image: dict[str, Any],
+        cfg: float,
+        form: str,
+        nfe: int,
+        mode: str,
+        method: str,
+        trajectories: int,
+        first_seed: int,
+        batch_size: int,
+        effort: str,
+        schedule: str = OPTIMIZED,
+        afs: bool = False,
+        scale_dir: float = 0.3,
+        scale_time: float = 0.6,
+        learning_rate: float = 0.0,
+        checkpointing: bool = False,
+        fit_table_first: bool = True,
+        sigmas: Any = None,
+        teacher: TeacherSettings | None = None,
+    ) -> io.NodeOutput:
+        check(_problem(str(form), str(mode), str(method), str(effort), str(schedule)))
+        ns = noise_schedule_of(model)
+        stamps = tuple(numbers(sigmas)) if sigmas is not None else stamps_for(schedule, ns, nfe, afs)
+        config = AmedConfig(form, stamps, ns.family, afs, scale_dir, scale_time)
+        held_out = min(max(16, trajectories // 20), 256, trajectories // 2)
+        batch = min(batch_size, trajectories - held_out)
+        name = run_name(model, positive, negative, cfg)
+        plan = Plan(
+            config,
+            mode,
+            method,
+            range(first_seed, first_seed + trajectories),
+            held_out,
+            batch,
+            PASSES[effort],
+            0,
+            learning_rate or None,
+            checkpointing,
+            fit_table_first,
+            teacher or TeacherSettings(),
+            name,
+        )
+        progress = Progress(plan, model, getattr(cls.hidden, "unique_id", None))
+        outcome = Outcome()
+        around = nullcontext if method == "forward" else ordinary_tensors
+        try:
+            with_guided_model(
+                model, positive, negative, cfg, latent_image, batch, lambda guided: run(guided, plan, progress, outcome), around
+            )
+        except RuntimeError as error:
+            if "nference tensor" not in str(error):
+                raise
+            raise ValueError(
+                "A part of what is connected to the model (a ControlNet, an adapter) cannot be differentiated inside ComfyUI. Train "
+                f"without it, or a table with method 'forward', which needs no gradients. ({error})"
+            ) from error
+        training = outcome.training
+        if training is None:
+            raise comfy.model_management.InterruptProcessingException
+        known = model_facts(model, cls.hidden, cfg, outcome.shape)
+        extra = known.pop("extra")
+        training.net.facts |= {
+            **known,
+            NOISE_SCHEDULE: extra[NOISE_SCHEDULE],
+            "resolution": list(outcome.shape),
+            "schedule": "connected" if sigmas is not None else schedule,
+            "teacher": f"{plan.teacher.steps} steps of {plan.teacher.solver}",
+            "error_before": training.held_out_before,
+            "error_after": training.held_out_after,
+        }
+        if outcome.interrupted:
+            if training.improved:
+                _keep(training.net)
+            raise comfy.model_management.InterruptProcessingException
+        assert outcome.chosen is not None
+        images = outcome.chosen.r.shape[1]
+        report = "\n".join(
+            [
+                f"FewStep AMED training at cfg {cfg:g}, latents of {'x'.join(map(str, outcome.shape))}, {plan.fitting} trajectories and "
+                f"{held_out} held out, effort {effort}, method {method}",
+                model_line(ns),
+                *distilled_lines(model, cls.hidden),
+                _teacher_line(outcome, plan),
+                _verdict(outcome),
+                f"{training.calls} model calls on a batch in {training.seconds:.0f} s; {training.stopped}"
+                + (f"; {training.skipped} batches without a finite loss" if training.skipped else ""),
+                "",
+                *describe(training.net),
+                *report_lines(config, outcome.chosen),
+                "",
+                "| batches | loss | error on held-out seeds |",
+                "|---|---|---|",
+                *(f"| {at.batches} | {at.loss:.4g} | {at.error:.4g} |" for at in training.history),
+            ]
+        )
+        title = f"{FORMS[form].title}, {config.nfe} model calls: times of {images} held-out seed{'s' * (images != 1)}"
+        if mode == "table":
+            title = f"{FORMS[form].title}, {config.nfe} model calls: intermediate times"
+        picture = as_images([_stacked(times_chart(config, outcome.chosen.r, title), progress.chart(WIDTH, _CHART_HEIGHT))])
+        shown = as_ui(report, stamps_curve(training.net, model))
+        return io.NodeOutput(training.net, report, picture, ui={**ui.PreviewImage(picture, cls=cls).as_dict(), **shown})
+
+
+def _stacked(*pictures: Image.Image | None) -> Image.Image:
+    """One below the other."""
+    shown = [picture for picture in pictures if picture is not None]
+    whole = Image.new("RGB", (max(picture.width for picture in shown), sum(picture.height for picture in shown)), PAPER)
+    top = 0
+    for picture in shown:
+        whole.paste(picture, (0, top))
+        top += picture.height
+    return whole
+
+
+def _verdict(outcome: Outcome) -> str:
+    training = outcome.training
+    assert training is not None
+    before, after = training.held_out_before, training.held_out_after
+    if not training.improved:
+        return (
+            f"Training found nothing better than the plain solver (error {before:.4g} on held-out seeds), so that is what you get. More "
+            "trajectories, another effort or another schedule may help."
+        )
+    return f"Error on held-out seeds: {after:.4g}, {after / before:.2f} of the plain solver's {before:.4g} at the same model calls."
+
+
+def _teacher_line(outcome: Outcome, plan: Plan) -> str:
+    assert outcome.teacher is not None
+    if not outcome.teacher.finished:  # the published method needs no end points to train on
+        made = "for the held-out seeds"
+    else:
+        made = f"{outcome.teacher.calls} model calls" if outcome.teacher.calls else "found on disk, no model calls"
+    return f"Teacher: {plan.teacher.steps} steps of {plan.teacher.solver}, {made}"
+
+
+def _keep(net: Any) -> None:
+    """Save what an interrupted training has found."""
+    stamp = time.strftime("%Y-%m-%d %H.%M.%S")
+    path = files.save(net, f"interrupted {stamp}, {net.config.form}, {net.config.nfe} calls")
+    _logger.info("FewStep: the training was interrupted; the best so far is kept in %s", path)
+
+
+def _problem(form: Any, mode: Any, method: Any, effort: Any, schedule: Any) -> str | None:
+    wrong = problem_with(
+        form=(form, FORMS), mode=(mode, MODES), method=(method, METHODS), effort=(effort, PASSES), schedule=(schedule, SCHEDULES)
+    )
+    if wrong:
+        return wrong
+    if method == "forward" and mode == "predictor":
+        return (
+            "method was 'forward' with mode 'predictor'; forward passes alone fit a table: choose mode 'table', or method 'end' or 'steps'."
+        )
+    return None

@@ -1,0 +1,293 @@
+"""Loading, saving and using AMED predictors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import torch
+from comfy_api.latest import io, ui
+
+from ... import __version__
+from ...amed import FORMS, AmedPredictor, AmedTable
+from ...schedules.text import sigma_text
+from ..calibration.sockets import AmedType
+from ..drawing import as_images
+from ..host import noise_schedule_of
+from ..inputs import check, problem_with
+from ..metadata import records, write_entry
+from ..report import as_ui, curve, sigmas_line
+from . import files
+from .chosen import Chosen
+from .facts import describe, kind_of, warnings_for, wrong_solver
+from .picture import report_lines, times_chart
+from .sampling import AmedFunction
+from .sockets import checked_net
+
+OWN = "the predictor's own"
+SOLVERS = (OWN, *FORMS)
+NOT_CHECKED = 0.0
+
+
+class FewStepLoadAmed(io.ComfyNode):
+    """A predictor or table from a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FewStepLoadAmed",
+            display_name="FewStep Load AMED Predictor",
+            category="FewStep/AMED",
+            description="Loads an AMED predictor or table from the folder models/fewstep: files that FewStep Save AMED Predictor or the "
+            "command line wrote, that others shared, or that an interrupted training kept. Those for the demo model come with FewStep. "
+            "Press R to see new ones.",
+            inputs=[
+                io.Combo.Input(
+                    "name",
+                    options=list(files.listed()),
+                    tooltip="Files in models/fewstep (.safetensors). A predictor or table is for one model, one number of model calls and "
+                    "one solver.",
+                )
+            ],
+            outputs=[
+                AmedType.Output("predictor", display_name="predictor", tooltip="For FewStep AMED Sampler and FewStep AMED Scheduler."),
+                io.String.Output("description", display_name="description", tooltip="What it is, for people."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        if name is None:
+            return True
+        try:
+            files.load(name)
+        except (ValueError, OSError) as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str) -> float | None:
+        path = files.listed().get(name)
+        return path.stat().st_mtime if path is not None and path.exists() else None
+
+    @classmethod
+    def execute(cls, name: str) -> io.NodeOutput:
+        net = files.load(name)
+        report = "\n".join(describe(net))
+        return io.NodeOutput(net, report, ui=as_ui(report, stamps_curve(net)))
+
+
+class FewStepSaveAmed(io.ComfyNode):
+    """A predictor or table to a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FewStepSaveAmed",
+            display_name="FewStep Save AMED Predictor",
+            category="FewStep/AMED",
+            description="Saves an AMED predictor or table as a safetensors file in the folder models/fewstep, from which FewStep Load AMED "
+            "Predictor offers it. A predictor has some 40 kB.",
+            inputs=[
+                AmedType.Input("predictor", tooltip="From FewStep Train AMED Predictor."),
+                io.String.Input("name", default="my predictor", tooltip="Name of the file, without folders."),
+                io.Boolean.Input(
+                    "overwrite", default=False, tooltip="Replace a file of this name. Off: a number is added to the name instead."
+                ),
+            ],
+            outputs=[io.String.Output("file", display_name="file", tooltip="Name of the file that was written.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        return True if name is None else files.problem_with_name(name) or True
+
+    @classmethod
+    def execute(cls, predictor: Any, name: str, overwrite: bool) -> io.NodeOutput:
+        net = checked_net(predictor)
+        check(files.problem_with_name(name))
+        try:
+            path = files.save(net, name, overwrite)
+        except OSError as error:
+            raise ValueError(f"The predictor cannot be saved in models/fewstep ({error}). Free space, or make it writable.") from error
+        report = "\n".join([f"Saved as {path.name}", *describe(net)])
+        return io.NodeOutput(path.name, ui=as_ui(report, stamps_curve(net)))
+
+
+@records
+class FewStepAmedSampler(io.ComfyNode):
+    """A predictor or table as a SAMPLER."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FewStepAmedSampler",
+            display_name="FewStep AMED Sampler",
+            category="FewStep/AMED",
+            description="Samples with an AMED predictor or table: in every step the model is also called at an intermediate time that was "
+            "learned for it, with a predictor another one for each image. Connect it to SamplerCustomAdvanced or SamplerCustom, with the "
+            "noise levels of FewStep AMED Scheduler and denoise 1.",
+            inputs=[
+                AmedType.Input("predictor", tooltip="From FewStep Load AMED Predictor or FewStep Train AMED Predictor."),
+                io.Combo.Input(
+                    "solver",
+                    options=list(SOLVERS),
+                    default=OWN,
+                    tooltip="The solver that takes the steps. It must be the one it was trained with, which is what is taken by itself; "
+                    "choose one to be told where a file is for another.",
+                ),
+                io.Model.Input("model", optional=True, tooltip="Only to check: the report warns where it was trained for another model."),
+                io.Latent.Input("latent_image", optional=True, tooltip="Only to check the size of the pictures."),
+                io.Float.Input(
+                    "cfg_to_check",
+                    default=NOT_CHECKED,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    optional=True,
+                    tooltip="Only to check the guidance scale that you sample with. 0: not checked here (the log tells when sampling).",
+                ),
+            ],
+            outputs=[
+                io.Sampler.Output("sampler", display_name="sampler", tooltip="For SamplerCustomAdvanced and SamplerCustom."),
+                io.String.Output("report", display_name="report", tooltip="What it is, and warnings."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+        )
+
+    @classmethod
+    def validate_inputs(cls, solver: str | None = None) -> bool | str:
+        return problem_with(solver=(solver, SOLVERS)) or True
+
+    @classmethod
+    def execute(
+        cls,
+        predictor: Any,
+        solver: str = OWN,
+        model: Any = None,
+        latent_image: dict[str, Any] | None = None,
+        cfg_to_check: float = NOT_CHECKED,
+    ) -> io.NodeOutput:
+        net = checked_net(predictor)
+        check(problem_with(solver=(str(solver), SOLVERS)))
+        check(None if solver == OWN else wrong_solver(str(solver), net.config))
+        shape = None if latent_image is None else latent_shape(latent_image, model)
+        warnings = warnings_for(net, model, cfg_to_check if cfg_to_check > 0 else None, shape)
+        report = "\n".join(
+            [
+                *(f"Warning: {warning}" for warning in warnings),
+                *describe(net),
+                *([] if model is not None else ["Not checked against a model; connect one to check."]),
+                f"FewStep {__version__}",
+            ]
+        )
+        write_entry(cls.hidden, {"node": "FewStepAmedSampler", **entry_of(net)})
+        return io.NodeOutput(comfy.samplers.KSAMPLER(AmedFunction(net)), report, ui=as_ui(report, stamps_curve(net)))
+
+
+@records
+class FewStepAmedScheduler(io.ComfyNode):
+    """The noise levels of a predictor or table as SIGMAS."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FewStepAmedScheduler",
+            display_name="FewStep AMED Scheduler",
+            category="FewStep/AMED",
+            description="The noise levels that an AMED predictor or table was trained on: its time stamps. Between two of them FewStep "
+            "AMED Sampler calls the model once more, at a time that is learned.",
+            inputs=[
+                AmedType.Input("predictor", tooltip="The same as that of FewStep AMED Sampler."),
+                io.Model.Input("model", optional=True, tooltip="Only to check, and to draw percentages."),
+            ],
+            outputs=[
+                io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="The time stamps; for this sampler only."),
+                io.String.Output("report", display_name="report", tooltip="The levels as text, and warnings."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+        )
+
+    @classmethod
+    def execute(cls, predictor: Any, model: Any = None) -> io.NodeOutput:
+        net = checked_net(predictor)
+        sigmas = torch.tensor(net.config.stamps, dtype=torch.float64).to(torch.float32)
+        lines = [f"Warning: {warning}" for warning in warnings_for(net, model)]
+        lines += [f"FewStep AMED: {len(sigmas)} time stamps, {net.config.nfe} model calls", sigmas_line(sigmas)]
+        report = "\n".join([*lines, f"FewStep {__version__}"])
+        write_entry(cls.hidden, {"node": "FewStepAmedScheduler", **entry_of(net)})
+        return io.NodeOutput(sigmas, report, ui=as_ui(report, stamps_curve(net, model)))
+
+
+class FewStepAmedTimes(io.ComfyNode):
+    """The intermediate times of a run, as text and as a picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FewStepAmedTimes",
+            display_name="FewStep AMED Times",
+            category="FewStep/AMED",
+            description="Shows which intermediate times FewStep AMED Sampler took in a run: a column for each step, a dot for each image. "
+            "Put it behind the sampling, so that it runs afterwards; of several runs with the same sampler it shows the last.",
+            inputs=[
+                io.Sampler.Input("sampler", tooltip="The output of FewStep AMED Sampler that the run used."),
+                io.Latent.Input("samples", tooltip="What the run gave; it is passed on unchanged."),
+            ],
+            outputs=[
+                io.Latent.Output("samples_out", display_name="samples", tooltip="The latents, unchanged."),
+                io.Image.Output("plot", display_name="plot", tooltip="The times as a picture."),
+                io.String.Output("report", display_name="report", tooltip="The times as text, a line for each step."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, sampler: Any, samples: dict[str, Any]) -> io.NodeOutput:
+        function = getattr(sampler, "sampler_function", None)
+        if not isinstance(function, AmedFunction):
+            raise ValueError("sampler is no AMED sampler; connect the output of FewStep AMED Sampler that the run used.")
+        chosen = function.chosen()
+        if chosen is None:
+            raise ValueError(
+                "The sampler has not run yet, or was stopped: connect the latent that was sampled with it, so that this node runs after it."
+            )
+        picture, report = times(function.net, chosen)
+        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **as_ui(report)}
+        return io.NodeOutput(samples, picture, report, ui=previews)
+
+
+def times(net: AmedPredictor | AmedTable, chosen: Chosen, of: str = "images") -> tuple[torch.Tensor, str]:
+    """What was chosen as IMAGE and text."""
+    config, images = net.config, chosen.r.shape[1]
+    title = f"{FORMS[config.form].title}, {config.nfe} model calls: intermediate times" + (f" of {images} {of}" if images > 1 else "")
+    return as_images([times_chart(config, chosen.r, title)]), "\n".join([title, *report_lines(config, chosen)])
+
+
+def stamps_curve(net: AmedPredictor | AmedTable, model: Any = None) -> dict[str, Any]:
+    """The stamps for the browser."""
+    config = net.config
+    ns = None if model is None else noise_schedule_of(model)
+    known = ns if ns is not None and ns.family == config.family else config.family
+    return curve(config.stamps, known, f"{FORMS[config.form].title}, {config.nfe} calls", config.nfe)
+
+
+def entry_of(net: AmedPredictor | AmedTable) -> dict[str, Any]:
+    """For the metadata of pictures."""
+    config = net.config
+    known = {name: net.facts[name] for name in ("model", "cfg", "date") if net.facts.get(name) is not None}
+    levels = sigma_text(torch.tensor(config.stamps))
+    return {"kind": kind_of(net), "form": config.form, "sigmas": levels, "nfe": config.nfe, **known, "fewstep": __version__}
+
+
+def latent_shape(latent: dict[str, Any], model: Any) -> tuple[int, ...] | None:
+    """Of one latent, without the batch; None for latents of several tensors."""
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False):
+        return None
+    if model is not None:
+        samples = comfy.sample.fix_empty_latent_channels(model, samples)
+    return tuple(samples.shape[1:])
