@@ -1,0 +1,3 @@
+"""Another extension's module of the same name as a folder of FewStep's."""
+
+OWNER = "probe"

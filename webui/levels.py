@@ -1,0 +1,149 @@
+"""The noise schedule behind a host's denoiser, in this package's words.
+
+What samplers and schedule functions get is a chain of `.inner_model`: guidance, a wrapper with the levels, the model. The first link with
+levels decides:
+
+    .predictor with prediction_type "const" (Forge)     flow; the shift is read off the table
+    .predictor of a continuous EDM or V class (Forge)    edm; vp, sigma = tan(pi t / 2)
+    .sigmas [T] ending at 1                              flow (A1111's SD3)
+    .sigmas [T], else                                    vp, the table itself (CompVis wrappers, zero-terminal-SNR too)
+
+Only the table is used: some hosts' sigma_min and sigma_max fail, and their sigma_to_t and t_to_sigma are no inverses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..schedules import NoiseSchedule
+from ..schedules.clocks import CosineClock
+
+_KEPT = 32
+_ROUNDING = 1e-4  # relative, of float32 tables that went through formulas
+
+
+def links(denoiser: Any) -> Iterator[Any]:
+    """`denoiser`, its `.inner_model`, that one's, and so on."""
+    seen: set[int] = set()
+    while denoiser is not None and id(denoiser) not in seen:
+        seen.add(id(denoiser))
+        yield denoiser
+        denoiser = getattr(denoiser, "inner_model", None)
+
+
+def noise_schedule_of(denoiser: Any) -> NoiseSchedule:
+    """The noise schedule of the model behind a host's denoiser; equal content gives the same object.
+
+    Raises
+    ------
+    ValueError : no link of the chain has levels that are understood.
+    """
+    for link in links(denoiser):
+        own = getattr(link, "noise_schedule", None)
+        if isinstance(own, NoiseSchedule):
+            return own
+        table = getattr(link, "sigmas", None)
+        if isinstance(table, torch.Tensor) and table.ndim == 1 and len(table) > 1:
+            return schedule_of_table(table, getattr(link, "predictor", None))
+        products = getattr(link, "alphas_cumprod", None)
+        if isinstance(products, torch.Tensor) and products.ndim == 1 and len(products) > 1:
+            return schedule_of_table(((1 - products.double()) / products.double()).sqrt())
+    chain = " -> ".join(type(link).__name__ for link in links(denoiser))
+    raise ValueError(f"FewStep found no noise levels in {chain}. Choose a sampler and a schedule of the host for this model.")
+
+
+def network_of(denoiser: Any) -> tuple[Any, bool]:
+    """The network behind a host's denoiser, and whether the host is of the Forge family.
+
+    Raises
+    ------
+    ValueError : there is none along the chain.
+    """
+    for link in links(denoiser):
+        patched = getattr(link, "forge_objects", None)
+        if patched is not None:
+            return patched.unet.model.diffusion_model, True
+        network = getattr(getattr(link, "model", None), "diffusion_model", None)
+        if network is not None:
+            return network, False
+    chain = " -> ".join(type(link).__name__ for link in links(denoiser))
+    raise ValueError(f"FewStep found no network in {chain}. Choose a sampler that needs none, or a model that this host samples itself.")
+
+
+def schedule_of_table(table: torch.Tensor, predictor: Any = None) -> NoiseSchedule:
+    """The schedule of a host's ascending table of levels, with Forge's predictor where there is one."""
+    kind = "table"
+    if getattr(predictor, "prediction_type", None) == "const":
+        kind = "flow"
+    elif predictor is not None:
+        classes = [base.__name__ for base in type(predictor).__mro__]
+        kind = "v" if "PredictionContinuousV" in classes else "edm" if "PredictionContinuousEDM" in classes else "table"
+    levels = table.detach().cpu().double().numpy()
+    if kind == "table" and levels[-1] <= 1 + _ROUNDING:
+        kind = "flow"
+    return _schedule(np.ascontiguousarray(levels).tobytes(), kind)
+
+
+@lru_cache(_KEPT)
+def _schedule(content: bytes, kind: str) -> NoiseSchedule:
+    levels = np.frombuffer(content, dtype=np.float64).copy()
+    if kind == "flow":
+        return _flow(levels)
+    if kind == "edm":
+        return NoiseSchedule.edm(float(levels[0]), float(levels[-1]))
+    if kind == "v":
+        return NoiseSchedule("vp", CosineClock.between(float(levels[0]), float(levels[-1])))
+    return NoiseSchedule.vp_sigmas(levels)
+
+
+def _flow(levels: np.ndarray) -> NoiseSchedule:
+    """s = shift t / (1 + (shift - 1) t) with t = 1/T, ..., 1."""
+    count = len(levels)
+    middle = count // 2
+    t, s = middle / count, float(levels[middle - 1])
+    shift = s * (1 - t) / (t * (1 - s))
+    schedule = NoiseSchedule.flow(shift, count)
+    times = np.arange(1, count + 1) / count
+    if not np.allclose(schedule.sigma_of_t(times), levels, rtol=10 * _ROUNDING):
+        raise ValueError(
+            f"The model's {count} levels from {levels[0]:.4g} to {levels[-1]:.4g} end at 1 like a flow model's, but no shift gives them. "
+            "Choose a schedule of the host for this model."
+        )
+    return schedule
+
+
+@lru_cache(_KEPT)
+def between(ns: NoiseSchedule, sigma_min: float, sigma_max: float) -> NoiseSchedule:
+    """The schedule between other ends, as the host's settings for the lowest and highest level ask for.
+
+    Parameters
+    ----------
+    sigma_min, sigma_max : what the host passes to schedule functions; the model's own ends up to rounding leave it as it is.
+
+    Raises
+    ------
+    ValueError : sigma_min not below sigma_max, or not above 0.
+    """
+    low = ns.sigma_min if abs(sigma_min - ns.sigma_min) <= _ROUNDING * ns.sigma_min else sigma_min
+    high = ns.sigma_max if abs(sigma_max - ns.sigma_max) <= _ROUNDING * ns.sigma_max else sigma_max
+    if (low, high) == (ns.sigma_min, ns.sigma_max):
+        return ns
+    if not 0 < low < high:
+        raise ValueError(
+            f"The lowest level was {sigma_min:g} and the highest {sigma_max:g}; 0 < lowest < highest is needed. Correct the host's "
+            "settings for the lowest and highest level (0 means the model's)."
+        )
+    if ns.family == "flow":
+        high = min(high, 1.0)
+        clock = ns.clock
+        ends = clock.time_at(np.array([low, high])).tolist()
+        return NoiseSchedule.flow(clock.shift, clock.timesteps, t_eps=ends[0], t_end=ends[1], name=ns.name)
+    if ns.family == "edm":
+        return NoiseSchedule.edm(low, high, name=ns.name)
+    inside = ns.levels[(ns.levels > low * (1 + _ROUNDING)) & (ns.levels < high * (1 - _ROUNDING))]
+    return NoiseSchedule.vp_sigmas(np.concatenate([[low], inside, [high]]), name=ns.name)

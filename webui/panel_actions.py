@@ -1,0 +1,209 @@
+"""What the panel's buttons do."""
+
+from __future__ import annotations
+
+import html
+import inspect
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+from modules import shared
+from modules.call_queue import queue_lock
+
+from . import job
+from .amed_sampler import NOT_FROM_NOISE, stamps_of
+from .calibration import Course, Wish, numbers_of, run
+from .choices import NO_PREDICTOR, Choices
+from .folders import load_recipe, predictor_names, recipe_names
+from .host import architecture, ensure_loaded, has_schedule_choice, in_models_thread, sampler_options, schedule_of_loaded_model
+from .names import AMED, SAMPLERS, sampler_entry, schedule_entry
+from .plot import sigma_plot
+from .schedules import schedule_function
+from .settings import from_settings
+
+EFFORT_NAMES = ("low", "normal", "high")
+_SECONDS_BETWEEN_NEWS = 0.5
+
+
+def with_names(function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+    """`function` with the values of the last controls as one dict by name, which is what gradio cannot pass."""
+    count = len(names)
+
+    def split(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        first = values[: len(values) - count]
+        return (*first, dict(zip(names, values[len(values) - count :], strict=True)))
+
+    if inspect.isgeneratorfunction(function):
+
+        def generator(*values: Any) -> Iterator[Any]:
+            yield from function(*split(values))
+
+        return generator
+
+    def plain(*values: Any) -> Any:
+        return function(*split(values))
+
+    return plain
+
+
+def recipe_text(name: str, present: str) -> str:
+    """The text of a saved recipe; what is there already where none is chosen, or the file is no recipe."""
+    if not name:
+        return present
+    try:
+        return load_recipe(name).to_text()
+    except (ValueError, OSError) as error:
+        gr.Warning(str(error))
+        return present
+
+
+def refreshed(saved: str, predictor: str) -> tuple[Any, Any]:
+    """The lists of recipes and predictors as they are on disk now."""
+    recipes, predictors = ["", *recipe_names()], [NO_PREDICTOR, *predictor_names()]
+    return (
+        gr.update(choices=recipes, value=saved if saved in recipes else ""),
+        gr.update(choices=predictors, value=predictor if predictor in predictors else NO_PREDICTOR),
+    )
+
+
+# --- Show sigmas ------------------------------------------------------------------------------------------------------
+
+
+def show_sigmas(
+    order: Any, variant: Any, corrector: Any, afs: Any, recipe: Any, predictor: Any, controls: dict[str, Any]
+) -> str:
+    """The noise levels that a picture with the page's settings would be sampled with, as a plot."""
+    try:
+        choices = from_settings(Choices.from_panel(order, variant, corrector, afs, recipe, predictor))
+        with queue_lock:
+            return in_models_thread(lambda: _plot_of(choices, controls))
+    except Exception as error:  # a message in the panel is what the user can use
+        return f"<p><b>{html.escape(str(error) or type(error).__name__)}</b></p>"
+
+
+def _plot_of(choices: Choices, controls: dict[str, Any]) -> str:
+    ensure_loaded()
+    name = controls.get("sampling") or SAMPLERS[0].name
+    schedule = controls.get("scheduler") or "Automatic"
+    steps = int(controls.get("steps") or 20)
+    strength = controls.get("denoising_strength")
+    drops = shared.opts.always_discard_next_to_last_sigma or sampler_options(name).get("discard_next_to_last_sigma", False)
+    stamps: Any = None
+    if sampler_entry(name) == AMED:
+        stamps = ValueError(NOT_FROM_NOISE) if strength is not None else stamps_of(choices.predictor)
+        steps, schedule = (steps if strength is not None else len(stamps) - 1), "Automatic"
+    job.begin(job.Job(choices, architecture(), bool(drops), stamps))
+    try:
+        sigmas = _levels_of_host(name, schedule, steps, strength)
+    finally:
+        job.end()
+    used = "" if strength is None else f", denoising {strength:g}"
+    return sigma_plot(sigmas, f"{name}, {schedule}: {len(sigmas) - 1} steps{used}")
+
+
+def _levels_of_host(name: str, schedule: str, steps: int, strength: float | None) -> list[float]:
+    """As the host's own sampler would get them: its function makes the list, and img2img cuts it."""
+    from modules import sd_samplers, sd_samplers_common
+
+    sampler = sd_samplers.create_sampler(name, shared.sd_model)
+    if not hasattr(sampler, "get_sigmas"):
+        raise ValueError(f"{name} takes no noise levels, so there are none to show.")
+    p = SimpleNamespace(
+        scheduler=schedule, hr_scheduler=None, is_hr_pass=False, sampler_noise_scheduler_override=None, extra_generation_params={},
+        steps=steps, denoising_strength=strength,
+    )  # fmt: skip
+    entry = sampler_entry(name)
+    if not has_schedule_choice() and entry is not None and shared.opts.k_sched_type == "Automatic":
+        p.sampler_noise_scheduler_override = override(str(entry.host["scheduler"]))
+    if strength is None:
+        sigmas = sampler.get_sigmas(p, steps)
+    else:
+        asked, last = sd_samplers_common.setup_img2img_steps(p)
+        sigmas = sampler.get_sigmas(p, asked)[asked - last - 1 :]
+    return [float(level) for level in sigmas]
+
+
+def override(schedule: str) -> Callable[[int], Any]:
+    """A list for each number of steps, for hosts whose samplers have no default schedule but the host's own."""
+    entry = schedule_entry(schedule)
+    assert entry is not None
+    function = schedule_function(entry)
+
+    def levels(steps: int) -> Any:
+        ns = schedule_of_loaded_model()
+        holder = SimpleNamespace(noise_schedule=ns)
+        return function(n=steps, sigma_min=ns.sigma_min, sigma_max=ns.sigma_max, inner_model=holder)
+
+    return levels
+
+
+# --- Calibrate --------------------------------------------------------------------------------------------------------
+
+
+def interrupt() -> None:
+    """Stop what runs, as the host's own button does."""
+    shared.state.interrupt()
+
+
+def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, controls: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Run a calibration in its own thread; yield (report, recipe text) while it runs and at its end."""
+    keep = gr.update()
+    try:
+        wish = Wish(
+            str(controls.get("prompt") or ""),
+            str(controls.get("neg_prompt") or ""),
+            int(controls.get("width") or 512),
+            int(controls.get("height") or 512),
+            float(controls.get("cfg_scale") or 7.0),
+            numbers_of(calls),
+            str(effort),
+            int(seeds or 0),
+            int(batch or 0),
+        )
+    except (ValueError, TypeError) as error:
+        yield f"<p><b>{html.escape(str(error))}</b></p>", keep
+        return
+    course, failed = Course(), []
+
+    def work() -> None:
+        try:
+            with queue_lock:
+                shared.state.begin(job="FewStep calibration")
+                try:
+                    in_models_thread(lambda: run(wish, course))
+                finally:
+                    shared.state.end()
+                    shared.state.interrupted = shared.state.skipped = False
+        except BaseException as error:  # told in the panel
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name="fewstep-calibration", daemon=True)
+    began = time.monotonic()
+    thread.start()
+    while thread.is_alive():
+        yield _progress(course, time.monotonic() - began), keep
+        thread.join(_SECONDS_BETWEEN_NEWS)
+    yield _report(course, failed), (course.saved[0][0].to_text() if course.saved else keep)
+
+
+def _progress(course: Course, seconds: float) -> str:
+    error = f", error {course.error:.4g}" if math.isfinite(course.error) else ""
+    return (
+        f'<p>{html.escape(course.stage)}{error} ({course.calls} model calls, {seconds:.0f} s)</p>'
+        f'<progress style="width:100%" value="{course.share:.3f}" max="1"></progress>'
+    )
+
+
+def _report(course: Course, failed: list[BaseException]) -> str:
+    parts = [f"<p><b>{html.escape(str(error) or type(error).__name__)}</b></p>" for error in failed]
+    if course.interrupted:
+        parts.append("<p>Interrupted; what was finished is kept.</p>")
+    for recipe, path in course.saved:
+        parts.append(f"<p>Recipe for {recipe.nfe} model calls, saved as {html.escape(path.stem)}:</p>")
+    parts += [f'<pre style="white-space:pre-wrap">{html.escape(result.report())}</pre>' for result in course.done]
+    return "".join(parts) or "<p>Nothing was found.</p>"

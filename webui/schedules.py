@@ -1,0 +1,108 @@
+"""What the schedule entries do: f(n, sigma_min, sigma_max, inner_model=None, device="cpu") -> n + 1 float32 levels, the last 0.
+
+Hosts ask for more steps than are sampled and cut the head off (img2img, hires pass: steps / denoise), so any n >= 1 must work. And where
+they are set to discard the penultimate level they ask for n = steps + 1 and drop entry -2, which is sigma_min on Karras' list and hardly
+missed; an optimized list would lose a node it counts on. So there the list is made for n - 1 steps, and a level is put in for the host to
+drop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..recipes import Recipe
+from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
+from ..schedules.resample import resample_sigmas
+from ..solvers import SOLVERS
+from . import job
+from .choices import Choices, read_recipe
+from .levels import between, noise_schedule_of
+from .names import ScheduleEntry
+
+ScheduleFunction = Callable[..., Tensor]
+
+_DROPPED = 0.5  # of the last level above 0; any level below it would do
+
+
+def schedule_function(entry: ScheduleEntry, model_without: Callable[[], Any] | None = None) -> ScheduleFunction:
+    """What the host calls for a list.
+
+    Parameters
+    ----------
+    model_without : the loaded model, for hosts that pass no `inner_model`.
+    """
+
+    def function(
+        n: int,
+        sigma_min: float,
+        sigma_max: float,
+        inner_model: Any = None,
+        device: Any = "cpu",
+        rho: float | None = None,  # some hosts pass their setting to every schedule
+    ) -> Tensor:
+        if inner_model is None and model_without is not None:
+            inner_model = model_without()
+        ns = between(noise_schedule_of(inner_model), float(sigma_min), float(sigma_max))
+        picture, steps = job.current, int(n)
+        if picture.architecture:
+            ns = ns.named(picture.architecture)
+        drops = picture.drops_penultimate and steps > 1
+        if picture.stamps is not None:
+            sigmas = _stamps(picture.stamps)
+        else:
+            sigmas = sigmas_for(entry, ns, steps - drops, job.choices_of())
+        if drops:
+            sigmas = torch.cat([sigmas[:-1], sigmas[-2:-1] * _DROPPED, sigmas[-1:]])
+        return sigmas.to(device)
+
+    function.__name__ = function.__qualname__ = f"sigmas_{entry.name}"
+    function.is_fewstep = True  # type: ignore[attr-defined]
+    return function
+
+
+def _stamps(stamps: tuple[float, ...] | Exception) -> Tensor:
+    if isinstance(stamps, Exception):
+        raise stamps
+    return torch.tensor(stamps, dtype=torch.float32)
+
+
+def sigmas_for(entry: ScheduleEntry, ns: NoiseSchedule, steps: int, choices: Choices) -> Tensor:
+    """float32 [steps + 1] on the CPU, strictly decreasing to 0; a new tensor.
+
+    Raises
+    ------
+    ValueError : no or another family's recipe; a baseline without a meaning for the family; so many steps that float32 has no room.
+    """
+    if entry.solver:
+        order = min(entry.order, max(SOLVERS[entry.solver].orders))
+        values = optimal_sigmas(ns, steps, entry.solver, order, choices.strength or None)
+    elif entry.baseline:
+        values = baseline_sigmas(entry.baseline, ns, steps)
+    else:
+        values = recipe_sigmas(read_recipe(choices.recipe), ns.family, steps)
+    sigmas = values.to(torch.float32)
+    if not bool((sigmas[1:] < sigmas[:-1]).all()):
+        raise ValueError(f"So many steps ({steps}) of {entry.label} are not distinct levels in float32; use fewer steps or more denoising.")
+    return sigmas
+
+
+def recipe_sigmas(recipe: Recipe, family: str, steps: int) -> Tensor:
+    """The recipe's levels, exactly where the number of steps is the recipe's, else its list resampled (img2img, hires pass).
+
+    Raises
+    ------
+    ValueError : a recipe for another family of models.
+    """
+    families = {recipe.family, family}
+    if len(families) > 1 and "flow" in families:
+        raise ValueError(
+            f"The recipe is for {recipe.family} models, but this model's family is {family}. Calibrate this model, or choose another "
+            "schedule type."
+        )
+    if steps == recipe.steps:
+        return recipe.sigmas
+    return resample_sigmas(recipe.sigmas, steps, recipe.family)

@@ -1,0 +1,204 @@
+"""FewStep's panel in txt2img and img2img, and what it does when a picture is made.
+
+Only the choices of the first six controls are arguments of the script (an API client sends them in this order):
+order, variant, corrector, AFS, recipe text, AMED predictor.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import gradio as gr
+from modules import scripts, shared
+
+from . import job, panel_actions
+from .amed_sampler import NOT_FROM_NOISE, stamps_of
+from .choices import AUTO, LABELS, NO_PREDICTOR, ORDERS, VARIANTS, Choices, panel_value, read_recipe, to_infotext
+from .folders import predictor_names, recipe_names
+from .host import architecture, has_schedule_choice, sampler_options
+from .names import AMED, CALIBRATED, RECIPE_SCHEDULE, SamplerEntry, ScheduleEntry, entries_of, sampler_entry
+from .settings import from_settings
+from .xyz import AXES_ATTRIBUTE
+
+_logger = logging.getLogger("fewstep")
+
+# Controls of the host that the panel's buttons read, by the end of their elem_id.
+_STRENGTH = "denoising_strength"  # in txt2img it is of the second pass
+_HOST_CONTROLS = ("sampling", "scheduler", "steps", _STRENGTH, "prompt", "neg_prompt", "width", "height", "cfg_scale")
+
+
+class FewStepScript(scripts.Script):
+    """One for each of the two tabs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.controls: dict[str, Any] = {}
+        """Of the host, by the names in `_HOST_CONTROLS`; those made before the panel."""
+
+    def title(self) -> str:
+        return "FewStep"
+
+    def show(self, is_img2img: bool) -> Any:
+        return scripts.AlwaysVisible
+
+    def after_component(self, component: Any, **kwargs: Any) -> None:
+        tab = "img2img_" if getattr(self, "is_img2img", False) else "txt2img_"
+        name = str(kwargs.get("elem_id") or "").removeprefix(tab)
+        if name in _HOST_CONTROLS and kwargs["elem_id"] != name and (tab == "img2img_" or name != _STRENGTH):
+            self.controls[name] = component
+
+    def ui(self, is_img2img: bool) -> list[Any]:
+        def own(name: str) -> str:
+            return f"fewstep_{'img2img' if is_img2img else 'txt2img'}_{name}"
+
+        with gr.Accordion("FewStep", open=False, elem_id=own("panel")):
+            with gr.Row():
+                order = gr.Dropdown(label="Order", choices=list(ORDERS), value=AUTO, elem_id=own("order"))
+                variant = gr.Dropdown(label="Variant", choices=list(VARIANTS), value=AUTO, elem_id=own("variant"))
+            with gr.Row():
+                corrector = gr.Checkbox(label="UPC corrector", value=True, elem_id=own("corrector"))
+                afs = gr.Checkbox(label="Analytical first step (AFS)", value=False, elem_id=own("afs"))
+            recipe = gr.Textbox(
+                label="Recipe", value="", lines=2, max_lines=4, elem_id=own("recipe"),
+                placeholder="Text of a recipe, for the schedule FewStep recipe and the sampler FewStep Calibrated",
+            )  # fmt: skip
+            predictor = gr.Dropdown(
+                label="AMED predictor", choices=[NO_PREDICTOR, *predictor_names()], value=NO_PREDICTOR, elem_id=own("predictor")
+            )
+            with gr.Row():
+                saved = gr.Dropdown(label="Saved recipes", choices=["", *recipe_names()], value="", elem_id=own("saved"))
+                refresh = gr.Button("Refresh lists", elem_id=own("refresh"))
+                show = gr.Button("Show sigmas", elem_id=own("show"))
+            shown = gr.HTML("", elem_id=own("shown"))
+            with gr.Accordion("Calibrate the loaded checkpoint", open=False, elem_id=own("calibration")):
+                with gr.Row():
+                    calls = gr.Textbox(label="Model calls", value="5", elem_id=own("calls"))
+                    effort = gr.Dropdown(label="Effort", choices=list(panel_actions.EFFORT_NAMES), value="normal", elem_id=own("effort"))
+                with gr.Row():
+                    seeds = gr.Number(label="Seeds", value=36, precision=0, elem_id=own("seeds"))
+                    batch = gr.Number(label="Batch size", value=4, precision=0, elem_id=own("batch"))
+                with gr.Row():
+                    calibrate = gr.Button("Calibrate", variant="primary", elem_id=own("calibrate"))
+                    interrupt = gr.Button("Interrupt", elem_id=own("interrupt"))
+                report = gr.HTML("", elem_id=own("report"))
+
+        arguments = [order, variant, corrector, afs, recipe, predictor]
+        self._connect(arguments, saved, refresh, show, shown, (calls, effort, seeds, batch), calibrate, interrupt, report)
+        fields = ("order", "variant", "corrector", "afs", "recipe", "predictor")
+        self.infotext_fields = [
+            (control, lambda params, name=name: panel_value(name, params)) for control, name in zip(arguments, fields, strict=True)
+        ]
+        self.paste_field_names = [LABELS[name] for name in fields]
+        return arguments
+
+    def _connect(
+        self, arguments: Any, saved: Any, refresh: Any, show: Any, shown: Any, plan: Any, calibrate: Any, interrupt: Any, report: Any
+    ) -> None:
+        recipe, predictor = arguments[4], arguments[5]
+        saved.change(panel_actions.recipe_text, inputs=[saved, recipe], outputs=[recipe], show_progress=False)
+        refresh.click(panel_actions.refreshed, inputs=[saved, predictor], outputs=[saved, predictor], show_progress=False)
+        names = [name for name in _HOST_CONTROLS if name in self.controls]
+        show.click(
+            panel_actions.with_names(panel_actions.show_sigmas, names),
+            inputs=[*arguments, *(self.controls[name] for name in names)],
+            outputs=[shown],
+            show_progress=False,
+        )
+        calibrate.click(
+            panel_actions.with_names(panel_actions.calibrate, names),
+            inputs=[*plan, *(self.controls[name] for name in names)],
+            outputs=[report, recipe],
+            show_progress=False,
+        )
+        interrupt.click(panel_actions.interrupt, inputs=[], outputs=[], show_progress=False)
+
+    # -- pictures ------------------------------------------------------------------------------------------------------
+
+    def process(self, p: Any, *arguments: Any) -> None:
+        """Before a picture: read the choices, set the number of steps that recipes and predictors have, write infotext."""
+        try:
+            choices = from_settings(Choices.from_panel(*arguments))
+            choices = _with_axes(choices, getattr(p, AXES_ATTRIBUTE, {}))
+        except Exception as error:  # raised again where it stops a picture that FewStep has a part in, and only such a one
+            setattr(p, job.ATTRIBUTE, error)
+            job.begin(job.Job(choices=error))
+            return
+        setattr(p, job.ATTRIBUTE, choices)
+        try:
+            passes = entries_of_passes(p)
+            first = passes[0]
+            if not hasattr(p, "init_images"):
+                if AMED in first:
+                    p.steps = len(stamps_of(choices.predictor)) - 1
+                    p.scheduler = "Automatic"
+                elif RECIPE_SCHEDULE in first:
+                    p.steps = read_recipe(choices.recipe).steps
+            samplers = list(dict.fromkeys(sampler for sampler, _ in passes if sampler is not None))
+            schedules = list(dict.fromkeys(schedule for _, schedule in passes if schedule is not None))
+            p.extra_generation_params.update(to_infotext(choices, samplers, schedules))
+            for warning in _warnings(p, choices, samplers, schedules):
+                _logger.warning("FewStep: %s", warning)
+                if hasattr(p, "comment"):
+                    p.comment(f"FewStep: {warning}")  # shown below the picture
+        except Exception as error:
+            setattr(p, job.ATTRIBUTE, error)
+        self.process_before_every_sampling(p)
+
+    def process_before_every_sampling(self, p: Any, *arguments: Any, **kwargs: Any) -> None:
+        """Before each pass of a picture: what its schedule function must know. (Hosts without this hook call `process` only.)"""
+        choices = getattr(p, job.ATTRIBUTE, None)
+        second = bool(getattr(p, "is_hr_pass", False))
+        name = (getattr(p, "hr_sampler_name", None) if second else None) or p.sampler_name
+        drops = shared.opts.always_discard_next_to_last_sigma or sampler_options(name).get("discard_next_to_last_sigma", False)
+        stamps: Any = None
+        if sampler_entry(name) == AMED and isinstance(choices, Choices):
+            if second or hasattr(p, "init_images"):
+                stamps = ValueError(NOT_FROM_NOISE)
+            else:
+                stamps = stamps_of(choices.predictor)
+        job.begin(job.Job(choices, architecture(), bool(drops), stamps))
+        if not has_schedule_choice() and sampler_entry(name) is not None and shared.opts.k_sched_type == "Automatic":
+            # Such hosts know no default schedule of a sampler but their own.
+            p.sampler_noise_scheduler_override = panel_actions.override(str(sampler_entry(name).host["scheduler"]))
+
+    def postprocess(self, p: Any, processed: Any, *arguments: Any) -> None:
+        job.end()
+
+
+def entries_of_passes(p: Any) -> list[tuple[SamplerEntry | None, ScheduleEntry | None]]:
+    """FewStep's sampler and schedule in the first pass of a picture, and in the second where there is one; None for the host's own."""
+    own_setting = getattr(shared.opts, "k_sched_type", None)  # where the schedule is a setting
+    names = [(p.sampler_name, getattr(p, "scheduler", None) or own_setting)]
+    if getattr(p, "enable_hr", False):
+        second = (getattr(p, "hr_sampler_name", None), getattr(p, "hr_scheduler", None))
+        names.append((second[0] or names[0][0], second[1] or names[0][1]))
+    return [entries_of(*pair) for pair in names]
+
+
+def _with_axes(choices: Choices, axes: dict[str, Any]) -> Choices:
+    for field, value in axes.items():
+        if field == "recipe" and value and not _is_text(value):
+            value = panel_actions.recipe_text(value, "")
+        choices = choices.with_value(field, value)
+    return choices
+
+
+def _is_text(value: Any) -> bool:
+    try:
+        read_recipe(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+def _warnings(p: Any, choices: Choices, samplers: list[SamplerEntry], schedules: list[ScheduleEntry]) -> list[str]:
+    if not choices.recipe or not (CALIBRATED in samplers or RECIPE_SCHEDULE in schedules):
+        return []
+    recipe = read_recipe(choices.recipe)
+    others = [entry.solver for entry in samplers if entry.solver]
+    size = (4, p.height // 8, p.width // 8)
+    facts = {"cfg": float(p.cfg_scale)}
+    if recipe.facts.resolution is not None and recipe.facts.resolution[0] == 4:
+        facts["resolution"] = size
+    return recipe.check_use(solver=others[0] if others else None, **facts)
