@@ -1,4 +1,4 @@
-"""The `fewstep` command: `demo`, `schedule`, `sample`, `compare`, `calibrate`, `recipe`.
+"""The `fewstep` command: `demo`, `schedule`, `sample`, `compare`, `calibrate`, `recipe`, `amed`.
 
 Only the parser lives here; work is imported when its command runs.
 """
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     _recipe(commands.add_parser("recipe", help="show, check or export a shared few-step setting"))
+    _amed(commands.add_parser("amed", help="train or show an AMED predictor or table"))
     return parser
 
 
@@ -137,6 +138,76 @@ def _recipe(parser: argparse.ArgumentParser) -> None:
     for action in (show, check, export):
         action.add_argument("recipe", metavar="TEXT_OR_FILE", help="a recipe's text in quotation marks, its file, or - for standard input")
         action.add_argument("--json", action="store_true")
+
+
+def _amed(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    train = actions.add_parser(
+        "train",
+        help="train a predictor or table for the demo model",
+        description="Learns at which intermediate times a solver should call the model (arXiv 2312.00094), and compares the result with "
+        "the plain solver on images that training has not seen. It trains for the demo model; for a checkpoint of your own use the node "
+        "FewStep Train AMED Predictor in ComfyUI, or fewstep.amed.train_amed in Python. Ctrl-C ends it after the batch that runs and "
+        "writes the best so far to NAME.interrupted.safetensors beside --out; a second Ctrl-C ends it at once and writes nothing. Several "
+        "processes: torchrun --nproc_per_node=2 -m fewstep.cli amed train ...",
+    )
+    train.add_argument("--form", default="ipndm3", help="base solver (default ipndm3); an unknown name lists all")
+    train.add_argument(
+        "--nfe", type=_positive, help="model calls, an odd number from 3, or with --afs an even one from 2 (default 5, with --afs 4)"
+    )
+    train.add_argument(
+        "--schedule",
+        help="of which every second level is a stamp: fewstep (optimized, default), recipe (the demo model's calibrated one) or a baseline",
+    )
+    train.add_argument(
+        "--stamps", metavar="LIST", help="noise levels of your own, comma-separated, instead of --nfe and --schedule; the last may be 0"
+    )
+    train.add_argument("--afs", action="store_true", help="analytical first step: a guess replaces the first model call")
+    train.add_argument("--family", default="edm", choices=("edm", "vp", "flow"), help="form in which the demo model is used (default edm)")
+    train.add_argument("--cfg", type=float, default=2.0, help="classifier-free guidance scale (default 2)")
+    train.add_argument(
+        "--mode", choices=("predictor", "table"), default="predictor", help="numbers for each image, or constants (default predictor)"
+    )
+    train.add_argument(
+        "--method", choices=("end", "steps", "forward"), default="end",
+        help="end: gradients through all steps (default); steps: one step at a time, as published; forward: tables, without gradients",
+    )  # fmt: skip
+    train.add_argument("--trajectories", type=_positive, default=1000, help="images to train on (default 1000; published: 10000)")
+    train.add_argument("--held-out", type=_positive, default=96, help="further images that decide what is saved (default 96)")
+    train.add_argument("--batch", type=_positive, default=25, help="images per model call and process (default 25)")
+    train.add_argument("--passes", type=_positive, help="passes over the images (default 1; not with --method forward)")
+    train.add_argument(
+        "--teacher-states", action="store_true",
+        help="begin each step at the teacher's state instead of its own (--method steps with a form that starts each step afresh)",
+    )  # fmt: skip
+    train.add_argument("--lr", type=float, help="learning rate (default 0.005 for a predictor, 0.05 for a table; not with forward)")
+    train.add_argument(
+        "--patience", type=_positive, help="end after so many of 10 measurements without a better one (default: never; not with forward)"
+    )
+    train.add_argument("--scale-dir", type=float, default=0.3, help="range of the factor on slopes, 0 for none (default 0.3)")
+    train.add_argument("--scale-time", type=float, default=0.6, help="range of the factor on the model's level, 0 for none (default 0.6)")
+    train.add_argument("--seed", type=_seed, default=0, help="of the first weights and the order of the images (default 0)")
+    train.add_argument(
+        "--teacher-steps", type=_positive, default=20, help="model calls of the teacher's pass, at least twice --nfe (default 20)"
+    )
+    train.add_argument(
+        "--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of the model's calls (default float32)"
+    )
+    train.add_argument("--checkpointing", action="store_true", help="less memory for one more forward pass (not with forward)")
+    train.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    train.add_argument("--cache", type=Path, metavar="FOLDER", help="keep the teacher's pass there, and use one that is there")
+    train.add_argument(
+        "--resume", type=Path, metavar="FILE",
+        help="keep the state of the training there, and go on from one that is there (not with forward)",
+    )  # fmt: skip
+    train.add_argument(
+        "--out", type=Path, default=Path("amed.safetensors"), metavar="FILE", help="where the result goes (default ./amed.safetensors)"
+    )
+    train.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    show = actions.add_parser("show", help="what a file holds")
+    show.add_argument("file", type=Path, metavar="FILE")
+    for action in (train, show):
+        action.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _shape(text: str) -> tuple[int, ...]:

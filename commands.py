@@ -172,6 +172,13 @@ def recipe(args: argparse.Namespace) -> Outcome:
     return run(args)
 
 
+def amed(args: argparse.Namespace) -> Outcome:
+    """An AMED predictor or table trained for the demo model, or shown."""
+    from .demo.amed_command import run
+
+    return run(args)
+
+
 def _noise_schedule(args: argparse.Namespace) -> NoiseSchedule:
     if (args.sigma_min is None) != (args.sigma_max is None):
         raise ValueError("--sigma-min and --sigma-max go together; only one was given.")

@@ -59,7 +59,8 @@ def save_amed(path: str | os.PathLike[str], net: AmedPredictor | AmedTable, **fa
     kind = next((name for name, cls in _KINDS.items() if isinstance(net, cls)), None)
     if kind is None:
         raise ValueError(f"net was {type(net).__name__}; it must be an AmedPredictor or an AmedTable.")
-    tensors = {name: value.detach() for name, value in net.state_dict().items()}
+    layout = _KINDS[kind](net.config).state_dict()  # a net that was moved to another precision is written as others are
+    tensors = {name: value.detach().to(layout[name].dtype) for name, value in net.state_dict().items()}
     _require_finite(tensors, "The weights to save")
     known = {**net.facts, **facts, "fewstep_version": __version__}
     config = {**asdict(net.config), "stamps": list(net.config.stamps)}
@@ -82,7 +83,7 @@ def load_amed(path: str | os.PathLike[str], identity: str | None = None) -> Amed
     what = f"The file {Path(path).name}"
     if record.get("format") != FORMAT:
         raise ValueError(f"{what} holds no AMED predictor or table (its format is {shown(record.get('format'))}, not {FORMAT!r}).")
-    if record.get("version") != VERSION:
+    if type(record.get("version")) is not int or record["version"] != VERSION:  # True == 1
         raise ValueError(
             f"{what} has version {shown(record.get('version'))} of the format; this FewStep reads version {VERSION}. Update FewStep, or "
             "train again."
@@ -168,12 +169,17 @@ def _require_names(given: Mapping[str, Any], names: tuple[str, ...], what: str) 
         raise ValueError(f"{what} {wrong}; it must have {', '.join(names)}.")
 
 
+def _printable(text: str) -> str:
+    """One line without control characters, which a terminal would obey."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
 def _checked(value: Any, what: str, depth: int) -> Any:
-    """`value` as plain JSON values; ValueError for anything else, or for more than anyone needs."""
+    """`value` as plain JSON values with texts that can be printed; ValueError for anything else, or for more than anyone needs."""
     if isinstance(value, str):
         if len(value) > _LONGEST_TEXT:
             raise ValueError(f"{what} had a text of {len(value)} characters; at most {_LONGEST_TEXT} are allowed.")
-        return value
+        return _printable(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -191,5 +197,5 @@ def _checked(value: Any, what: str, depth: int) -> Any:
             return [_checked(entry, what, depth + 1) for entry in value]
         if not all(isinstance(name, str) and len(name) <= _LONGEST_TEXT for name in value):
             raise ValueError(f"{what} had a name that is no short text.")
-        return {name: _checked(entry, f"{what}, {shown(name)}", depth + 1) for name, entry in value.items()}
+        return {_printable(name): _checked(entry, f"{what}, {shown(name)}", depth + 1) for name, entry in value.items()}
     raise ValueError(f"{what} had a value of the kind {type(value).__name__}; texts, numbers, and lists and objects of them are allowed.")

@@ -15,6 +15,7 @@ from .config import AmedConfig
 from .predictor import FEATURES, AmedPredictor
 from .stamps import require_stamps
 from .table import AmedTable
+from .taps import call_begins
 from .walk import AmedWalk
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def _sample_predicted(
                 features = torch.zeros(x.shape[0], FEATURES, device=x.device)
             else:
                 with tap:  # for this call only: nobody asks for the features of the intermediate ones
+                    call_begins(tap)
                     denoised = walk.evaluate(state, step)
                     features = tap.read(x.shape[0])
             at_stamp = False

@@ -63,6 +63,13 @@ class FeatureTap(Protocol):
         ...
 
 
+def call_begins(tap: FeatureTap) -> None:
+    """Tell a tap that a call of the denoiser begins, if it can be told (`begin`); others find that out, or take the last pass."""
+    begin = getattr(tap, "begin", None)
+    if callable(begin):
+        begin()
+
+
 def pooled(maps: Tensor) -> Tensor:
     """Activations [R, C, H, W] (or [R, C, frames, H, W]) -> features [R, 64] in float32: mean over channels and frames, 8x8 cells."""
     if maps.ndim not in (4, 5):
@@ -108,6 +115,7 @@ class ModuleTap:
         self._parts: dict[Hashable, Tensor] = {}
         self._begun = False
         self._problem = ""
+        self._passes = 0
         self._hooks: list[Any] = []
 
     def __enter__(self) -> ModuleTap:
@@ -155,9 +163,17 @@ class ModuleTap:
         return found[0] if len(found) == 1 else torch.stack(found).mean(0)
 
     def _forget(self) -> None:
-        self._parts, self._problem = {}, ""
+        self._parts, self._problem, self._passes = {}, "", 0
 
     def _arrived(self, module: nn.Module, args: object, output: Any) -> None:
+        self._passes += 1
+        if self.rows is None and self._begun and self._passes > 1:
+            self._problem = (
+                f"The network ran {self._passes} times in one call of the denoiser, as for both halves of guidance, and which pass is the "
+                f"conditional one is not known ({self.source}). Give the tap `rows`, or the denoiser a method conditional_rows(count); or "
+                "use a table, which needs no features."
+            )
+            return
         parts = self._conditional(output)
         if parts is None:
             return

@@ -51,7 +51,8 @@ def chosen_by(net: AmedPredictor | AmedTable, features: list[Tensor]) -> Chosen 
     """What `net` chooses for the features of each step; None where some are missing, as after an interrupted run."""
     config = net.config
     if isinstance(net, AmedPredictor):
-        features = [torch.zeros(len(features[0]), FEATURES)] * config.afs + features if features else []
+        if config.afs:  # nothing is read in the first step
+            features = [torch.zeros(len(features[0]) if features else 1, FEATURES), *features]
         if len(features) != config.pairs:
             return None
         device = net.heads.weight.device

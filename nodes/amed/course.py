@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from ...amed import AmedConfig, AmedTable, sample_amed, train_amed
 from ...amed.joint import stamps_of
-from ...amed.training import INTERRUPTED, AmedTraining, TrainingStage
+from ...amed.training import INTERRUPTED, AmedTraining, OtherTraining, TrainingStage
+from ...amed.training_state import kept_start
 from ...fitting import Interrupted, Setting, Teacher
 from ...schedules import NoiseSchedule
 from ..calibration.guided import Guided
@@ -37,6 +39,8 @@ _BAR = 1000
 _SECONDS_A_MESSAGE = 0.1
 _SECONDS_A_TEXT = 0.5
 _SECONDS_A_PICTURE = 3.0
+
+_logger = logging.getLogger("fewstep")
 
 
 def stamps_for(schedule: str, ns: NoiseSchedule, calls: int, afs: bool) -> tuple[float, ...]:
@@ -101,17 +105,19 @@ class Plan:
 class Outcome:
     """What came out.
 
-    training : of `train_amed`. chosen : for some held-out seeds. teacher : that was used. shape : of one latent.
+    training : of `train_amed`, or of the table that a predictor was to begin with. chosen : for some held-out seeds; None where that could
+        not be told. teacher : that was used. shape : of one latent. finished : whether nothing was interrupted.
     """
 
     training: AmedTraining | None = None
     chosen: Chosen | None = None
     teacher: Teacher | None = None
     shape: tuple[int, ...] = ()
+    finished: bool = False
 
     @property
     def interrupted(self) -> bool:
-        return self.training is None or self.training.stopped == INTERRUPTED
+        return not self.finished
 
 
 def run(guided: Guided, plan: Plan, progress: Progress, outcome: Outcome) -> None:
@@ -130,33 +136,52 @@ def run(guided: Guided, plan: Plan, progress: Progress, outcome: Outcome) -> Non
         setting = replace(setting, model=_watched(setting, tap))
     file = plan.state_file()
     try:
-        start = _fitted_table(setting, teacher, plan, progress, outcome) if plan.fit_first and plan.mode == "predictor" else None
-        if plan.fit_first and plan.mode == "predictor" and start is None:
+        try:
+            training = _trained(setting, teacher, plan, tap, file, progress, outcome)
+        except OtherTraining as error:
+            if file is None:
+                raise
+            _logger.warning("FewStep: what an interrupted training had kept cannot be gone on with, so it begins anew. (%s)", error)
+            file.unlink(missing_ok=True)
+            training = _trained(setting, teacher, plan, tap, file, progress, outcome)
+        if training is None or training.stopped == INTERRUPTED:
             return
-        outcome.training = train_amed(
-            setting,
-            plan.config,
-            mode=plan.mode,  # type: ignore[arg-type]
-            method=plan.method,  # type: ignore[arg-type]
-            held_out=plan.held_out,
-            teacher=teacher,
-            passes=plan.passes,
-            lr=plan.lr,
-            start=start,
-            checks=CHECKS,
-            tap=tap,
-            seed=plan.seed,
-            resume=file,
-            progress=progress,
-            checkpointing=plan.checkpointing,
-        )
+        outcome.chosen = _shown(setting, plan, training, tap)
     except Interrupted:
         return
-    if outcome.interrupted:
-        return
-    if file is not None:
+    outcome.finished = True
+    if file is not None:  # the last thing: until here an interruption finds it
         file.unlink(missing_ok=True)
-    outcome.chosen = _chosen(setting, plan, outcome.training, tap)
+
+
+def _trained(
+    setting: Setting, teacher: Teacher, plan: Plan, tap: Any, file: Path | None, progress: Progress, outcome: Outcome
+) -> AmedTraining | None:
+    """The training, which is in `outcome`, too; None where the fit before it was interrupted."""
+    start = None
+    if plan.fit_first and plan.mode == "predictor":
+        start = kept_start(file, plan.config) if file is not None else None
+        start = start or _fitted_table(setting, teacher, plan, progress, outcome)
+        if start is None:
+            return None
+    outcome.training = train_amed(
+        setting,
+        plan.config,
+        mode=plan.mode,  # type: ignore[arg-type]
+        method=plan.method,  # type: ignore[arg-type]
+        held_out=plan.held_out,
+        teacher=teacher,
+        passes=plan.passes,
+        lr=plan.lr,
+        start=start,
+        checks=CHECKS,
+        tap=tap,
+        seed=plan.seed,
+        resume=file,
+        progress=progress,
+        checkpointing=plan.checkpointing,
+    )
+    return outcome.training
 
 
 def _fitted_table(setting: Setting, teacher: Teacher, plan: Plan, progress: Progress, outcome: Outcome) -> AmedTable | None:
@@ -174,7 +199,7 @@ def _fitted_table(setting: Setting, teacher: Teacher, plan: Plan, progress: Prog
     )
     assert isinstance(fitted.net, AmedTable)
     outcome.training = fitted
-    return None if outcome.interrupted else fitted.net
+    return None if fitted.stopped == INTERRUPTED else fitted.net
 
 
 def _watched(setting: Setting, tap: Any) -> Any:
@@ -183,6 +208,17 @@ def _watched(setting: Setting, tap: Any) -> Any:
         return setting.model(x, sigma, **others)
 
     return model
+
+
+def _shown(setting: Setting, plan: Plan, training: AmedTraining, tap: Any) -> Chosen | None:
+    """`_chosen`, or None with a line in the log: what hours of training have found must not be lost for a picture."""
+    try:
+        return _chosen(setting, plan, training, tap)
+    except Interrupted:
+        raise
+    except Exception as error:
+        _logger.warning("FewStep: the times that were chosen cannot be shown. (%s)", error)
+        return None
 
 
 def _chosen(setting: Setting, plan: Plan, training: AmedTraining, tap: Any) -> Chosen | None:

@@ -157,6 +157,8 @@ def _size_warning(net: AmedPredictor | AmedTable, shape: Sequence[int] | None) -
     trained = net.facts.get("resolution")
     if shape is None or not isinstance(trained, (list, tuple)) or len(trained) != len(shape):
         return None
+    if not all(isinstance(side, (int, float)) and not isinstance(side, bool) and side > 0 for side in trained):
+        return None  # facts may be anything that JSON has
     ratio = float(np.prod(shape[1:])) / max(float(np.prod(trained[1:])), 1.0)
     if 1 / _SIZE_FACTOR <= ratio <= _SIZE_FACTOR:
         return None
@@ -165,7 +167,7 @@ def _size_warning(net: AmedPredictor | AmedTable, shape: Sequence[int] | None) -
 
 
 def _or_unknown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, (int, float)) else "unknown"
+    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else "unknown"
 
 
 def _few(levels: np.ndarray) -> str:

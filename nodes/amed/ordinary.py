@@ -25,7 +25,7 @@ def ordinary_tensors(guider: Any) -> Iterator[None]:
     ------
     ValueError : the model has weights in a format that gradients cannot pass.
     """
-    put_back: list[tuple[Any, str, Any]] = []
+    put_back: list[tuple[Any, str, Any, Any]] = []
     conds = guider.conds
     with torch.inference_mode(False):
         try:
@@ -38,8 +38,9 @@ def ordinary_tensors(guider: Any) -> Iterator[None]:
                 yield
         finally:
             guider.conds = conds
-            for holder, name, value in reversed(put_back):
-                holder[name] = value
+            for holder, name, value, replacement in reversed(put_back):
+                if holder.get(name) is replacement:  # the host may have moved or removed it in the meantime: then that holds
+                    holder[name] = value
 
 
 def ordinary(value: Tensor) -> Tensor:
@@ -55,11 +56,11 @@ def ordinary(value: Tensor) -> Tensor:
     return same.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())
 
 
-def _replace(holder: Any, put_back: list[tuple[Any, str, Any]], by: Any) -> None:
+def _replace(holder: Any, put_back: list[tuple[Any, str, Any, Any]], by: Any) -> None:
     for name, value in list(holder.items()):
         if isinstance(value, Tensor) and (value.is_inference() or value.requires_grad):
-            put_back.append((holder, name, value))
             holder[name] = by(value)
+            put_back.append((holder, name, value, holder[name]))
 
 
 def _ordinary_in(value: Any) -> Any:

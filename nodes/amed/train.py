@@ -24,6 +24,7 @@ from ..host import noise_schedule_of
 from ..inputs import OPTIMIZED, advanced, check, problem_with, schedule_input
 from ..report import as_ui, distilled_lines, model_line, numbers
 from . import files
+from .chosen import Chosen
 from .course import PASSES, Outcome, Plan, Progress, run, stamps_for
 from .facts import describe
 from .ordinary import ordinary_tensors
@@ -274,8 +275,7 @@ class FewStepTrainAmed(io.ComfyNode):
             if training.improved:
                 _keep(training.net)
             raise comfy.model_management.InterruptProcessingException
-        assert outcome.chosen is not None
-        images = outcome.chosen.r.shape[1]
+        chosen = outcome.chosen
         report = "\n".join(
             [
                 f"FewStep AMED training at cfg {cfg:g}, latents of {'x'.join(map(str, outcome.shape))}, {plan.fitting} trajectories and "
@@ -288,24 +288,30 @@ class FewStepTrainAmed(io.ComfyNode):
                 + (f"; {training.skipped} batches without a finite loss" if training.skipped else ""),
                 "",
                 *describe(training.net),
-                *report_lines(config, outcome.chosen),
+                *(report_lines(config, chosen) if chosen is not None else ["The chosen times cannot be shown; see the log."]),
                 "",
                 "| batches | loss | error on held-out seeds |",
                 "|---|---|---|",
                 *(f"| {at.batches} | {at.loss:.4g} | {at.error:.4g} |" for at in training.history),
             ]
         )
-        title = f"{FORMS[form].title}, {config.nfe} model calls: times of {images} held-out seed{'s' * (images != 1)}"
-        if mode == "table":
-            title = f"{FORMS[form].title}, {config.nfe} model calls: intermediate times"
-        picture = as_images([_stacked(times_chart(config, outcome.chosen.r, title), progress.chart(WIDTH, _CHART_HEIGHT))])
+        picture = as_images([_stacked(_times(config, mode, chosen), progress.chart(WIDTH, _CHART_HEIGHT))])
         shown = as_ui(report, stamps_curve(training.net, model))
         return io.NodeOutput(training.net, report, picture, ui={**ui.PreviewImage(picture, cls=cls).as_dict(), **shown})
 
 
+def _times(config: AmedConfig, mode: str, chosen: Chosen | None) -> Image.Image | None:
+    """The plot of the times; None where they are not known."""
+    if chosen is None:
+        return None
+    images = chosen.r.shape[1]
+    of = "intermediate times" if mode == "table" else f"times of {images} held-out seed{'s' * (images != 1)}"
+    return times_chart(config, chosen.r, f"{FORMS[config.form].title}, {config.nfe} model calls: {of}")
+
+
 def _stacked(*pictures: Image.Image | None) -> Image.Image:
-    """One below the other."""
-    shown = [picture for picture in pictures if picture is not None]
+    """One below the other; empty paper where there are none."""
+    shown = [picture for picture in pictures if picture is not None] or [Image.new("RGB", (WIDTH, _CHART_HEIGHT), PAPER)]
     whole = Image.new("RGB", (max(picture.width for picture in shown), sum(picture.height for picture in shown)), PAPER)
     top = 0
     for picture in shown:

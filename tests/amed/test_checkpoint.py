@@ -100,6 +100,7 @@ RECORDS = {
     "no metadata": (lambda tensors, record: record.clear(), "its format is None"),
     "another format": (lambda tensors, record: record.update(format="lora"), "its format is 'lora'"),
     "later version": (lambda tensors, record: record.update(version=VERSION + 1), "has version 2 .* Update FewStep"),
+    "version as truth": (lambda tensors, record: record.update(version=True), "has version True"),
     "version as text": (lambda tensors, record: record.update(version="1"), "has version '1'"),
     "lacks kind": (lambda tensors, record: record.pop("kind"), "lacks kind"),
     "unknown name": (lambda tensors, record: record.update(pickle="!"), "unknown name 'pickle'"),
@@ -197,6 +198,21 @@ def test_a_file_without_our_metadata_and_a_huge_one(tmp_path):
     save_file({"weight": torch.zeros(2**20 + 2**12)}, path)
     with pytest.raises(ValueError, match="less than 4 MB"):
         load_amed(path)
+
+
+def test_texts_are_printable_whatever_a_file_holds(tmp_path):
+    tensors, record = parts(AmedTable(config_of()))
+    record["facts"] = {"model": "a\x1b[2Jb\u202ec", "note\x07": ["one\ntwo"]}
+    facts = load_amed(written(tmp_path / "net.safetensors", tensors, record)).facts
+    assert facts == {"model": "a?[2Jb?c", "note?": ["one two"]}
+
+
+@pytest.mark.parametrize("net", [AmedTable, AmedPredictor])
+def test_a_net_in_another_precision_is_written_as_others_are(net, tmp_path):
+    moved = net(config_of()).half()
+    save_amed(tmp_path / "net.safetensors", moved)
+    for name, value in load_amed(tmp_path / "net.safetensors").state_dict().items():
+        assert torch.equal(value, moved.state_dict()[name].to(value.dtype))
 
 
 def test_no_file(tmp_path):

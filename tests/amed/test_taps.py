@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fewstep.amed.taps import FEATURES, MarkedTap, ModuleTap, TapError, pooled, tap_for
+from fewstep.amed.taps import FEATURES, MarkedTap, ModuleTap, TapError, call_begins, pooled, tap_for
 from fewstep.demo import load_demo_model
 
 
@@ -276,6 +276,36 @@ def test_wrappers_as_k_diffusion_has_them():
     with tap:
         model(x, t)
         torch.testing.assert_close(tap.read(2), expected(net.middle))
+
+
+class Twice(nn.Module):
+    """Guidance with a network call for each half, and no word about it."""
+
+    def __init__(self, inner_model: nn.Module) -> None:
+        super().__init__()
+        self.inner_model = inner_model
+
+    def forward(self, x, sigma):
+        return 2 * self.inner_model(x, sigma, sigma) - self.inner_model(x, sigma, 0 * sigma)
+
+
+def test_two_passes_in_a_call_need_to_be_told_apart():
+    net, (x, t) = network(), inputs(2)
+    model = Twice(net)
+    tap = tap_for(model)
+    with tap:
+        for _ in range(2):
+            model(x, t)
+            with pytest.raises(TapError, match=r"ran 2 times.*conditional_rows"):
+                tap.read(2)
+    plain = ModuleTap(net.middle_block[-1])
+    with plain:
+        call_begins(plain)
+        net(x, t, t)
+        torch.testing.assert_close(plain.read(2), expected(net.middle))
+        net(x, t, t)
+        with pytest.raises(TapError, match="ran 2 times"):
+            plain.read(2)
 
 
 @pytest.mark.parametrize("model", [nn.Linear(2, 2), lambda x, sigma: x])

@@ -255,3 +255,68 @@ def test_the_model_is_the_same_to_the_last_bit(in_host):
     assert told.pop("hooks") == 0 and told.pop("gradient") > 0
     told.pop("log")
     assert len(told) == 9 and set(told.values()) == {True}, told
+
+
+AT_THE_END = """
+import importlib
+from pathlib import Path
+import comfy.model_management
+import torch
+load_pack()
+pack = next(name.removesuffix(".nodes.host") for name in sys.modules if name.endswith(".nodes.host"))
+part = lambda name: importlib.import_module(f"{pack}.{name}")
+course, facts, ordinary = part("nodes.amed.course"), part("nodes.amed.facts"), part("nodes.amed.ordinary")
+train, Interrupted = part("nodes.amed").FewStepTrainAmed, part("fitting").Interrupted
+state = Path("STATE")
+course.Plan.state_file = lambda plan: state
+told = {}
+
+def run(**changes):
+    given = dict(form="amed", nfe=2, mode="predictor", method="end", trajectories=4, first_seed=0, batch_size=2, effort="low", afs=True)
+    given |= dict(fit_table_first=False, teacher=part("nodes.calibration.teacher").TeacherSettings(16))
+    return train.execute(model, positive, negative, latent, 2.0, **(given | changes)).args
+
+with torch.inference_mode():
+    model, positive, negative, latent, vae = part("nodes.demo_model").FewStepLoadDemoModel.execute("vp", "mixed", 2).args
+    state.write_text("of another training")
+    net, report, plot = run()
+    told["afs with one step"] = net.config.nfe == 2 and "Step 0, sigma" in report and plot.shape[2] == 768
+    told["forgotten"] = not state.exists()
+
+    usual = course._chosen
+    def fails(*arguments):
+        told["there until the end"] = state.exists()
+        raise failure
+    course._chosen, failure = fails, RuntimeError("no picture")
+    net, report, plot = run(nfe=3, afs=False)
+    told["no picture"] = "cannot be shown" in report and plot.shape[2] == 768 and not state.exists()
+    failure = Interrupted("now")
+    try:
+        run(nfe=3, afs=False, fit_table_first=True)
+    except comfy.model_management.InterruptProcessingException:
+        told["kept"] = state.exists()
+    course._chosen = usual
+    def not_again(*arguments):
+        raise AssertionError("the table was fitted again")
+    course._fitted_table = not_again
+    told["gone on with"] = run(nfe=3, afs=False, fit_table_first=True)[0].config.nfe == 3 and not state.exists()
+
+    net.facts["resolution"] = ["one", 32, 32]
+    told["odd facts"] = facts.warnings_for(net, None, None, (1, 64, 64)) == []
+
+    holder = torch.nn.Linear(2, 2)
+    class Guider:
+        conds, inner_model = {}, holder
+    before, moved = holder.bias, torch.nn.Parameter(torch.zeros(2, 2))
+    with ordinary.ordinary_tensors(Guider()):
+        holder.weight = moved
+    told["moved meanwhile"] = holder.weight is moved and holder.bias is before
+tell(**told)
+"""
+
+
+def test_what_happens_around_a_training(in_host, tmp_path):
+    """A file of another training, a picture that fails, an interruption at the last moment: what was trained is not lost."""
+    told = in_host(AT_THE_END.replace("STATE", str(tmp_path / "state.safetensors")))
+    assert "begins anew" in told["log"] and "no picture" in told.pop("log")
+    assert len(told) == 8 and set(told.values()) == {True}, told

@@ -1,0 +1,73 @@
+"""AMED beside everything else that a number of model calls can be spent on.
+
+The guard (fitting/guard.py) compares end points on held-out seeds. A table takes part as the solver table it is, a predictor as a sampler,
+and their own plain solver as one of the stock candidates, so that "never worse" is decided on seeds that neither has seen.
+
+AMED also takes its stamps from elsewhere: `stamps_of` thins a list of noise levels, optimized or calibrated, to every second level, so that
+with r near the middle the intermediate times fall where that list has its others.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..fitting.candidates import Candidate, Kind, SamplerCandidate
+from ..fitting.setting import Setting
+from .config import AmedConfig
+from .predictor import AmedPredictor
+from .sampling import sample_amed
+from .table import AmedTable
+from .taps import FeatureTap
+
+
+def candidate(net: AmedPredictor | AmedTable, name: str = "", tap: FeatureTap | None = None) -> Candidate | SamplerCandidate:
+    """A predictor or table for `fitting.compare`.
+
+    Parameters
+    ----------
+    name : shown; default the form with the number of model calls.
+    tap : of a predictor's features; default `taps.tap_for` of the setting's model.
+    """
+    config = net.config
+    name = name or f"{config.method.title}, {'predictor' if isinstance(net, AmedPredictor) else 'table'}, {config.nfe} calls"
+    if isinstance(net, AmedTable):
+        return Candidate(name, net.solver_table(), "fitted")
+    return SamplerCandidate(name, lambda setting: end_points(setting, net, tap), config.nfe, config.family)
+
+
+def plain_candidate(config: AmedConfig, kind: Kind = "stock") -> Candidate:
+    """The solver that a form is at r = 0.5, c = 1, a = 1, on the same stamps."""
+    return Candidate(f"{config.method.title} at r = 0.5, c = 1, a = 1", config.plain_table(), kind)
+
+
+@torch.no_grad()
+def end_points(setting: Setting, net: AmedPredictor | AmedTable, tap: FeatureTap | None = None) -> Tensor:
+    """End points [S, *shape] of all seeds of a setting, in its batches, on its device."""
+    ends = []
+    for chunk in setting.chunks():
+        x = chunk.initial(net.config.stamps[0])
+        ends.append(sample_amed(chunk.model, x, None, net, {**chunk.extra_args, **chunk.per_seed}, disable=True, tap=tap))
+    return torch.cat(ends)
+
+
+def stamps_of(sigmas: Sequence[float] | Tensor | Any) -> tuple[float, ...]:
+    """Every second level of a list, from the first: the stamps of AMED with as many model calls.
+
+    Parameters
+    ----------
+    sigmas : N + 1 levels as a schedule or a recipe gives them; a list that ends in 0 must have an even number of levels (an odd number of
+        model calls), another an odd number.
+
+    Raises
+    ------
+    ValueError : another number of levels.
+    """
+    levels = [float(value) for value in (sigmas.tolist() if isinstance(sigmas, Tensor) else sigmas)]
+    zero = bool(levels) and levels[-1] == 0
+    if len(levels) < 3 + zero or len(levels) % 2 == (1 if zero else 0):
+        rule = "in 0 must have an even number of levels, at least 4" if zero else "above 0 must have an odd number of levels, at least 3"
+        raise ValueError(f"The list had {len(levels)} levels; AMED takes every second of them, so one that ends {rule}.")
+    return (*levels[0:-1:2], 0.0) if zero else tuple(levels[::2])

@@ -1,0 +1,197 @@
+"""Makes the AMED predictors and tables that ship with the demo model: `python -m fewstep.demo.make_amed --cache FOLDER`.
+
+Tables first, fitted with forward passes; a predictor then begins with the table of its form and learns, with gradients through all steps,
+what its features are worth. The best on held-out seeds goes to the guard: on seeds that neither training nor the choice has seen it must
+have a smaller error than its own plain solver (r = 0.5, c = 1, a = 1), or else that is what is saved, and the file says so. A file is
+written when it is finished, and what is there (for this network, guidance and number of trajectories) is not made again; with --cache
+teacher passes and half-finished trainings go on where they were stopped.
+"""
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..amed import AmedConfig, AmedPredictor, AmedTable, load_amed, save_amed, train_amed
+from ..amed.joint import candidate, plain_candidate
+from ..amed.training import INTERRUPTED, AmedTraining, OtherTraining, TrainingStage
+from ..fitting import Comparison, Interrupted, Limit, Setting, Teacher, compare
+from ..recipes import model_identity
+from .amed_command import TrainingBar, facts_of
+from .amed_shipped import (
+    AMED_CFG,
+    AMED_FAMILY,
+    AMED_FOLDER,
+    AMED_NFES,
+    FIRST_AMED_SEED,
+    FORM_SCHEDULES,
+    PREDICTOR_FORMS,
+    PREDICTOR_NFES,
+    TABLE_FORMS,
+    Kind,
+    amed_file,
+    amed_setting,
+    demo_config,
+)  # fmt: skip
+from .calibration import recognised
+from .model import DemoModel, load_demo_model
+
+TRAJECTORIES = 10_000
+TABLE_SEEDS, TABLE_BATCH = 96, 48
+CALLS_PER_CALL = 60
+"""Limit of a table's fit: model calls on a batch for each model call of the table."""
+
+_BLOCK, _TEACHER_BATCH = 1000, 50  # a stored teacher pass has so many seeds, so that more trajectories only add passes
+TEACHER_STEPS, EXACT_STEPS = 20, 64
+HELD_OUT, GUARD = 96, 192
+_FIRST_HELD_OUT, _FIRST_GUARD = 100_000, 200_000  # after the first seed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trajectories", type=int, default=TRAJECTORIES, help="images a predictor is trained on (default 10000)")
+    parser.add_argument("--tables", nargs="*", default=list(TABLE_FORMS), metavar="FORM")
+    parser.add_argument("--predictors", nargs="*", default=list(PREDICTOR_FORMS), metavar="FORM")
+    parser.add_argument("--nfe", nargs="+", type=int, default=list(AMED_NFES), help="predictors are made for 5 and 9 of these")
+    parser.add_argument("--schedule", help="of which every second level is a time stamp (default: that of FORM_SCHEDULES)")
+    parser.add_argument("--batch", type=int, default=25, help="images an optimisation step of a predictor takes (default 25)")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keeps the teacher's passes and the state of trainings")
+    parser.add_argument("--out", type=Path, default=AMED_FOLDER)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--again", action="store_true", help="also make what is there")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as nowhere, TrainingBar() as bar:
+        try:
+            maker = _Maker(args, args.cache or Path(nowhere), bar)
+            for nfe in sorted(args.nfe, key=lambda nfe: (nfe != 5, nfe)):
+                for form in args.tables:
+                    maker.table(form, nfe)
+                for form in args.predictors if nfe in PREDICTOR_NFES else ():
+                    maker.predictor(form, nfe)
+        except Interrupted:
+            print("Interrupted; the files written so far stay, and the same command goes on after them.")
+            return 130
+    return 0
+
+
+class _Maker:
+    def __init__(self, args: argparse.Namespace, cache: Path, bar: TrainingBar) -> None:
+        self.args, self.cache, self.bar = args, cache, bar
+        self.model: DemoModel = load_demo_model(AMED_FAMILY, args.device)
+        self.identity = model_identity(self.model.network)
+        self.held, self.guard = self.seeds(_FIRST_HELD_OUT, HELD_OUT), self.seeds(_FIRST_GUARD, GUARD)
+
+    def seeds(self, first: int, count: int, batch: int = _TEACHER_BATCH) -> Setting:
+        """Images from seed `first` of AMED's own on."""
+        return amed_setting(self.model, AMED_CFG, count, batch, self.args.device, FIRST_AMED_SEED + first)
+
+    def targets(self, first: int, count: int, steps: int) -> Tensor:
+        """Their end points, by blocks of seeds."""
+        parts = []
+        for begin in range(first, first + count, _BLOCK):
+            of_block = min(_BLOCK, count - (begin - first))
+            whole = _BLOCK if steps == TEACHER_STEPS else of_block
+            teacher = Teacher(self.seeds(begin, whole), steps, folder=self.cache)
+            needed = -(-of_block // _TEACHER_BATCH)
+            if of_block < whole and not teacher.finished:  # the first batches are enough
+                part = Teacher(self.seeds(begin, of_block), steps, folder=self.cache)
+                parts.append(part.run(self.tell).end_points)
+                continue
+            parts.append(teacher.run(self.tell).end_points[: needed * _TEACHER_BATCH][:of_block])
+        return torch.cat(parts)
+
+    def tell(self, done: int, total: int) -> None:
+        """A teacher's pass, and Ctrl-C."""
+        self.bar(TrainingStage("teacher", done, total))
+
+    def made(self, kind: Kind, form: str, nfe: int, trajectories: int) -> AmedPredictor | AmedTable | None:
+        """What is there already."""
+        try:
+            net = load_amed(amed_file(kind, form, nfe, self.args.out))
+        except ValueError:  # not there, or damaged
+            return None
+        facts = (net.facts.get("cfg"), net.facts.get("model_identity"), net.facts.get("trajectories"), net.facts.get("schedule"))
+        return net if facts == (AMED_CFG, self.identity, trajectories, self.schedule(form)) else None
+
+    def schedule(self, form: str) -> str:
+        """Whose every second level is a stamp."""
+        return self.args.schedule or FORM_SCHEDULES.get(form, "fewstep")
+
+    def config(self, form: str, nfe: int) -> AmedConfig:
+        """What is trained."""
+        return demo_config(self.model.noise_schedule, form, nfe, self.schedule(form))
+
+    def table(self, form: str, nfe: int) -> AmedTable:
+        """Fitted with forward passes."""
+        known = None if self.args.again else self.made("table", form, nfe, TABLE_SEEDS)
+        if isinstance(known, AmedTable):
+            return known
+        config = self.config(form, nfe)
+        setting, targets = self.together(TABLE_SEEDS, TABLE_BATCH)
+        result = train_amed(
+            setting, config, mode="table", method="forward", held_out=HELD_OUT, teacher=targets, progress=self.bar,
+            limit=Limit(calls=CALLS_PER_CALL * nfe),
+        )  # fmt: skip
+        return self.keep("table", config, result)  # type: ignore[return-value]
+
+    def predictor(self, form: str, nfe: int) -> None:
+        """Trained from the table of its form."""
+        count = self.args.trajectories
+        if not self.args.again and self.made("predictor", form, nfe, count) is not None:
+            return
+        table = self.table(form, nfe)
+        config = self.config(form, nfe)
+        setting, targets = self.together(count, self.args.batch)
+        state = self.cache / f"{form}-{nfe}-{count}-{self.schedule(form)}-state.safetensors"
+        arguments = {"held_out": HELD_OUT, "teacher": targets, "start": table, "resume": state, "progress": self.bar}
+        try:
+            result = train_amed(setting, config, **arguments)
+        except OtherTraining as error:
+            print(f"{state.name} is of another training, so this one begins anew ({error})", flush=True)
+            state.unlink()
+            result = train_amed(setting, config, **arguments)
+        self.keep("predictor", config, result)
+        state.unlink(missing_ok=True)  # finished: made again, it begins anew
+
+    def together(self, count: int, batch: int) -> tuple[Setting, Tensor]:
+        """Seeds to train on and held-out ones, with their end points."""
+        own = self.seeds(0, count, batch)
+        labels = torch.cat([own.per_seed["labels"], self.held.per_seed["labels"]])
+        setting = replace(own, seeds=own.seeds + self.held.seeds, per_seed={"labels": labels})
+        held = self.targets(_FIRST_HELD_OUT, HELD_OUT, EXACT_STEPS)
+        return setting, torch.cat([self.targets(0, count, TEACHER_STEPS), held])
+
+    def keep(self, kind: Kind, config: AmedConfig, result: AmedTraining) -> AmedPredictor | AmedTable:
+        """The guard, and the file."""
+        if result.stopped == INTERRUPTED:
+            raise Interrupted("during training")
+        comparison = compare(
+            self.guard, self.targets(_FIRST_GUARD, GUARD, EXACT_STEPS), [plain_candidate(config), candidate(result.net)], judge=recognised
+        )
+        net, note = result.net, ""
+        before, after = (_error_of(comparison, kind) for kind in ("stock", "fitted"))
+        if not after < before:
+            net = AmedTable(config) if kind == "table" else AmedPredictor(config)
+            net.facts = result.net.facts
+            after, note = before, "Nothing better than the plain solver was found: these are its constants."
+        facts = facts_of(self.guard, self.schedule(config.form), f"{TEACHER_STEPS} steps of unipc; held-out seeds: {EXACT_STEPS} steps")
+        facts |= {"error_before": before, "error_after": after, "held_out_seeds": GUARD, "note": note, "seconds": round(result.seconds)}
+        path = amed_file(kind, config.form, config.nfe, self.args.out)
+        save_amed(path, net, **facts)
+        print(f"{path.name}: {before:.4f} -> {after:.4f} on {GUARD} seeds ({after / before:.3f}), {result.seconds:.0f} s", flush=True)
+        return net
+
+
+def _error_of(comparison: Comparison, kind: str) -> float:
+    return next(score.error for score in comparison.scores if score.candidate.kind == kind)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,52 @@
+"""Two real processes with torchrun train what one process does with the doubled batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fewstep.amed import load_amed
+from fewstep.amed.distributed import Group, current_group
+
+PROGRAM = Path(__file__).with_name("train_in_group.py")
+
+
+def run(folder: Path, method: str, processes: int, batch: int) -> None:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RANK", "WORLD_SIZE", "MASTER_", "LOCAL_"))}
+    done = subprocess.run(
+        [*launcher, str(PROGRAM), method, str(folder), str(batch)], env=environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("method", ["steps", "end"])
+def test_two_processes_are_one_with_the_doubled_batch(tmp_path, method):
+    run(tmp_path, method, 2, 4)
+    run(tmp_path, method, 1, 8)
+    one, *both = (load_amed(tmp_path / f"net-{name}.safetensors") for name in ("1-0", "2-0", "2-1"))
+    for name, value in one.state_dict().items():
+        assert torch.equal(both[0].state_dict()[name], both[1].state_dict()[name])
+        assert torch.allclose(both[0].state_dict()[name], value, atol=1e-5), name
+    errors = [net.facts["best"] for net in (one, *both)]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-4) and errors[1] == errors[2]
+    assert one.facts["batch"] == both[0].facts["batch"] == 8
+    moved = [value.abs().max() for name, value in one.state_dict().items() if name.startswith("heads")]
+    assert all(float(value) > 1e-3 for value in moved)
+    assert (tmp_path / "state-2.safetensors").exists()
+
+
+def test_one_process_is_a_group_of_one():
+    group = current_group()
+    assert group == Group(0, 1) and group.first and group.share(range(5)) == [0, 1, 2, 3, 4]
+    assert torch.equal(group.total(torch.tensor([1.0, 2.0])), torch.tensor([1.0, 2.0]))
+    assert group.anywhere(True) and not group.anywhere(False)
+    assert Group(1, 3).share(range(8)) == [1, 4, 7]
