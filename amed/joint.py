@@ -11,14 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..fitting.candidates import Candidate, Kind, SamplerCandidate
 from ..fitting.setting import Setting
+from ..schedules.families import half_log_snr
 from .config import AmedConfig
 from .predictor import AmedPredictor
+from .ranges import raw_of_r
 from .sampling import sample_amed
+from .stamps import checked_stamps, require_stamps
 from .table import AmedTable
 from .taps import FeatureTap
 
@@ -51,6 +55,25 @@ def end_points(setting: Setting, net: AmedPredictor | AmedTable, tap: FeatureTap
         x = chunk.initial(net.config.stamps[0])
         ends.append(sample_amed(chunk.model, x, None, net, {**chunk.extra_args, **chunk.per_seed}, disable=True, tap=tap))
     return torch.cat(ends)
+
+
+def constants_on(sigmas: Sequence[float] | Tensor | Any, config: AmedConfig) -> AmedTable:
+    """The constants (c = 1, a = 1) whose intermediate times are the levels of a list that `stamps_of` made the config's stamps of: with a
+    form that keeps a history, the plain solver on that list.
+
+    Raises
+    ------
+    ValueError : a list with other stamps.
+    """
+    levels = [float(value) for value in (sigmas.tolist() if isinstance(sigmas, Tensor) else sigmas)]
+    stamps = checked_stamps(stamps_of(levels), config.family)
+    require_stamps(stamps, config.stamps, config.family)
+    lam = np.asarray(half_log_snr(np.array([*stamps[: config.pairs + 1], *levels[1 : 2 * config.pairs : 2]]), config.family))
+    at, between = lam[: config.pairs + 1], lam[config.pairs + 1 :]
+    table = AmedTable(config)
+    with torch.no_grad():
+        table.r_logit.copy_(raw_of_r((between - at[:-1]) / np.diff(at)))
+    return table
 
 
 def stamps_of(sigmas: Sequence[float] | Tensor | Any) -> tuple[float, ...]:

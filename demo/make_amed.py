@@ -2,9 +2,9 @@
 
 Tables first, fitted with forward passes; a predictor then begins with the table of its form and learns, with gradients through all steps,
 what its features are worth. The best on held-out seeds goes to the guard: on seeds that neither training nor the choice has seen it must
-have a smaller error than its own plain solver (r = 0.5, c = 1, a = 1), or else that is what is saved, and the file says so. A file is
-written when it is finished, and what is there (for this network, guidance and number of trajectories) is not made again; with --cache
-teacher passes and half-finished trainings go on where they were stopped.
+have a smaller error than its own plain solver (c = 1, a = 1, and r = 0.5 or what gives the list whose every second level the stamps are),
+or else that is what is saved, and the file says so. A file is written when it is finished, and what is there (for this network, guidance
+and number of trajectories) is not made again; with --cache teacher passes and half-finished trainings go on where they were stopped.
 """
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from ..amed import AmedConfig, AmedPredictor, AmedTable, load_amed, save_amed, train_amed
-from ..amed.joint import candidate, plain_candidate
+from ..amed.joint import candidate, constants_on
 from ..amed.training import INTERRUPTED, AmedTraining, OtherTraining, TrainingStage
-from ..fitting import Comparison, Interrupted, Limit, Setting, Teacher, compare
+from ..amed.warm_start import begin_with
+from ..fitting import Candidate, Interrupted, Limit, Setting, Teacher, compare
 from ..recipes import model_identity
 from .amed_command import TrainingBar, facts_of
 from .amed_shipped import (
@@ -37,6 +38,7 @@ from .amed_shipped import (
     amed_file,
     amed_setting,
     demo_config,
+    schedule_levels,
 )  # fmt: skip
 from .calibration import recognised
 from .model import DemoModel, load_demo_model
@@ -172,25 +174,26 @@ class _Maker:
         """The guard, and the file."""
         if result.stopped == INTERRUPTED:
             raise Interrupted("during training")
-        comparison = compare(
-            self.guard, self.targets(_FIRST_GUARD, GUARD, EXACT_STEPS), [plain_candidate(config), candidate(result.net)], judge=recognised
-        )
+        plain = {"plain": AmedTable(config)}
+        if config.method.kind != "step":  # there the plain solver on the whole list is one of the form's own choices
+            plain["list"] = constants_on(schedule_levels(self.model.noise_schedule, config.nfe, self.schedule(config.form)), config)
+        rivals = [Candidate(name, table.solver_table(), "stock") for name, table in plain.items()]
+        targets = self.targets(_FIRST_GUARD, GUARD, EXACT_STEPS)
+        comparison = compare(self.guard, targets, [*rivals, candidate(result.net, "trained")], judge=recognised)
         net, note = result.net, ""
-        before, after = (_error_of(comparison, kind) for kind in ("stock", "fitted"))
-        if not after < before:
+        before, after = (comparison.score_of(name).error for name in ("plain", "trained"))
+        best = min(plain, key=lambda name: comparison.score_of(name).error)
+        if not after < comparison.score_of(best).error:
             net = AmedTable(config) if kind == "table" else AmedPredictor(config)
-            net.facts = result.net.facts
-            after, note = before, "Nothing better than the plain solver was found: these are its constants."
+            begin_with(net, plain[best])
+            net.facts, after = result.net.facts, comparison.score_of(best).error
+            note = "Nothing better than the plain solver was found: these are its constants."
         facts = facts_of(self.guard, self.schedule(config.form), f"{TEACHER_STEPS} steps of unipc; held-out seeds: {EXACT_STEPS} steps")
         facts |= {"error_before": before, "error_after": after, "held_out_seeds": GUARD, "note": note, "seconds": round(result.seconds)}
         path = amed_file(kind, config.form, config.nfe, self.args.out)
         save_amed(path, net, **facts)
         print(f"{path.name}: {before:.4f} -> {after:.4f} on {GUARD} seeds ({after / before:.3f}), {result.seconds:.0f} s", flush=True)
         return net
-
-
-def _error_of(comparison: Comparison, kind: str) -> float:
-    return next(score.error for score in comparison.scores if score.candidate.kind == kind)
 
 
 if __name__ == "__main__":

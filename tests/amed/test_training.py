@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.amed import AmedConfig, AmedPredictor, AmedTable, load_amed, save_amed, train_amed
-from fewstep.amed.joint import candidate, end_points, plain_candidate, stamps_of
+from fewstep.amed.joint import candidate, constants_on, end_points, plain_candidate, stamps_of
 from fewstep.amed.taps import ModuleTap
 from fewstep.amed.training import OtherTraining, TrainingStage
 from fewstep.amed.training_state import kept_start
 from fewstep.amed.trajectories import Trajectories, refined
 from fewstep.fitting import FitError, Interrupted, Limit, Teacher, compare
+from fewstep.fitting.run import run_table
 from fewstep.schedules import baseline_sigmas, optimal_sigmas
 from fewstep.solvers import build_table
 
@@ -334,6 +335,18 @@ def test_stamps_of_an_optimized_list():
     for bad in ([20, 5, 1, 0.2, 0], [20, 5, 1, 0.2], [20, 0]):
         with pytest.raises(ValueError, match="levels"):
             stamps_of(bad)
+
+
+@pytest.mark.parametrize(("form", "solver", "order"), [("ipndm3", "ipndm", 3), ("dpmpp2", "dpmpp_2m", None), ("unipc2", "unipc", 2)])
+@pytest.mark.parametrize("family", ["vp", "edm", "flow"])
+def test_constants_on_a_list_are_the_plain_solver_on_it(form, solver, order, family):
+    levels = optimal_sigmas(SCHEDULES[family], 7)
+    config = AmedConfig(form, stamps_of(levels), family)
+    setting = toy_setting(6, family=family)
+    expected = run_table(setting, build_table(solver, levels, family, order)).end
+    assert torch.allclose(end_points(setting, constants_on(levels, config)), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="stamps"):
+        constants_on(optimal_sigmas(SCHEDULES[family], 5), config)
 
 
 def test_on_optimized_steps_the_guard_decides_between_all(tmp_path):
