@@ -50,7 +50,7 @@ from fewstep.demo.amed_shipped import (
     schedule_levels,
 )  # fmt: skip
 from fewstep.demo.shipped import demo_recipe
-from fewstep.fitting import Candidate, Setting, Teacher, candidates, compare
+from fewstep.fitting import Candidate, Limit, Setting, Teacher, candidates, compare
 from fewstep.fitting.run import run_table
 from fewstep.solvers import SolverTable, build_table
 
@@ -58,6 +58,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BASE_CODE = ("solvers/*.py", "demo/model.py", "demo/weights/*")
 AMED_CODE = (*BASE_CODE, *(f"amed/{name}.py" for name in ("coefficients", "predictor", "ranges", "table", "walk")))
 FIRST_SEED = 10_000
+FIT_CALLS = 300  # of the trials with other stamps, on a batch
 TRAINED_ON, HELD_OUT = 3_000_000, 3_100_000
 PLAIN = {"amed": ("dpm_2", None), "ipndm3": ("ipndm", 3), "dpmpp2": ("dpmpp_2m", None), "unipc2": ("unipc", 2)}
 SCHEDULES = ("fewstep", "recipe", "karras")
@@ -220,14 +221,14 @@ class Bench:
     def tables(self, count: int) -> None:
         """The constants of every form on every list, fitted with forward passes: what stamps are worth."""
         for schedule in SCHEDULES:
-            for form in TABLE_FORMS:
+            for form in TABLE_FORMS[::-1]:
                 levels = self.levels(schedule, 5)
                 self.part(f"stamps/{form}/{schedule}", (levels, count), lambda f=form, s=schedule: self.fitted(f, s, count))
 
     def fitted(self, form: str, schedule: str, count: int) -> dict[str, Any]:
         config = AmedConfig(form, amed_stamps(self.ns, 5, schedule), AMED_FAMILY, False, 0.6, 0.8)
         setting, ends = self.training(count)
-        table, calls, _ = fit_table(AmedTable(config), setting.subset(range(count)), ends[:count])
+        table, calls, _ = fit_table(AmedTable(config), setting.subset(range(count)), ends[:count], limit=Limit(calls=FIT_CALLS))
         with torch.no_grad():
             choices = [[float(value) for value in table.choose(n)] for n in range(config.pairs)]
         return {

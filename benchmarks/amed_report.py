@@ -10,6 +10,7 @@ from fewstep.fitting import error_ratio
 
 Parts = dict[str, Any]
 BAR, BAR_NFE = 0.75, 5
+ROUNDING = 1e-5  # the guard may return the base solver itself, whose coefficients are then computed in another way
 MINUTES, SHARE, MILLISECONDS = 20.0, 0.02, 0.2
 PUBLISHED_TRAJECTORIES = 10_000
 _SCHEDULES = {
@@ -55,7 +56,7 @@ def bars(parts: Parts) -> list[tuple[str, bool]]:
         what = f"{form}, {kind}, {nfe} calls: {ratio(part, base[1])} of its own base solver ({base[0]}, {base[1]['rmse']:.4f})"
         if nfe == BAR_NFE:
             lines.append((f"{what}, at most {BAR:g}", value <= BAR))
-        lines.append((f"{what}, never worse", value <= 1))
+        lines.append((f"{what}, never worse", value <= 1 + ROUNDING))
     for name, part in parts.items():
         if name.startswith("training/") and "/karras/end/" in name:
             form = name.split("/")[1]
@@ -235,7 +236,8 @@ def _cost(parts: Parts) -> list[str]:
     return [
         "## Cost\n",
         f"Processor time of one image: {1000 * cost['teacher']:.1f} ms for its teacher (20 calls), {1000 * cost['training']:.1f} ms for "
-        f"training with the gradient through 5 calls; for 10000 images {total:.1f} minutes of one core, half of that on two.",
+        f"training with the gradient through 5 calls; for 10000 images {total:.1f} minutes of one core; the bar takes half of that for "
+        "two, which share batches evenly.",
         f"A predictor has {cost['parameters']} parameters. For {cost['batch']} images it takes {1e6 * cost['choose']:.0f} µs a step, "
         f"pooling in the hook {1e6 * cost['pool']:.0f} µs, reading {1e6 * cost['read']:.0f} µs; a model call "
         f"{1000 * cost['call']:.1f} ms ({cost['threads']} thread{'s' * (cost['threads'] != 1)}).",
