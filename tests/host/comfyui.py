@@ -292,7 +292,12 @@ def random_models() -> Path:
         )
         if made.returncode:
             raise RuntimeError(f"the models could not be made:\n{made.stderr[-4000:]}")
-        unfinished.rename(folder)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            shutil.rmtree(unfinished)  # another test process was first; its files are the same
     return folder
 
 
