@@ -11,14 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict) -> None:
-    """Write beside the target, then rename: a crash leaves the former file, or none."""
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict, others: dict[str, str] | None = None) -> None:
+    """Write beside the target, then rename: a crash leaves the former file, or none. `others`: metadata that other programs read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     os.close(handle)
     try:
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, name,
-                  metadata={"fewstep": json.dumps(metadata, sort_keys=True)})
+                  metadata={"fewstep": json.dumps(metadata, sort_keys=True), **(others or {})})
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:

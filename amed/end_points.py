@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..fitting.distributed import Group
 from ..fitting.setting import Setting
 from ..fitting.teacher import DEFAULT_STEPS, Teacher
-from ..solvers import SOLVERS
-from .distributed import Group
 from .stages import Method, Progress, TrainingStage
 
 
@@ -60,7 +59,7 @@ def end_points_of(
     teacher = teacher or Teacher(setting, DEFAULT_STEPS)
     key = teacher.key
     if group.size > 1:
-        key = _like(teacher, replace(teacher.setting, batch=setting.batch * group.size)).key
+        key = teacher.like(replace(teacher.setting, batch=setting.batch * group.size)).key
     told = None if progress is None else lambda done, total: progress(TrainingStage("teacher", done, total))
     if teacher.finished or (method != "steps" and (group.size == 1 or method == "forward")):
         ends = teacher.run(told).end_points
@@ -70,7 +69,7 @@ def end_points_of(
         ends = torch.zeros(len(part.seeds), *part.shape)
         chosen = _seeds_of(part, group.share(range(-(-len(part.seeds) // part.batch)))) if wanted else []
         if chosen:
-            pass_ = _like(teacher, part.subset(chosen)).run(told)
+            pass_ = teacher.like(part.subset(chosen)).run(told)
             ends[chosen] = pass_.end_points
             calls += pass_.calls
         found.append(ends)
@@ -85,10 +84,3 @@ def _mean_square(ends: Tensor) -> float:
 def _seeds_of(setting: Setting, chunks: Sequence[int]) -> list[int]:
     """Positions of the seeds in these batches."""
     return [i for chunk in chunks for i in range(chunk * setting.batch, min((chunk + 1) * setting.batch, len(setting.seeds)))]
-
-
-def _like(teacher: Teacher, setting: Setting) -> Teacher:
-    """The same pass for other seeds."""
-    table = teacher.table
-    order = max(table.orders) if len(SOLVERS[table.solver].orders) > 1 else None
-    return Teacher(setting, teacher.steps, table.solver, order, folder=None if teacher.folder is None else teacher.folder.parent)

@@ -27,14 +27,15 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..fitting import levenberg
+from ..fitting.distributed import Group, current_group
 from ..fitting.levenberg import NO_LIMIT, Limit
+from ..fitting.losses import HALF_PRECISION_SCALE, gradients, set_gradients, squares, summed_square
 from ..fitting.setting import FitError, Interrupted, Setting
 from ..fitting.teacher import Teacher
+from ..fitting.trajectories import Trajectories, teacher_for
 from .config import AmedConfig
-from .distributed import Group, current_group
 from .end_points import EndPoints, end_points_of
 from .forward_only import fit_table
-from .losses import HALF_PRECISION_SCALE, gradients, set_gradients, squares, summed_square
 from .predictor import FEATURES, AmedPredictor
 from .sampling import sample_amed
 from .stages import METHODS, Method, Progress, TrainingStage
@@ -42,7 +43,6 @@ from .table import AmedTable
 from .taps import FeatureTap, call_begins, tap_for
 from .training_arguments import Mode, Options, check_start, check_teacher, checked_options, split
 from .training_state import Net, OtherTraining, Snapshot, StateFile, copied, identity_of
-from .trajectories import Trajectories, teacher_for
 from .untouched import Entered, reading, unchanged
 from .walk import AmedWalk
 from .warm_start import begin_with

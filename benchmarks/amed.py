@@ -31,7 +31,6 @@ from fewstep.amed.joint import candidate, end_points, stamps_of
 from fewstep.amed.ranges import r_of, scaled_of
 from fewstep.amed.taps import pooled, tap_for
 from fewstep.amed.training import AmedTraining
-from fewstep.amed.trajectories import Trajectories, teacher_for
 from fewstep.amed.walk import AmedWalk
 from fewstep.amed.warm_start import raw_numbers
 from fewstep.demo import load_demo_model
@@ -52,6 +51,7 @@ from fewstep.demo.amed_shipped import (
 from fewstep.demo.shipped import demo_recipe
 from fewstep.fitting import Candidate, Limit, Setting, Teacher, candidates, compare
 from fewstep.fitting.run import run_table
+from fewstep.fitting.trajectories import Trajectories, teacher_for
 from fewstep.solvers import SolverTable, build_table
 
 ROOT = Path(__file__).resolve().parents[1]

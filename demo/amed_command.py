@@ -20,10 +20,10 @@ import torch
 from tqdm import tqdm
 
 from ..amed import AmedConfig, AmedPredictor, AmedTable, load_amed, save_amed, train_amed
-from ..amed.distributed import Group, join, leave
 from ..amed.training import INTERRUPTED, AmedTraining, TrainingStage
-from ..amed.trajectories import Trajectories, teacher_for
 from ..fitting import FitError, Interrupted, Setting, Teacher
+from ..fitting.distributed import Group, join, leave
+from ..fitting.trajectories import Trajectories, teacher_for
 from ..schedules import NoiseSchedule
 from ..schedules.checks import real_number
 from .amed_shipped import amed_setting, amed_stamps

@@ -76,7 +76,8 @@ class PairCosts:
 
     Attributes
     ----------
-    differences : M [K, K], mean over samples and their elements of (q_i - q_k)^2.
+    differences : M [K, K], mean over samples and their elements of (q_i - q_k)^2, with q_i of the model that samples and q_k of the one
+        that made the trajectories; mostly these are one.
     sigmas : [K + 1], the grid and a 0.
     lambdas : [K], half-log-SNR of the grid; finite also where a flow model starts at s = 1.
     family : "vp", "edm" or "flow".
@@ -159,7 +160,9 @@ class PairCosts:
         return levels
 
 
-def discretization_costs(teacher: Teacher, form: Form = "data", progress: Progress | None = None) -> PairCosts:
+def discretization_costs(
+    teacher: Teacher, form: Form = "data", progress: Progress | None = None, student: Setting | None = None
+) -> PairCosts:
     """M along the trajectories of a teacher pass. Runs what the pass lacks, makes no other model calls, holds one batch of it in memory.
 
     Parameters
@@ -167,6 +170,8 @@ def discretization_costs(teacher: Teacher, form: Form = "data", progress: Progre
     teacher : made with `states=True`; 64 to 128 steps are a fine grid.
     form : see `PairCosts`.
     progress : of the teacher pass.
+    student : the same seeds with the model that will sample, where that is another one than the teacher's (phase 2 tunes it): a step from
+        level i keeps *its* q_i, while the way to go is the teacher's. Calls it once at every level.
 
     Raises
     ------
@@ -178,9 +183,18 @@ def discretization_costs(teacher: Teacher, form: Form = "data", progress: Progre
     ns = teacher.setting.noise_schedule
     grid = teacher.sigmas[:-1].numpy()
     total = _Differences(grid, ns.family, form)
-    for tensors in teacher.batches():
-        total.add(tensors["x"], tensors["d"])
+    if student is not None and (student.seeds, student.shape, student.batch) != (
+        teacher.setting.seeds, teacher.setting.shape, teacher.setting.batch
+    ):  # fmt: skip
+        raise ValueError("The student's setting has other seeds, batches or shape than the teacher's; only its model may be another.")
+    for chunk, tensors in zip((student or teacher.setting).chunks(), teacher.batches(), strict=True):
+        total.add(tensors["x"], tensors["d"], None if student is None else _asked(chunk, tensors["x"], grid))
     return total.costs(ns)
+
+
+def _asked(student: Setting, x: Tensor, grid: Array) -> Tensor:
+    """The student's D [K, B, ...] on states x [K, B, ...]."""
+    return torch.stack([student.denoised(x[k].to(student.device, student.dtype), float(s)).cpu().float() for k, s in enumerate(grid)])
 
 
 def discretization_costs_from_samples(
@@ -257,32 +271,41 @@ def discretization_schedule(
 
 
 class _Differences:
-    """M by way of the Gram matrix of q, batch by batch in float64."""
+    """M by way of the inner products of q, batch by batch in float64."""
 
     def __init__(self, grid: Array, family: str, form: Form) -> None:
         self.grid, self.family, self.form = grid, family, form
-        self.gram = torch.zeros(len(grid), len(grid), dtype=torch.float64)
+        self.products = torch.zeros(len(grid), len(grid), dtype=torch.float64)
+        self.steps_squares = torch.zeros(len(grid), dtype=torch.float64)  # of the model that steps
+        self.paths_squares = torch.zeros(len(grid), dtype=torch.float64)  # of the one that made the trajectories
         self.count = 0
 
-    def add(self, x: Tensor, d: Tensor) -> None:
-        """States and outputs [K, B, *shape] of a batch."""
-        sigma = torch.from_numpy(self.grid)[:, None]
-        alpha = torch.from_numpy(np.asarray(alpha_of(self.grid, self.family)))[:, None]
+    def add(self, x: Tensor, d: Tensor, student: Tensor | None = None) -> None:
+        """States and outputs [K, B, *shape] of a batch, and the outputs of the model that steps if it is another."""
         x, d = x.flatten(1), d.flatten(1)
+        student = None if student is None else student.flatten(1)
         width = max(1, _SLICE // len(self.grid))
         for first in range(0, d.shape[1], width):
-            q = d[:, first : first + width].double()
-            if self.form != "data":
-                state = x[:, first : first + width].double()
-                q = (state - (alpha * q if self.form == "eps" else q)) / sigma
-            self.gram += q @ q.T
+            part = slice(first, first + width)
+            q = self._q(x[:, part], d[:, part])
+            own = q if student is None else self._q(x[:, part], student[:, part])
+            self.products += own @ q.T
+            self.steps_squares += own.square().sum(1)
+            self.paths_squares += q.square().sum(1)
         self.count += d.shape[1]
+
+    def _q(self, x: Tensor, d: Tensor) -> Tensor:
+        if self.form == "data":
+            return d.double()
+        sigma = torch.from_numpy(self.grid)[:, None]
+        alpha = torch.from_numpy(np.asarray(alpha_of(self.grid, self.family)))[:, None]
+        return (x.double() - (alpha * d.double() if self.form == "eps" else d.double())) / sigma
 
     def costs(self, ns: NoiseSchedule) -> PairCosts:
         """What was added, as costs."""
-        gram = self.gram.numpy() / self.count
-        size = np.diagonal(gram)
-        differences = np.maximum(size[:, None] + size[None, :] - 2 * gram, 0.0)  # NaN stays and is reported
+        steps, paths = self.steps_squares.numpy() / self.count, self.paths_squares.numpy() / self.count
+        products = self.products.numpy() / self.count
+        differences = np.maximum(steps[:, None] + paths[None, :] - 2 * products, 0.0)  # NaN stays and is reported
         lambdas = np.asarray(ns.lambda_of(np.minimum(self.grid, ns.finite_sigma_max)))
         return PairCosts(differences, np.append(self.grid, 0.0), lambdas, self.family, self.form)
 

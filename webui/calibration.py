@@ -185,7 +185,7 @@ def run(wish: Wish, course: Course) -> None:
     ------
     ValueError, FitError : what cannot be calibrated. Whatever the host raises.
     """
-    from modules import processing, sd_samplers_common, shared
+    from modules import processing, scripts, sd_samplers_common, shared
 
     from .folders import save_recipe
 
@@ -234,6 +234,7 @@ def run(wish: Wish, course: Course) -> None:
         do_not_save_grid=True,
     )
     p.scheduler = SCHEDULES[0].label
+    p.scripts = scripts.ScriptRunner()  # without scripts; a host (reForge) looks for one of its own in it and fails without any
     setattr(p, WORK, work)
     began = time.monotonic()
     course.stage = "Preparing the model"

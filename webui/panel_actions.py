@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import inspect
+import logging
 import math
 import threading
 import time
@@ -15,6 +16,7 @@ import gradio as gr
 from modules import shared
 from modules.call_queue import queue_lock
 
+from ..fitting import FitError
 from . import job
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
 from .calibration import Course, Wish, numbers_of, run
@@ -25,6 +27,8 @@ from .names import AMED, SAMPLERS, sampler_entry, schedule_entry
 from .plot import sigma_plot
 from .schedules import schedule_function
 from .settings import from_settings
+
+_logger = logging.getLogger("fewstep")
 
 EFFORT_NAMES = ("low", "normal", "high")
 _SECONDS_BETWEEN_NEWS = 0.5
@@ -181,6 +185,8 @@ def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, controls: dict[st
                     shared.state.interrupted = shared.state.skipped = False
         except BaseException as error:  # told in the panel
             failed.append(error)
+            if not isinstance(error, (ValueError, FitError)):
+                _logger.error("FewStep: the calibration failed", exc_info=error)
 
     thread = threading.Thread(target=work, name="fewstep-calibration", daemon=True)
     began = time.monotonic()

@@ -14,9 +14,9 @@ from fewstep.amed.joint import candidate, constants_on, end_points, plain_candid
 from fewstep.amed.taps import ModuleTap
 from fewstep.amed.training import OtherTraining, TrainingStage
 from fewstep.amed.training_state import kept_start
-from fewstep.amed.trajectories import Trajectories, refined
 from fewstep.fitting import FitError, Interrupted, Limit, Teacher, compare
 from fewstep.fitting.run import run_table
+from fewstep.fitting.trajectories import Trajectories, refined
 from fewstep.schedules import baseline_sigmas, optimal_sigmas
 from fewstep.solvers import build_table
 

@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from toy_denoiser import SCHEDULES, toy_setting
 
 from fewstep.amed import AmedConfig, save_amed, train_amed
-from fewstep.amed.distributed import join, leave
 from fewstep.fitting import Teacher
+from fewstep.fitting.distributed import join, leave
 from fewstep.schedules import baseline_sigmas
 
 

@@ -5,7 +5,8 @@ A host is whatever checkout the environment names; nothing is downloaded and not
     FEWSTEP_WEBUI_DIR      the checkout: AUTOMATIC1111, Forge or reForge
     FEWSTEP_WEBUI_PYTHON   the interpreter of its environment; default CHECKOUT/venv/bin/python
     FEWSTEP_WEBUI_MODEL    the checkpoint; default the first in CHECKOUT/models/Stable-diffusion
-    FEWSTEP_WEBUI_PORT     default 7871
+    FEWSTEP_WEBUI_FLOW     a checkpoint of a flow model (Forge: SD3, Flux) for the tests of these; without one they are skipped
+    FEWSTEP_WEBUI_PORT     default 7871; flow models have the next
 """
 
 from __future__ import annotations
@@ -78,6 +79,11 @@ def model() -> Path | None:
     return next(iter(sorted((checkout() / "models/Stable-diffusion").glob("*.safetensors"))), None)
 
 
+def flow_model() -> Path | None:
+    named = os.environ.get("FEWSTEP_WEBUI_FLOW")
+    return Path(named) if named else None
+
+
 def kind() -> str:
     """ "a1111", "forge", "reforge" or "classic"."""
     folder = checkout()
@@ -99,9 +105,9 @@ class Refused(Exception):
 class WebUI:
     """A running host. `data` is its folder (extensions, models, outputs)."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, checkpoint: Path | None = None, next_port: int = 0) -> None:
         self.data, self.kind = data, kind()
-        self.port = int(os.environ.get("FEWSTEP_WEBUI_PORT", "7871"))
+        self.port = int(os.environ.get("FEWSTEP_WEBUI_PORT", "7871")) + next_port
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = data / "webui.log"
         for folder in ("extensions", "models/Stable-diffusion", "models/fewstep/recipes", "models/fewstep/amed"):
@@ -109,11 +115,6 @@ class WebUI:
         # The probe comes first in one alphabet and the order of loading, FewStep between the two.
         for name, folder in (("a_probe", PROBE), ("fewstep", ROOT)):
             (data / "extensions" / name).symlink_to(folder, target_is_directory=True)
-        settings = {
-            "live_previews_enable": False, "samples_save": False, "grid_save": False, "sd_checkpoint_hash": "",
-            # A request's overrides are taken back only where the settings are written down.
-            "sigma_min": 0.0, "sigma_max": 0.0, "always_discard_next_to_last_sigma": False, "img2img_fix_steps": False,
-        }  # fmt: skip
         settings = {
             "live_previews_enable": False, "samples_save": False, "grid_save": False, "sd_checkpoint_hash": "",
             # A request's overrides are taken back only where the settings are written down.
@@ -137,7 +138,10 @@ class WebUI:
         command = [
             str(interpreter()), str(data / "boot.py"), "launch.py", "--skip-prepare-environment", "--skip-torch-cuda-test",
             "--skip-python-version-check", "--skip-version-check", "--no-download-sd-model", "--no-hashing", "--do-not-download-clip",
-            "--data-dir", str(data), "--ckpt", str(model()), "--server-name", "127.0.0.1", "--api", "--port", str(self.port), *cpu,
+            "--data-dir", str(data), "--ckpt", str(checkpoint or model()), "--server-name", "127.0.0.1", "--api", "--port", str(self.port),
+            *cpu,
+            # Forge's page gets its own scripts and styles only where the checkout is the data folder, or is named here.
+            "--gradio-allowed-path", str(checkout()),
         ]  # fmt: skip
         with open(self.log_file, "wb") as log:
             self.process = subprocess.Popen(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
 from fewstep.recipes import Recipe
 from fewstep.schedules import NoiseSchedule
-from fewstep.webui.calibration import Course, Wish, fit, numbers_of, recipe_of
+from fewstep.webui.calibration import Course, Wish, fit, numbers_of, recipe_of, run
+from fewstep.webui.names import CALIBRATED
 from fewstep.webui.plot import sigma_plot
+from fewstep.webui.samplers import sampler_function
 
 NS = NoiseSchedule.edm(0.02, 40.0)
 
@@ -48,6 +52,78 @@ def test_interrupting_keeps_what_is_finished():
     nothing = Course()
     fit(denoised, NS, (1, 4, 4), "cpu", wish(), nothing, stopped=lambda: True)
     assert nothing.interrupted and not nothing.done
+
+
+class Picture:
+    """The host's processing object: an attribute for every argument."""
+
+    def __init__(self, **given):
+        self.__dict__.update(given, scripts=None, closed=False)
+
+    def close(self):
+        self.closed = True
+
+
+class Guided(torch.nn.Module):
+    """What the host gives to its samplers."""
+
+    noise_schedule = NS
+
+    def __init__(self, picture):
+        super().__init__()
+        self.p, self.step = picture, 0
+        self.model = SimpleNamespace(diffusion_model=torch.nn.Conv2d(1, 1, 1))
+
+    def forward(self, x, sigma, cond=None):
+        assert len(x) == self.p.batch_size and cond == "of the host"
+        return denoised(x, sigma)
+
+
+@pytest.fixture
+def host(monkeypatch, tmp_path):
+    """As much of a host as makes pictures; `pictures` are those that it made."""
+    pictures = []
+
+    def process_images(p):
+        pictures.append(p)
+        assert p.scripts.alwayson_scripts == [], "reForge looks for one of its own, so there must be a list"
+        sampler_function(CALIBRATED)(Guided(p), torch.zeros(p.batch_size, 1, 4, 4), torch.tensor([1.0, 0.5, 0.0]), {"cond": "of the host"})
+
+    state = SimpleNamespace(interrupted=False, skipped=False)
+    loaded = SimpleNamespace(sd_checkpoint_info=SimpleNamespace(name_for_extra="two points"), parameterization="eps")
+    content = {
+        "processing": {"StableDiffusionProcessingTxt2Img": Picture, "process_images": process_images},
+        "scripts": {"ScriptRunner": lambda: SimpleNamespace(alwayson_scripts=[])},
+        "sd_samplers_common": {"InterruptedException": type("InterruptedException", (BaseException,), {})},
+        "shared": {"state": state, "sd_model": loaded},
+        "paths": {"models_path": str(tmp_path)},
+    }
+    package = ModuleType("modules")
+    monkeypatch.setitem(sys.modules, "modules", package)
+    for name, parts in content.items():
+        module = ModuleType(f"modules.{name}")
+        module.__dict__.update(parts)
+        monkeypatch.setitem(sys.modules, f"modules.{name}", module)
+        setattr(package, name, module)
+    return SimpleNamespace(pictures=pictures, state=state, folder=tmp_path / "fewstep/recipes")
+
+
+def test_a_picture_of_the_host_carries_it(host):
+    course = Course()
+    run(wish(nfes=(3,)), course)
+    [(recipe, path)] = course.saved
+    assert path.parent == host.folder and Recipe.load(path) == recipe
+    assert recipe.nfe == 3 and recipe.facts.model == "two points" and recipe.facts.resolution == (1, 4, 4) and recipe.facts.cfg == 2.0
+    [picture] = host.pictures
+    assert picture.closed and picture.do_not_save_samples and (picture.width, picture.height, picture.cfg_scale) == (64, 64, 2.0)
+    assert course.calls > 100 and host.state.sampling_step <= host.state.sampling_steps
+
+
+def test_interrupting_the_host_interrupts_it(host):
+    host.state.interrupted = True
+    course = Course()
+    run(wish(nfes=(3,)), course)
+    assert course.interrupted and not course.saved and host.pictures[0].closed
 
 
 @pytest.mark.parametrize("changed", [{"nfes": ()}, {"nfes": (0,)}, {"nfes": (99,)}, {"effort": "more"}, {"seeds": 1}, {"batch": 0}])

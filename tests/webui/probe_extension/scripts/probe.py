@@ -29,21 +29,40 @@ def standalone():
     return sys.modules[ALONE]
 
 
+handed = []  # the levels of the last picture of the sampler below
+
+
 def sample_alone(model, x, sigmas, extra_args=None, callback=None, disable=None):
-    """UniPC of order 3 on the levels that the host hands over, or on those of its own where the test asks for it."""
-    solvers = standalone().solvers
-    return solvers.sample(model, x, solvers.build_table("unipc", sigmas, "vp", 3), extra_args, callback, disable)
+    """UniPC of order 3 on the levels that the host hands over."""
+    handed[:] = sigmas.tolist()
+    solvers, family = standalone().solvers, "flow" if of_flow_model() else "vp"
+    return solvers.sample(model, x, solvers.build_table("unipc", sigmas, family, 3), extra_args, callback, disable)
+
+
+def predictor():
+    """Forge's, which has the levels; None in other hosts."""
+    patched = getattr(shared.sd_model, "forge_objects", None)
+    return getattr(patched.unet.model, "predictor", None) if patched is not None else None
+
+
+def of_flow_model():
+    return getattr(predictor(), "prediction_type", None) == "const"
 
 
 def levels_alone(steps):
     """The optimized list for the loaded model's own table."""
     alone = standalone()
-    table = getattr(shared.sd_model, "alphas_cumprod", None)
-    if table is None:
-        sigmas = shared.sd_model.forge_objects.unet.model.predictor.sigmas
+    if predictor() is not None:
+        sigmas = predictor().sigmas
     else:
+        table = shared.sd_model.alphas_cumprod
         sigmas = ((1 - table) / table) ** 0.5
-    ns = alone.schedules.NoiseSchedule.vp_sigmas(sigmas.detach().cpu())
+    sigmas = sigmas.detach().cpu().double()
+    if of_flow_model():  # s = shift t / (1 + (shift - 1) t), at t = 1/2
+        half = float(sigmas[len(sigmas) // 2 - 1])
+        ns = alone.schedules.NoiseSchedule.flow(half / (1 - half), len(sigmas))
+    else:
+        ns = alone.schedules.NoiseSchedule.vp_sigmas(sigmas)
     return alone.schedules.optimal_sigmas(ns, steps).float()
 
 
@@ -83,7 +102,7 @@ def addresses(demo, app):
         bare = {n: str(getattr(sys.modules[n], "__file__", "")) for n in names if n in sys.modules}
         return {
             "owners": OWNERS, "ours": len(ours), "on_path": on_path, "bare": bare, "comfy_nodes": [n for n in ours if ".nodes" in n],
-            "pictures": Counter.made,
+            "pictures": Counter.made, "handed": handed,
         }  # fmt: skip
 
     @app.get("/probe/levels")

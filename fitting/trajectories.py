@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fitting.run import run_table
-from ..fitting.setting import FitError, Setting
-from ..fitting.teacher import argument_fingerprint
 from ..schedules.checks import whole_number
 from ..schedules.families import half_log_snr, sigma_from_half_log_snr
 from ..solvers import SOLVERS, build_table
 from ..tensor_files import load_tensors, save_tensors
+from .run import run_table
+from .setting import FitError, Setting
+from .teacher import argument_fingerprint
 
 FORMAT_VERSION = 1
 LARGEST_IN_MEMORY = 1 << 30

@@ -1,7 +1,7 @@
-"""What AMED training minimises, and how it survives numbers that are none.
+"""What trainings against a teacher minimise, and how they survive numbers that are none.
 
-The loss of a state is its mean square distance to where the teacher stands: after every step with the published optimisation, at the end
-point with back-propagation through all steps. Means are over all elements of all samples of the batch, over all processes together, so
+The loss of a state is its mean square distance to where the teacher stands: after every step, or at the end point with back-propagation
+through all steps. Means are over all elements of all samples of the batch, over all processes together, so
 that one process with the doubled batch and two processes do the same.
 """
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Training with several processes: `torchrun --nproc_per_node=K` starts K copies of the same command.
 
 Each copy takes every K-th batch of seeds. What has to agree (sums of gradients, of losses, of squared distances) is added up over all
-of them, so all copies make the same step and hold the same predictor; the first one reports and writes files. As gradients are sums over
+of them, so all copies make the same step and hold the same numbers; the first one reports and writes files. As gradients are sums over
 samples divided by the number of samples in all, K processes do what one does with K times the batch.
 """
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Group:
         return self.rank == 0
 
     def total(self, values: Tensor) -> Tensor:
-        """Element-wise sums over all processes of a tensor of the same shape in each; at most a few kilobytes."""
+        """Element-wise sums over all processes of a tensor of the same shape in each."""
         if self.size == 1:
             return values
         summed = values.detach().clone()

@@ -1,0 +1,141 @@
+"""Low-rank adapters beside the layers of a network (LoRA, arXiv 2106.09685), in the form that hosts' LoRA loaders merge.
+
+A layer with weight W gets two small matrices, and computes
+
+    y = W x + bias + (alpha / rank) up (down x)                 the same as with the weight  W + (alpha / rank) up down.
+
+`down` begins at random and `up` at 0, so an adapter changes nothing, to the last bit, until it is trained. A convolution's `down` is a
+convolution of the same kernel, stride and padding to `rank` channels, its `up` one of kernel 1, as in Kohya's and LyCORIS' files.
+
+The adapters are forward hooks: layers keep their class and their weights, so layers of hosts that move, cast or dequantise weights work
+as they are, no copy of a weight is made, and outside `attached()` nothing of the network is different.
+"""
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...schedules.checks import real_number, whole_number
+
+LAYERS: Mapping[str, str] = {
+    "attention": r"attn|attention|(^|\.)(to_[qkv]|to_out|qkv|proj|linear[12])(\.|$)",
+    "all": "",
+}
+"""Words for `layers`: of the attention blocks (convolutions of kernel 1 among them), or every linear layer and convolution."""
+
+_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+class LoraAdapters(nn.Module):
+    """Adapters for the layers of `network` that a pattern finds.
+
+    Parameters
+    ----------
+    network : whose layers are adapted; only read.
+    rank : of `up down`, 1 or more, the same for all layers.
+    alpha : the adapters' scale is alpha / rank; None for alpha = rank.
+    layers : a word of `LAYERS`, or a regular expression searched for in the layers' names.
+    seed : of the random beginning.
+
+    Attributes
+    ----------
+    names : of the adapted layers, as in `network.named_modules()`.
+    scale : alpha / rank of each layer.
+
+    Raises
+    ------
+    ValueError : no layer has such a name, or a pattern that is none.
+    """
+
+    def __init__(
+        self, network: nn.Module, rank: int = 16, alpha: float | None = None, layers: str = "all", seed: int = 0
+    ) -> None:
+        super().__init__()
+        rank = whole_number(rank, "rank", 1)
+        alpha = float(rank) if alpha is None else real_number(alpha, "alpha")
+        if not alpha > 0:
+            raise ValueError(f"alpha was {alpha:g}; the adapters' scale is alpha / rank, so it must be above 0.")
+        self.rank, self.alpha, self.layers = rank, alpha, layers
+        found = adaptable(network, layers)
+        self._modules_of = [module for _, module in found]  # a plain list: the network is no part of this module
+        self.names = tuple(name for name, _ in found)
+        generator = torch.Generator().manual_seed(seed)
+        self.down, self.up = nn.ParameterList(), nn.ParameterList()
+        for _, module in found:
+            down, up = _shapes(module, rank)
+            bound = 1 / math.sqrt(math.prod(down[1:]))
+            device = next(module.parameters()).device
+            self.down.append(nn.Parameter(((2 * torch.rand(down, generator=generator) - 1) * bound).to(device)))
+            self.up.append(nn.Parameter(torch.zeros(up, device=device)))
+        self.scale = alpha / rank
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Inside, the network computes with its adapters."""
+        handles = []
+        try:
+            for module, down, up in zip(self._modules_of, self.down, self.up, strict=True):
+                handles.append(module.register_forward_hook(_Adapter(down, up, self.scale)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class _Adapter:
+    """The hook of one layer."""
+
+    def __init__(self, down: nn.Parameter, up: nn.Parameter, scale: float) -> None:
+        self.down, self.up, self.scale = down, up, scale
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        x = inputs[0] if torch.is_autocast_enabled(inputs[0].device.type) else inputs[0].to(self.down.dtype)
+        if isinstance(module, nn.Linear):
+            more = F.linear(F.linear(x, self.down), self.up)
+        else:
+            kind = _CONVOLUTIONS[self.down.ndim - 2]
+            more = kind(kind(x, self.down, None, module.stride, module.padding, module.dilation), self.up)  # type: ignore[call-overload]
+        return output + (more * self.scale).to(output.dtype)
+
+
+def adaptable(network: nn.Module, layers: str = "all") -> list[tuple[str, nn.Module]]:
+    """The linear layers and convolutions of `network` whose names match `layers`, in order.
+
+    Raises
+    ------
+    ValueError : no layer has such a name, or a pattern that is none.
+    """
+    try:
+        pattern = re.compile(LAYERS.get(layers, layers))
+    except re.error as error:
+        raise ValueError(
+            f"layers was {layers!r}, which is no regular expression ({error}); give {', '.join(LAYERS)}, or a pattern for layers' names."
+        ) from error
+    every = [(name, module) for name, module in network.named_modules() if _fits(module)]
+    found = [(name, module) for name, module in every if pattern.search(name)]
+    if not found:
+        some = ", ".join(name for name, _ in every[:4])
+        raise ValueError(f"layers was {layers!r}, which no linear layer or convolution of the network is called; some are {some}.")
+    return found
+
+
+def _fits(module: nn.Module) -> bool:
+    if isinstance(module, nn.Linear):
+        return True
+    # grouped convolutions have no low-rank form that loaders know, and other paddings than zeros would have to be done twice
+    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and module.groups == 1 and module.padding_mode == "zeros"
+
+
+def _shapes(module: nn.Module, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of `down` and `up`."""
+    if isinstance(module, nn.Linear):
+        return (rank, module.in_features), (module.out_features, rank)
+    assert isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    return (rank, module.in_channels, *module.kernel_size), (module.out_channels, rank, *[1] * len(module.kernel_size))

@@ -1,0 +1,111 @@
+"""What phase 2 minimises, as gradients of one batch.
+
+`matching` needs no data: the student, which walks a few-step table, is pulled to where a many-step teacher of the untuned model stands.
+
+    end     the student's end point against the teacher's, with the gradient through all its steps: what samples are judged by. Any table.
+    steps   each step by itself: it starts at the teacher's state at sigma_i, or at the student's own, with what it remembers detached, and
+            is to land on the teacher's state at sigma_{i+1}. A model output D_i enters its step as b D_i, so the miss of the step is b
+            times a miss of D_i; it is divided by b and weighted like every miss of D in the discretization loss (fitting/discretization.py,
+            eq. 2), by the step's length in half-log-SNR. The gradient passes one model call at a time.
+
+`denoising` needs samples x0: the model is to find x0 in alpha x0 + sigma n at the table's own levels sigma, with the same weights. It keeps
+the model a denoiser where data are better than the model; it knows nothing of the steps.
+
+Each yields (loss to be differentiated, sum over samples of the mean square that is reported), one after the other, so that of all steps
+only one is in memory.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...schedules import NoiseSchedule
+from ...schedules.families import alpha_of, half_log_snr
+from ...solvers.table import SolverTable
+from ...solvers.walk import Walk, advance
+from ..losses import summed_square
+
+Denoiser = Callable[[Tensor, float], Tensor]
+"""model(x [B, ...], sigma) -> D, with gradients."""
+
+
+def step_weights(table: SolverTable, ns: NoiseSchedule) -> list[float]:
+    """Length in half-log-SNR of each step of `table`, of mean 1; the step to 0 ends at the model's sigma_min, as in the discretization
+    loss, and counts as a tenth of the mean where it begins there."""
+    levels = np.maximum(np.asarray(table.sigmas, dtype=np.float64), ns.sigma_min)
+    levels = np.minimum(levels, ns.finite_sigma_max)
+    lengths = np.diff(np.asarray(half_log_snr(levels, table.family)))
+    mean = float(lengths.mean()) or 1.0
+    weights = np.maximum(lengths / mean, 0.1)
+    return [float(w) for w in weights / weights.mean()]
+
+
+def end_loss(denoise: Denoiser, x: Tensor, table: SolverTable, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """One loss, at the end point."""
+    at = Walk.begin(x)
+    for index, row in enumerate(table.rows):
+        output = at.state * row.afs if row.afs is not None else denoise(at.state, row.sigma).to(x.dtype)
+        at = advance(at, row, output, index + 1)
+    loss = summed_square(at.state, target)
+    yield loss, loss.detach()
+
+
+def step_losses(
+    denoise: Denoiser, x: Tensor, table: SolverTable, states: Sequence[Tensor], weights: Sequence[float], own_states: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A loss for each step.
+
+    Parameters
+    ----------
+    states : the teacher's [B, ...] at `table.sigmas`, its end point for a last 0.
+    weights : of the steps, of mean 1. own_states : start each step where the student came to instead of at the teacher's state.
+    """
+    at = Walk.begin(x)
+    for index, row in enumerate(table.rows):
+        if not at.inside_step and not own_states:
+            here = states[row.step].to(x)
+            at = Walk(here, here, at.history, False)
+        if row.afs is not None:
+            at = advance(at, row, at.state * row.afs, index + 1)
+        else:
+            at = advance(at, row, denoise(at.state, row.sigma).to(x.dtype), index + 1)
+        if row.stage:
+            continue
+        if at.state.requires_grad:
+            miss = summed_square(at.state, states[row.step + 1])
+            # the weight of the newest output in the step; that of a step with stages is the last row's
+            yield miss * (weights[row.step] / _of_output(row.b[0], row.q_d) ** 2 / len(weights)), miss.detach() / len(weights)
+        at = Walk(at.state.detach(), at.step_start.detach(), tuple(q.detach() for q in at.history), False)
+
+
+def denoising_losses(
+    denoise: Denoiser, clean: Tensor, noise: Tensor, table: SolverTable, weights: Sequence[float]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A loss for each model call of the table, with the same noise [B, ...] at every level."""
+    rows = [row for row in table.rows if row.afs is None]
+    for row in rows:
+        x = float(alpha_of(row.sigma, table.family)) * clean + row.sigma * noise
+        miss = summed_square(denoise(x, row.sigma).to(clean.dtype), clean)
+        yield miss * (weights[row.step] / len(rows)), miss.detach() / len(rows)
+
+
+def _of_output(b: float, q_d: float) -> float:
+    """How far a step moves with the model's newest output; not less than a hundredth, so that no step rules the loss."""
+    return max(abs(b * q_d), 0.01)
+
+
+def require_step_states(table: SolverTable, own_states: bool) -> None:
+    """ValueError where the steps of `table` cannot be compared with a teacher's states."""
+    if not own_states and any(row.corrector is not None for row in table.rows):
+        raise ValueError(
+            f"The table's solver is {table.solver}, whose corrector moves the state a step began at; its steps can begin at the "
+            "student's own states only. Set own_states, choose the method 'end', or build the table without corrector."
+        )
+
+
+def noise_for(shape: Sequence[int], seed: int) -> Tensor:
+    """Standard normal noise, the same for a seed everywhere."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))

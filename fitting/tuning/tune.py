@@ -1,0 +1,532 @@
+"""Phase 2 of [H24] (arXiv 2412.10786): the network is tuned at the noise levels of one few-step table.
+
+A few-step solver asks the network at N noise levels only, and at each of them it needs something slightly else than the denoiser's answer:
+the D that carries the sample to where many steps would have carried it. A small change of the weights (lora.py), or of all of them for a
+small network (full.py), teaches it that. The paper's second phase trains with the denoising loss at the scheduled levels; matching a
+teacher (objectives.py) needs no data and is judged by what counts, end points. How the two are weighted, which gradients pass where,
+average and restart are decided here and not quoted from it.
+
+    teacher     one many-step pass of the untuned model over all seeds
+    tune        Adam on the adapters, learning rate risen over the first batches and fallen to 0 as half a cosine, moving average of weights
+    check       `checks` times, end points of held-out seeds; the best is kept, the untuned model among them
+
+So on its held-out seeds what comes back is never worse than the untuned model with the same table. The network itself is not changed: it
+is tuned only inside `adapters.attached()`.
+"""
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...solvers.table import SolverTable
+from ..distributed import Group, current_group
+from ..losses import HALF_PRECISION_SCALE, gradients, set_gradients, squares
+from ..run import run_table
+from ..setting import FitError, Interrupted, Setting
+from ..teacher import DEFAULT_STEPS, Teacher, argument_fingerprint
+from ..trajectories import Trajectories
+from .full import FullWeights
+from .lora import LoraAdapters
+from .objectives import denoising_losses, end_loss, noise_for, require_step_states, step_losses, step_weights
+from .options import Options, checked_options, split
+from .samples import Samples
+from .stages import Method, Progress, TuningStage
+from .state import StateFile, identity_of
+
+INTERRUPTED = "it was interrupted"
+Adapters = LoraAdapters | FullWeights
+_TOLERATED = 20  # batches in a row without a finite loss
+_RISE = 20  # batches over which the learning rate rises
+_LARGEST_GRADIENT = 1.0  # norm; longer ones are shortened to it
+
+
+@dataclass(frozen=True)
+class Check:
+    """A measurement on the held-out seeds: after so many batches, root mean square loss since the last one, end-point error."""
+
+    batches: int
+    loss: float
+    error: float
+
+
+@dataclass
+class Tuning:
+    """What came out.
+
+    Attributes
+    ----------
+    adapters : with the best numbers found; `with adapters.attached():` the network is the tuned one.
+    table : it is tuned for.
+    history : a `Check` before the first batch and after every part.
+    held_out_before, held_out_after : root mean square end-point error on the held-out seeds.
+    stopped : why it ended, in words. calls : of the model on one batch, teacher included, a backward pass counted as two.
+    seconds : wall time, of the part before an interruption as well. skipped : batches whose loss was not finite.
+    """
+
+    adapters: Adapters
+    table: SolverTable
+    history: list[Check]
+    held_out_before: float
+    held_out_after: float
+    stopped: str
+    calls: int
+    seconds: float
+    skipped: int = 0
+
+    @property
+    def improved(self) -> bool:
+        """Whether tuning beat the untuned model; the adapters are what they began with otherwise."""
+        return self.held_out_after < self.held_out_before
+
+
+def tune(
+    setting: Setting,
+    table: SolverTable,
+    adapters: Adapters,
+    *,
+    method: Method = "end",
+    matching: float = 1.0,
+    denoising: float = 0.0,
+    samples: Samples | None = None,
+    own_states: bool = False,
+    held_out: int | None = None,
+    teacher: Teacher | Tensor | None = None,
+    between: int = 4,
+    folder: str | Path | None = None,
+    passes: int = 2,
+    lr: float = 1e-3,
+    average: float = 0.98,
+    accumulate: int = 1,
+    checks: int = 8,
+    patience: int | None = None,
+    seed: int = 0,
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+    checkpointing: bool = False,
+    autocast: torch.dtype | None = None,
+    minutes: float = math.inf,
+    round: int = 1,
+) -> Tuning:
+    """Tune `adapters` so that the model with `table` ends where its many-step teacher does.
+
+    Parameters
+    ----------
+    setting : model and seeds, some hundreds to thousands; `batch` seeds make one model call.
+    table : a deterministic one that ends at 0, with whatever steps, weights and corrector it has; it is not changed.
+    adapters : of the network behind `setting.model`, `LoraAdapters` or `FullWeights`; begun where they are, and left at the best found.
+    method : of the matching loss: "end", or "steps", which needs the memory of one model call and fits one step at a time.
+    matching, denoising : weights of the two losses, 0 or more, not both 0.
+    samples : for the denoising loss.
+    own_states : method "steps": begin each step where the student came to, instead of at the teacher's state.
+    held_out : how many of the seeds, the last ones, are only measured on; default one in ten, 16 to 256 of them.
+    teacher : a pass of the untuned model over the whole setting, or its end points [S, *shape]; default one of 64 steps, in memory.
+    between : levels of the teacher between two of the table's, for its states (method "steps"). folder : where these are kept, None for
+        memory; needs `setting.name`.
+    passes : over the seeds. lr : of Adam, highest. average : decay of the moving average of the tuned numbers, which is what is measured
+        and kept; 0 for none.
+    accumulate : batches an Adam step is made of.
+    checks : measurements on held-out seeds. patience : end after so many without a better error; default never.
+    seed : decides the order of the batches and the noise of the denoising loss.
+    resume : file that keeps the state, written at every check and when interrupted, and gone on from where it is there.
+    progress : see `Progress`; `round` is what it is told.
+    checkpointing : recompute each model call in the backward pass: the memory of one call instead of all, for a third more time.
+    autocast : torch.bfloat16 or torch.float16 for the model's calls.
+    minutes : ends after this time at the next check.
+
+    Returns
+    -------
+    Tuning ; with an interruption during the tuning, the best so far.
+
+    Raises
+    ------
+    ValueError : arguments outside what is allowed, or a model that gradients cannot pass.
+    OtherTuning : a ValueError; the resume file is of another tuning, or damaged.
+    FitError : model or teacher fail, memory runs out, or losses are not finite batch after batch; the adapters hold the best so far.
+    Interrupted : by `progress` before the first measurement.
+    """
+    options = checked_options(
+        setting, table, method, matching, denoising, samples, own_states, passes, lr, average, accumulate, checks, patience, seed,
+        checkpointing, autocast, minutes,
+    )  # fmt: skip
+    if not isinstance(adapters, (LoraAdapters, FullWeights)):
+        raise ValueError(f"adapters was {type(adapters).__name__}; it must be LoraAdapters or FullWeights of the model's network.")
+    if method == "steps" and matching > 0:
+        require_step_states(table, own_states)
+    group = current_group()
+    with torch.inference_mode(False):  # hosts run nodes without gradients
+        fitting, guarding = split(setting, held_out)
+        own, held = setting.subset(fitting), setting.subset(guarding)
+        teacher_of = _end_points(setting, teacher, group, progress, round)
+        states = None
+        if method == "steps" and matching > 0:
+            states = Trajectories(own, _stamps(table, setting), "unipc", 3, between, folder)
+        tuner = _Tuner(own, held, teacher_of, table, adapters, options, group, samples, states, progress, resume, round)
+        return tuner.run()
+
+
+def _end_points(
+    setting: Setting, teacher: Teacher | Tensor | None, group: Group, progress: Progress | None, round: int
+) -> tuple[Tensor, int]:
+    """The teacher's end points of all seeds, and the model calls they took; of several processes each makes its share."""
+    if isinstance(teacher, Tensor):
+        ends, calls = teacher, 0
+    else:
+        if teacher is not None and teacher.setting.seeds != setting.seeds:
+            raise ValueError("The teacher's pass is of other seeds than the setting; make it from the same setting.")
+        teacher = teacher or Teacher(setting, DEFAULT_STEPS)
+        told = None if progress is None else lambda done, total: progress(TuningStage("teacher", done, total, round=round))
+        if group.size == 1 or teacher.finished:
+            before = teacher.calls
+            ends = teacher.run(told).end_points
+            calls = teacher.calls - before
+        else:
+            firsts = group.share(range(0, len(setting.seeds), setting.batch))
+            mine = [i for first in firsts for i in range(first, min(first + setting.batch, len(setting.seeds)))]
+            ends, calls = torch.zeros(len(setting.seeds), *setting.shape), 0
+            if mine:
+                part = teacher.like(setting.subset(mine)).run(told)
+                ends[mine], calls = part.end_points, part.calls
+            ends = group.total(ends)
+    if tuple(ends.shape) != (len(setting.seeds), *setting.shape):
+        raise ValueError(
+            f"The teacher's end points have shape {tuple(ends.shape)}; the setting has {len(setting.seeds)} seeds of shape {setting.shape}."
+        )
+    return ends, calls
+
+
+def _stamps(table: SolverTable, setting: Setting) -> list[float]:
+    """The table's levels, and the model's lowest between the last of them and 0, where the teacher's end point is."""
+    levels = list(table.sigmas)
+    lowest = setting.noise_schedule.sigma_min
+    return [*levels[:-1], lowest, 0.0] if levels[-2] > lowest * 1.001 else levels
+
+
+class _Tuner:
+    def __init__(
+        self,
+        own: Setting,
+        held: Setting,
+        teacher: tuple[Tensor, int],
+        table: SolverTable,
+        adapters: Adapters,
+        options: Options,
+        group: Group,
+        samples: Samples | None,
+        states: Trajectories | None,
+        progress: Progress | None,
+        resume: str | Path | None,
+        round: int,
+    ) -> None:
+        self.own, self.held, self.table, self.adapters, self.options, self.group = own, held, table, adapters, options, group
+        self.samples, self.trajectories, self.progress, self.round = samples, states, progress, round
+        ends, self.calls = teacher
+        self.chunks, self.ends, self.held_ends = list(own.chunks()), ends[: len(own.seeds)].split(own.batch), ends[len(own.seeds) :]
+        self.weights = step_weights(table, own.noise_schedule)
+        self.parameters: list[nn.Parameter] = list(adapters.parameters())
+        self.adam = torch.optim.Adam(self.parameters, lr=options.lr, betas=(0.9, 0.99))
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.best = [p.detach().clone() for p in self.parameters]
+        each = group.size * options.accumulate
+        self.rounds = -(-len(self.chunks) // each)
+        self.total = options.passes * self.rounds
+        self.done = self.skipped = self.failing = self.since_best = 0
+        self.plain_error = self.best_error = self.loss = math.nan
+        self.history: list[Check] = []
+        self.loss_sum = self.loss_count = 0.0
+        self.seconds, self.began = 0.0, time.monotonic()
+        self.file = None if resume is None else StateFile(Path(resume), self._identity(ends))
+
+    # --- the course ----------------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Tuning:
+        asked = [p.requires_grad for p in self.parameters]
+        try:
+            for parameter in self.parameters:
+                parameter.requires_grad_(True)
+            stopped = self._whole_course()
+        finally:
+            self._put(self.best)
+            for parameter, ask in zip(self.parameters, asked, strict=True):
+                parameter.requires_grad_(ask)
+                parameter.grad = None
+        seconds = self.seconds + time.monotonic() - self.began
+        return Tuning(
+            self.adapters, self.table, self.history, self.plain_error, self.best_error, stopped, self.calls, seconds, self.skipped
+        )
+
+    def _whole_course(self) -> str:
+        try:
+            with self._frozen():
+                if self.file is not None:
+                    self._restore()
+                if not self.history:
+                    self._first_check()
+                stopped = self._train()
+        except Interrupted:
+            if not self.history:  # nothing is known of any weights
+                raise
+            stopped = INTERRUPTED
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise FitError(self._out_of_memory()) from error
+        except RuntimeError as error:
+            if "can't allocate memory" in str(error) or "out of memory" in str(error).lower():  # the CPU's allocator has no type for it
+                raise FitError(self._out_of_memory()) from error
+            raise
+        self._save()
+        self.group.wait()
+        return stopped
+
+    def _out_of_memory(self) -> str:
+        return (
+            f"Memory ran out in a batch of {self.own.batch} samples. Take smaller batches (accumulate makes up for it), checkpointing, a "
+            "lower rank, or fewer layers. What was the best so far is kept."
+        )
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """Inside, the network's own parameters ask for no gradients."""
+        model = self.own.model
+        mine = {id(p) for p in self.parameters}
+        theirs = [p for p in model.parameters() if id(p) not in mine] if isinstance(model, nn.Module) else []
+        asking = [p for p in theirs if p.requires_grad and not p.is_inference()]
+        for parameter in asking:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in asking:
+                parameter.requires_grad_(True)
+
+    def _first_check(self) -> None:
+        self.plain_error = self.best_error = self._held_out_error(self.best)
+        if not math.isfinite(self.plain_error):
+            raise FitError("The untuned model's end points are not finite (NaN or infinity). Run the model in a higher precision.")
+        self.history.append(Check(0, math.nan, self.plain_error))
+
+    def _train(self) -> str:
+        self._owed_check()
+        while self.done < self.total and not self._impatient():
+            if self.group.anywhere(self.seconds + time.monotonic() - self.began > 60 * self.options.minutes):
+                if self.history[-1].batches < self.done:
+                    self._check()
+                return f"{self.options.minutes:g} minutes were over"
+            pass_index, position = divmod(self.done, self.rounds)
+            order = torch.randperm(self.rounds, generator=torch.Generator().manual_seed(self.options.seed * 1_000_003 + pass_index))
+            self._batch(int(order[position]))
+            self.done += 1
+            self._owed_check()
+            self._tell(TuningStage("tune", self.done, self.total, self.loss, self.best_error, self.round))
+        if self._impatient():
+            return f"{self.options.patience} measurements on held-out seeds in a row were no better"
+        return "all passes were made"
+
+    def _impatient(self) -> bool:
+        return self.options.patience is not None and self.since_best >= self.options.patience
+
+    def _owed_check(self) -> None:
+        every = {round(self.total * (k + 1) / self.options.checks) for k in range(self.options.checks)}
+        if self.done in every and self.history[-1].batches < self.done:
+            self._check()
+            self._save()
+
+    def _check(self) -> None:
+        loss = math.sqrt(self.loss_sum / self.loss_count) if self.loss_count else math.nan
+        current = self.average if self.options.average else [p.detach() for p in self.parameters]
+        error = self._held_out_error(current)
+        self.loss_sum = self.loss_count = 0.0
+        self.history.append(Check(self.done, loss, error))
+        if error < self.best_error:
+            self.best, self.best_error, self.since_best = [value.clone() for value in current], error, 0
+        else:
+            self.since_best += 1
+
+    def _held_out_error(self, numbers: Sequence[Tensor]) -> float:
+        """Root mean square end-point error on the held-out seeds with these numbers in the adapters."""
+        kept = [p.detach().clone() for p in self.parameters]
+        self._put(numbers)
+        try:
+            chunks, ends = list(self.held.chunks()), self.held_ends.split(self.held.batch)
+            total = torch.zeros(2, dtype=torch.float64)
+            for index in self.group.share(range(len(chunks))):
+                with torch.no_grad(), self.adapters.attached(), self._precision():
+                    run = run_table(chunks[index], self.table)
+                self.calls += run.calls
+                distances = squares(run.end, ends[index])
+                total += torch.stack([distances.sum(), torch.tensor(float(len(distances)), dtype=torch.float64)])
+        finally:
+            self._put(kept)
+        total = self.group.total(total)
+        return math.sqrt(float(total[0] / total[1])) if bool(total.isfinite().all()) else math.inf
+
+    def _put(self, numbers: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, numbers, strict=True):
+                parameter.copy_(value)
+
+    def _tell(self, stage: TuningStage) -> None:
+        """To `progress`, in every process; an interruption in one of them is one in all."""
+        pressed = False
+        if self.progress is not None:
+            try:
+                self.progress(stage)
+            except Interrupted:
+                pressed = True
+        if self.group.anywhere(pressed):
+            raise Interrupted("during tuning")
+
+    # --- one Adam step -------------------------------------------------------------------------------------------------------------
+
+    def _batch(self, index: int) -> None:
+        """The chunks `index * each` to `index * each + each - 1`, shared among the processes, and one step."""
+        each = self.group.size * self.options.accumulate
+        mine = [k for k in range(index * each + self.group.rank, (index + 1) * each, self.group.size) if k < len(self.chunks)]
+        found = torch.zeros(sum(p.numel() for p in self.parameters), device=self.parameters[0].device)
+        shown, count, finite = 0.0, 0, True
+        scale = HALF_PRECISION_SCALE if self.options.autocast is torch.float16 else 1.0
+        with torch.enable_grad(), self.adapters.attached():
+            for position in mine:
+                for loss, part in self._losses(position):
+                    if not bool(loss.detach().isfinite()):
+                        finite = False
+                        continue
+                    parts = torch.autograd.grad(loss * scale, self.parameters, allow_unused=True)
+                    vector = gradients(self.parameters, parts)
+                    found += vector / scale
+                    shown += float(part)
+                count += len(self.chunks[position].seeds)
+        totals = self.group.total(torch.tensor([shown, count, float(not finite)], dtype=torch.float64))
+        shown, count, unusable = float(totals[0]), int(totals[1]), bool(totals[2])
+        found = self.group.total(found) / max(count, 1)
+        if unusable or not count or not bool(found.isfinite().all()):
+            self._skip()
+            return
+        self.failing = 0
+        self.loss = math.sqrt(shown / count)
+        self.loss_sum += shown
+        self.loss_count += count
+        norm = float(found.norm())
+        set_gradients(self.parameters, found * min(1.0, _LARGEST_GRADIENT / max(norm, 1e-12)))
+        for parameters in self.adam.param_groups:
+            parameters["lr"] = self._rate()
+        self.adam.step()
+        decay = min(self.options.average, (self.done + 1) / (self.done + 10))  # early on, forget the beginning faster
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+
+    def _losses(self, position: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """(to be differentiated, to be shown) for one chunk of seeds."""
+        options, chunk = self.options, self.chunks[position]
+        count = len(chunk.seeds)
+        if options.matching:
+            denoise = self._denoiser({**chunk.extra_args, **chunk.per_seed})
+            x = chunk.initial(self.table.sigmas[0]).float()
+            if self.trajectories is None:
+                self.calls += 3 * self.table.nfe
+                parts = end_loss(denoise, x, self.table, self.ends[position])
+            else:
+                before = self.trajectories.calls
+                with torch.no_grad():
+                    states = self.trajectories.states(position)
+                self.calls += self.trajectories.calls - before + 3 * self.table.nfe
+                states = torch.cat([states[: self.table.steps], self.ends[position][None]])
+                parts = step_losses(denoise, x, self.table, states.unbind(), self.weights, options.own_states)
+            for loss, part in parts:
+                yield loss * options.matching, part * options.matching
+        if options.denoising and self.samples is not None:
+            picked = torch.randint(
+                len(self.samples), (count,),
+                generator=torch.Generator().manual_seed(options.seed * 1_000_003 + self.done * len(self.chunks) + position),
+            )  # fmt: skip
+            clean = self.samples.clean[picked].to(device=chunk.device, dtype=torch.float32)
+            noise = noise_for(clean.shape, options.seed * 1_000_003 + self.done * len(self.chunks) + position).to(clean)
+            arguments = {**chunk.extra_args, **self.samples.extra_args}
+            arguments |= {name: value[picked] for name, value in self.samples.per_sample.items()}
+            self.calls += 3 * self.table.nfe
+            for loss, part in denoising_losses(self._denoiser(arguments), clean, noise, self.table, self.weights):
+                yield loss * options.denoising, part * options.denoising
+
+    def _denoiser(self, arguments: dict[str, Any]) -> Any:
+        model, dtype = self.own.model, self.own.dtype
+
+        def call(x: Tensor, sigma: float) -> Tensor:
+            levels = x.new_full((len(x),), sigma, dtype=dtype)
+            with self._precision():
+                if self.options.checkpointing:
+                    return checkpoint(model, x.to(dtype), levels, use_reentrant=False, **arguments)  # type: ignore[no-any-return]
+                return model(x.to(dtype), levels, **arguments)
+
+        return call
+
+    def _precision(self) -> Any:
+        if self.options.autocast is None:
+            return nullcontext()
+        return torch.autocast(torch.device(self.own.device).type, dtype=self.options.autocast)
+
+    def _rate(self) -> float:
+        """Learning rate of this step."""
+        rise = min(1.0, (self.done + 1) / _RISE)
+        return self.options.lr * rise * 0.5 * (1 + math.cos(math.pi * self.done / self.total))
+
+    def _skip(self) -> None:
+        self.skipped += 1
+        self.failing += 1
+        if self.failing >= _TOLERATED:
+            raise FitError(
+                f"The losses of {_TOLERATED} batches in a row were not finite (NaN or infinity). Take a lower learning rate, or float32 or "
+                "bfloat16 instead of float16. What was the best so far is kept."
+            )
+
+    # --- the state on disk ---------------------------------------------------------------------------------------------------------
+
+    def _parts(self) -> dict[str, list[Tensor]]:
+        return {"now": [p.data for p in self.parameters], "average": self.average, "best": self.best}
+
+    def _save(self) -> None:
+        if self.file is None or not self.group.first:
+            return
+        record = {
+            "done": self.done, "plain_error": self.plain_error, "best_error": self.best_error, "since_best": self.since_best,
+            "skipped": self.skipped, "failing": self.failing, "calls": self.calls, "seconds": self.seconds + time.monotonic() - self.began,
+            "loss": self.loss, "loss_sum": self.loss_sum, "loss_count": self.loss_count,
+            "history": [[check.batches, check.loss if math.isfinite(check.loss) else None, check.error] for check in self.history],
+        }  # fmt: skip
+        try:
+            self.file.save(self._parts(), self.adam, record)
+        except OSError as error:
+            raise FitError(
+                f"The state of the tuning could not be written to {self.file.path} ({error}). Free space or choose another place."
+            ) from error
+
+    def _restore(self) -> None:
+        assert self.file is not None
+        record = self.file.load(self._parts(), self.adam)
+        if record is None:
+            return
+        self.done, self.since_best = int(record["done"]), int(record["since_best"])
+        self.skipped, self.failing = int(record["skipped"]), int(record["failing"])
+        self.plain_error, self.best_error, self.loss = record["plain_error"], record["best_error"], record["loss"]
+        self.loss_sum, self.loss_count, self.seconds = record["loss_sum"], record["loss_count"], record["seconds"]
+        self.calls += int(record["calls"])
+        self.history = [Check(int(b), math.nan if loss is None else loss, error) for b, loss, error in record["history"]]
+
+    def _identity(self, ends: Tensor) -> str:
+        """Of everything that decides the numbers."""
+        own, options = self.own, asdict(self.options)
+        for name in ("minutes", "patience", "autocast", "checkpointing"):
+            options.pop(name)
+        return identity_of({
+            "seeds": own.seeds, "held": self.held.seeds, "batch": own.batch * self.group.size, "options": options,
+            "table": [self.table.sigmas, [asdict(row) for row in self.table.rows]],
+            "shapes": [tuple(p.shape) for p in self.parameters],
+            "begins": argument_fingerprint(torch.cat([p.detach().reshape(-1) for p in self.parameters])),
+            "target": f"{float(ends.double().square().mean()):.4g}", "autocast": str(self.options.autocast),
+            "samples": None if self.samples is None else argument_fingerprint(self.samples.clean),
+        })  # fmt: skip
