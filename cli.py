@@ -1,4 +1,4 @@
-"""The `fewstep` command: `demo`, `schedule`, `sample`, `compare`, `calibrate`, `recipe`, `amed`.
+"""The `fewstep` command: `demo`, `schedule`, `sample`, `compare`, `calibrate`, `recipe`, `amed`, `tune`.
 
 Only the parser lives here; work is imported when its command runs.
 """
@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--schedule", default="fewstep")
     sample.add_argument("--order", type=int)
     sample.add_argument("--p", type=float)
+    sample.add_argument(
+        "--lora", type=Path, metavar="FILE", help="a LoRA of fewstep tune, with the recipe in its file instead of --steps and --solver"
+    )
     _model_options(sample)
     sample.add_argument("--out", type=_png, default=Path("fewstep-sample.png"))
 
@@ -85,6 +88,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     _recipe(commands.add_parser("recipe", help="show, check or export a shared few-step setting"))
     _amed(commands.add_parser("amed", help="train or show an AMED predictor or table"))
+    _tune(
+        commands.add_parser(
+            "tune",
+            help="tune the demo model itself to a few-step setting (LoRA)",
+            description="Chooses a few-step setting (phase 1), tunes the demo model to it (phase 2), both in turn, and compares the result "
+            "on images that nothing has seen with phase 1 alone and stock settings (arXiv 2412.10786). Writes a LoRA, a recipe for it and "
+            "two pictures. For a checkpoint of your own use the node FewStep Tune LoRA for Recipe in ComfyUI, or fewstep.fitting.tuning in "
+            "Python. Ctrl-C ends it after the batch that runs and writes the best so far to NAME.interrupted.safetensors; a second one "
+            "ends it at once and writes nothing. Several processes: torchrun --nproc_per_node=2 -m fewstep.cli tune ...",
+        )
+    )
     return parser
 
 
@@ -208,6 +222,57 @@ def _amed(parser: argparse.ArgumentParser) -> None:
     show.add_argument("file", type=Path, metavar="FILE")
     for action in (train, show):
         action.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _tune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--family", default="edm", choices=("edm", "vp", "flow"), help="form in which the demo model is used (default edm)")
+    parser.add_argument("--cfg", type=float, default=2.0, help="classifier-free guidance scale (default 2)")
+    parser.add_argument("--steps", type=_positive, default=5, help="model calls (default 5); a recipe's file has its own")
+    parser.add_argument(
+        "--start", default="recipe", metavar="WHAT",
+        help="phase 1: recipe (the calibrated one that ships, default), schedule (steps of least discretization loss for --solver), "
+        "calibrate (fit a recipe now), or a recipe's file",
+    )  # fmt: skip
+    parser.add_argument("--solver", default="ddim", help="of --start schedule (default ddim, of first order)")
+    parser.add_argument("--order", type=int, help="of --solver, where it has a choice")
+    parser.add_argument("--rounds", type=_positive, default=2, help="phases 1 and 2 in turn, at most so often (default 2)")
+    parser.add_argument(
+        "--method", choices=("end", "steps"), default="end",
+        help="end: gradients through all steps (default); steps: each step by itself, in the memory of one call",
+    )  # fmt: skip
+    parser.add_argument("--own-states", action="store_true", help="with steps: go on from the own state instead of the teacher's")
+    parser.add_argument("--matching", type=float, default=1.0, help="weight of the loss against the teacher (default 1)")
+    parser.add_argument("--denoising", type=float, default=0.0, help="weight of the denoising loss on data (default 0)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="pictures for the denoising loss (default: Fashion-MNIST)")
+    parser.add_argument("--full", action="store_true", help="tune all weights instead of a LoRA; the file is then no LoRA")
+    parser.add_argument("--rank", type=_positive, default=16, help="of the LoRA (default 16)")
+    parser.add_argument("--alpha", type=float, help="of the LoRA (default: the rank)")
+    parser.add_argument("--layers", default="all", help="all (default), attention, or a regular expression for layers' names")
+    parser.add_argument("--trajectories", type=_positive, default=1000, help="images to tune on (default 1000)")
+    parser.add_argument("--held-out", type=_positive, default=100, help="further images that choose the best on the way (default 100)")
+    parser.add_argument("--guard", type=_positive, default=100, help="further images that the result is compared on (default 100)")
+    parser.add_argument("--batch", type=_positive, default=32, help="images per model call and process (default 32)")
+    parser.add_argument("--accumulate", type=_positive, default=1, help="batches in one step of Adam (default 1)")
+    parser.add_argument("--passes", type=_positive, default=2, help="over the images in each round (default 2)")
+    parser.add_argument("--lr", type=float, default=5e-4, help="highest learning rate (default 0.0005)")
+    parser.add_argument("--average", type=float, default=0.98, help="decay of the moving average of the weights, 0 for none (default 0.98)")
+    parser.add_argument("--patience", type=_positive, help="end a round after so many of 8 measurements without a better one")
+    parser.add_argument("--minutes", type=float, help="end a round after this time")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the first weights and the order of the images (default 0)")
+    parser.add_argument("--teacher-steps", type=_positive, default=40, help="model calls of the teacher's pass (default 40)")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of the model's calls (default float32)"
+    )
+    parser.add_argument("--checkpointing", action="store_true", help="less memory for one more forward pass")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keep the teacher's pass there, and use one that is there")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="keep the state of the tuning there, and go on from one that is there")
+    parser.add_argument(
+        "--out", type=Path, default=Path("fewstep-lora.safetensors"), metavar="FILE",
+        help="where the LoRA goes (default ./fewstep-lora.safetensors); the recipe and the pictures beside it",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _shape(text: str) -> tuple[int, ...]:

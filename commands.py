@@ -99,6 +99,8 @@ def sample(args: argparse.Namespace) -> Outcome:
     from .solvers import order_at_guidance
 
     set_threads()
+    if args.lora is not None:
+        return _sample_tuned(args)
     if args.p is not None and args.schedule != "fewstep":
         raise ValueError(f"--p goes with --schedule fewstep; {args.schedule!r} does not have it.")
     labels = torch.tensor([_class_index(text) for text in args.classes.split(",")])
@@ -113,6 +115,39 @@ def sample(args: argparse.Namespace) -> Outcome:
     return (
         result,
         f"{len(labels)} images in {calls} model calls, {100 * accuracy:.0f}% recognised by the judge. Picture: {args.out.resolve()}",
+    )
+
+
+def _sample_tuned(args: argparse.Namespace) -> Outcome:
+    """Images of the demo model with a LoRA of `fewstep tune`, on the recipe that is in its file."""
+    from .demo.data import CLASS_NAMES
+    from .demo.evaluate import CountedModel, Trial, judged_accuracy
+    from .demo.model import load_demo_model
+    from .demo.pictures import save_image_grid
+    from .fitting.tuning import lora_facts, with_lora
+    from .recipes import Recipe
+    from .solvers import sample
+
+    recipe = lora_facts(args.lora).get("recipe")
+    if not isinstance(recipe, str):
+        raise ValueError(f"{args.lora} has no recipe in it; fewstep sample takes a LoRA that fewstep tune made.")
+    table, family = Recipe.from_text(recipe).table(), Recipe.from_text(recipe).family
+    if family != args.family:
+        raise ValueError(f"{args.lora} is for the {family} model, but --family was {args.family}; give --family {family}.")
+    labels = torch.tensor([_class_index(text) for text in args.classes.split(",")])
+    model = load_demo_model(args.family)
+    trial = Trial(model.initial_noise(len(labels), args.seed), labels, args.cfg)
+    counted = CountedModel(model, trial)
+    with _bar(None, "sampling") as bar, with_lora(model.network.net, args.lora):
+        x = model.initial_state(trial.noise, table.sigmas[0])
+        images = sample(counted, x, table, callback=lambda _: bar.update(), disable=True)
+    accuracy = judged_accuracy(images, labels)
+    save_image_grid([(args.lora.stem[:28], f"{counted.calls} calls", images)], [CLASS_NAMES[i] for i in labels.tolist()], args.out)
+    result = {"picture": str(args.out.resolve()), "nfe": counted.calls, "accuracy": accuracy, "classes": labels.tolist()}
+    return (
+        result,
+        f"{len(labels)} images in {counted.calls} model calls with {args.lora}, {100 * accuracy:.0f}% recognised by the judge. Picture: "
+        f"{args.out.resolve()}",
     )
 
 
@@ -175,6 +210,13 @@ def recipe(args: argparse.Namespace) -> Outcome:
 def amed(args: argparse.Namespace) -> Outcome:
     """An AMED predictor or table trained for the demo model, or shown."""
     from .demo.amed_command import run
+
+    return run(args)
+
+
+def tune(args: argparse.Namespace) -> Outcome:
+    """The demo model tuned to a few-step table, as a LoRA."""
+    from .demo.tune_command import run
 
     return run(args)
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import signal
-import sys
 import tempfile
 from collections.abc import Mapping
 from datetime import date
@@ -17,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ..amed import AmedConfig, AmedPredictor, AmedTable, load_amed, save_amed, train_amed
 from ..amed.training import INTERRUPTED, AmedTraining, TrainingStage
@@ -30,57 +27,20 @@ from .amed_shipped import amed_setting, amed_stamps
 from .calibration import MODEL_NAME, identity_of
 from .model import load_demo_model
 from .showcase import set_threads
+from .stage_bar import Bar
 
 AUTOCAST: Mapping[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _WORDS = {"teacher": "teacher", "train": "training", "held out": "held-out seeds"}
 
 
-class TrainingBar:
-    """A `Progress` for `train_amed`: a tqdm bar with the loss and r, c, a of every step, used as a context.
-
-    The first Ctrl-C ends the work after the batch with the best so far, a second one at once.
-    """
+class TrainingBar(Bar):
+    """A `Progress` for `train_amed`: a bar with the loss and r, c, a of every step."""
 
     def __init__(self, shown: bool = True) -> None:
-        self.shown, self.interrupted = shown, False
-        self._bar: tqdm | None = None
-        self._what = ""
-        self._former: Any = None
-
-    def __enter__(self) -> TrainingBar:
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a background job inherits "ignored", and then goes on ignoring
-            self._former = signal.signal(signal.SIGINT, self._pressed)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._former is not None:
-            signal.signal(signal.SIGINT, self._former)
-        self._close()
+        super().__init__(shown, "Ending after this batch with the best so far, if there is one.")
 
     def __call__(self, stage: TrainingStage) -> None:
-        if self.interrupted:
-            raise Interrupted("Ctrl-C")
-        if not self.shown:
-            return
-        if stage.what != self._what:
-            self._close()
-            self._what = stage.what
-            self._bar = tqdm(total=stage.total or None, desc=_WORDS[stage.what], leave=False, disable=None)
-        assert self._bar is not None
-        if stage.what == "train":
-            self._bar.set_postfix_str(postfix(stage), refresh=False)
-        self._bar.update(stage.done - self._bar.n)
-
-    def _pressed(self, number: int, frame: object) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        tqdm.write("Ending after this batch with the best so far, if there is one. Press Ctrl-C again to stop at once.", file=sys.stderr)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self.at(stage.what, _WORDS[stage.what], stage.done, stage.total or None, postfix(stage) if stage.what == "train" else "")
 
 
 def postfix(stage: TrainingStage) -> str:
@@ -122,7 +82,7 @@ def _train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def _check(args: argparse.Namespace) -> None:
     """What would otherwise be found out after the work, or never."""
-    _check_device(args.device)
+    check_device(args.device)
     if args.method == "forward":
         given = {"--resume": args.resume, "--patience": args.patience, "--passes": args.passes, "--lr": args.lr}
         unused = [name for name, value in given.items() if value is not None] + ["--checkpointing"] * args.checkpointing
@@ -136,10 +96,10 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.out} exists already; give another --out, or --overwrite to replace it.")
     for option, path in (("--out", args.out), ("--resume", args.resume)):
         if path is not None:
-            _check_writable(option, path)
+            check_writable(option, path)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     """ValueError for a device that is not there."""
     try:
         kind = torch.device(device)
@@ -157,7 +117,7 @@ def _check_device(device: str) -> None:
         raise ValueError(f"--device was {device!r}, which cannot be used here; give cpu or cuda.") from error
 
 
-def _check_writable(option: str, path: Path) -> None:
+def check_writable(option: str, path: Path) -> None:
     """ValueError where no file can be written; leaves none."""
     if path.is_dir():
         raise ValueError(f"{option} was {path}, which is a folder; give the name of a file, such as {path / 'amed.safetensors'}.")

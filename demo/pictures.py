@@ -92,6 +92,36 @@ def save_comparison_plot(curves: Mapping[str, Sequence[tuple[int, float]]], path
     _save(figure, path)
 
 
+def save_tuning_plot(rounds: Sequence[tuple[int, Sequence[tuple[int, float, float]]]], path: Path, title: str) -> None:
+    """Held-out end-point error and loss over the batches of all rounds, logarithmic.
+
+    Parameters
+    ----------
+    rounds : number, and measurements (batches of the round so far, loss since the last one or NaN, held-out error).
+    """
+    pyplot = _pyplot()
+    figure, plot = pyplot.subplots(figsize=(7.2, 4.4), dpi=130, facecolor=_PAPER)
+    begun = 0
+    for index, (number, history) in enumerate(rounds):
+        batches = [begun + done for done, _, _ in history]
+        errors, losses = [error for *_, error in history], [loss for _, loss, _ in history]
+        names = ("end-point error of held-out images", "loss") if index == 0 else (None, None)
+        plot.plot(batches, errors, color="#1b7fb5", marker="o", markersize=3.5, linewidth=1.4, label=names[0])
+        plot.plot(batches, losses, color="#d08a2e", linewidth=1.0, linestyle="--", marker=".", label=names[1])
+        plot.axvline(begun, color=_FAINT, linewidth=0.8, alpha=0.5)
+        plot.annotate(f"round {number}", (begun, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -11), textcoords="offset points",
+                      fontsize=8, color=_FAINT)  # fmt: skip
+        begun = batches[-1]
+    plot.set_yscale("log")
+    plot.set_xlabel("batches")
+    plot.set_ylabel("root mean square")
+    plot.set_title(title, fontsize=9)
+    plot.grid(alpha=0.25, which="both")
+    plot.legend(fontsize=8)
+    figure.tight_layout()
+    _save(figure, path)
+
+
 def _save(figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, facecolor=_PAPER)

@@ -85,7 +85,7 @@ def numbers_of(text: str) -> tuple[int, ...]:
 class Course:
     """How far it is, for the panel; filled while it runs.
 
-    done : calibrations, in the order of work. saved : their recipes and files.
+    done : calibrations, in the order of work. saved : their recipes and files. stop : set it, and it ends at the next model call.
     """
 
     stage: str = "Waiting for the queue"
@@ -95,6 +95,7 @@ class Course:
     saved: list[tuple[Recipe, Path]] = field(default_factory=list)
     interrupted: bool = False
     calls: int = 0
+    stop: bool = False
 
 
 def fit(
@@ -193,7 +194,7 @@ def run(wish: Wish, course: Course) -> None:
 
     def stopped() -> bool:
         state = shared.state
-        return bool(state.interrupted or state.skipped or getattr(state, "stopping_generation", False))
+        return course.stop or bool(state.interrupted or state.skipped or getattr(state, "stopping_generation", False))
 
     def work(model: Any, x: Tensor, extra_args: dict[str, Any]) -> None:
         batch = len(x)
@@ -201,6 +202,8 @@ def run(wish: Wish, course: Course) -> None:
         facts.update(_facts(model, shared.sd_model, tuple(x.shape[1:])))
 
         def denoised(given: Tensor, sigma: Tensor) -> Tensor:
+            if stopped():
+                raise Interrupted("The user interrupted.")
             missing = batch - len(given)  # the host's conditioning is for whole batches
             if missing:
                 given = torch.cat([given, given[-1:].expand(missing, *given.shape[1:])])

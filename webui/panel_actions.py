@@ -149,13 +149,18 @@ def override(schedule: str) -> Callable[[int], Any]:
 # --- Calibrate --------------------------------------------------------------------------------------------------------
 
 
+_courses: list[Course] = []
+"""Calibrations that run, or wait for the host's queue."""
+
+
 def interrupt() -> None:
-    """Stop what runs, as the host's own button does."""
-    shared.state.interrupt()
+    """Stop calibrations. (The host's own button stops them too, but not one that waits for a picture to be ready.)"""
+    for course in list(_courses):
+        course.stop = True
 
 
-def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, controls: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Run a calibration in its own thread; yield (report, recipe text) while it runs and at its end."""
+def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, controls: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Run a calibration in its own thread; yield (report, recipe text, list of saved recipes) while it runs and at its end."""
     keep = gr.update()
     try:
         wish = Wish(
@@ -170,13 +175,17 @@ def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, controls: dict[st
             int(batch or 0),
         )
     except (ValueError, TypeError) as error:
-        yield f"<p><b>{html.escape(str(error))}</b></p>", keep
+        yield f"<p><b>{html.escape(str(error))}</b></p>", keep, keep
         return
     course, failed = Course(), []
+    _courses.append(course)
 
     def work() -> None:
         try:
             with queue_lock:
+                if course.stop:
+                    course.interrupted = True
+                    return
                 shared.state.begin(job="FewStep calibration")
                 try:
                     in_models_thread(lambda: run(wish, course))
@@ -187,14 +196,19 @@ def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, controls: dict[st
             failed.append(error)
             if not isinstance(error, (ValueError, FitError)):
                 _logger.error("FewStep: the calibration failed", exc_info=error)
+        finally:
+            _courses.remove(course)
 
     thread = threading.Thread(target=work, name="fewstep-calibration", daemon=True)
     began = time.monotonic()
     thread.start()
     while thread.is_alive():
-        yield _progress(course, time.monotonic() - began), keep
+        yield _progress(course, time.monotonic() - began), keep, keep
         thread.join(_SECONDS_BETWEEN_NEWS)
-    yield _report(course, failed), (course.saved[0][0].to_text() if course.saved else keep)
+    if course.saved:
+        yield _report(course, failed), course.saved[0][0].to_text(), gr.update(choices=["", *recipe_names()])
+    else:
+        yield _report(course, failed), keep, keep
 
 
 def _progress(course: Course, seconds: float) -> str:

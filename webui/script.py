@@ -108,7 +108,7 @@ class FewStepScript(scripts.Script):
         calibrate.click(
             panel_actions.with_names(panel_actions.calibrate, names),
             inputs=[*plan, *(self.controls[name] for name in names)],
-            outputs=[report, recipe],
+            outputs=[report, recipe, saved],
             show_progress=False,
         )
         interrupt.click(panel_actions.interrupt, inputs=[], outputs=[], show_progress=False)
@@ -128,6 +128,8 @@ class FewStepScript(scripts.Script):
         try:
             passes = entries_of_passes(p)
             first = passes[0]
+            if any(AMED in later for later in passes[1:]):
+                raise ValueError(NOT_FROM_NOISE)  # before the first pass rather than after it
             if not hasattr(p, "init_images"):
                 if AMED in first:
                     p.steps = len(stamps_of(choices.predictor)) - 1

@@ -47,7 +47,7 @@ class LoraAdapters(nn.Module):
     Attributes
     ----------
     names : of the adapted layers, as in `network.named_modules()`.
-    scale : alpha / rank of each layer.
+    scale : alpha / rank. dtypes : of the adapted layers' weights.
 
     Raises
     ------
@@ -65,26 +65,42 @@ class LoraAdapters(nn.Module):
         self.rank, self.alpha, self.layers = rank, alpha, layers
         found = adaptable(network, layers)
         self._modules_of = [module for _, module in found]  # a plain list: the network is no part of this module
+        self._working = False
         self.names = tuple(name for name, _ in found)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(whole_number(seed, "seed", 0) % 2**63)
         self.down, self.up = nn.ParameterList(), nn.ParameterList()
-        for _, module in found:
-            down, up = _shapes(module, rank)
-            bound = 1 / math.sqrt(math.prod(down[1:]))
-            device = next(module.parameters()).device
-            self.down.append(nn.Parameter(((2 * torch.rand(down, generator=generator) - 1) * bound).to(device)))
-            self.up.append(nn.Parameter(torch.zeros(up, device=device)))
+        with torch.inference_mode(False):  # hosts make this object where new tensors could not be trained
+            for _, module in found:
+                down, up = shapes_of(module, rank)
+                bound = 1 / math.sqrt(math.prod(down[1:]))
+                device = next((p.device for p in module.parameters()), torch.device("cpu"))
+                self.down.append(nn.Parameter(((2 * torch.rand(down, generator=generator) - 1) * bound).to(device)))
+                self.up.append(nn.Parameter(torch.zeros(up, device=device)))
         self.scale = alpha / rank
+
+    @property
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """Of the adapted layers' weights, as they are now."""
+        return frozenset(p.dtype for module in self._modules_of for p in module.parameters())
+
+    def layers_of_network(self) -> list[nn.Module]:
+        """The adapted modules."""
+        return list(self._modules_of)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Inside, the network computes with its adapters."""
+        """Inside, the network computes with its adapters; once, also where one such block is inside another."""
+        if self._working:
+            yield
+            return
         handles = []
         try:
+            self._working = True
             for module, down, up in zip(self._modules_of, self.down, self.up, strict=True):
-                handles.append(module.register_forward_hook(_Adapter(down, up, self.scale)))
+                handles.append(module.register_forward_hook(_Adapter(down, up, self.scale), with_kwargs=True))
             yield
         finally:
+            self._working = False
             for handle in handles:
                 handle.remove()
 
@@ -95,8 +111,9 @@ class _Adapter:
     def __init__(self, down: nn.Parameter, up: nn.Parameter, scale: float) -> None:
         self.down, self.up, self.scale = down, up, scale
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        x = inputs[0] if torch.is_autocast_enabled(inputs[0].device.type) else inputs[0].to(self.down.dtype)
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
+        given = inputs[0] if inputs else named["input"]
+        x = given if torch.is_autocast_enabled(given.device.type) else given.to(self.down.dtype)
         if isinstance(module, nn.Linear):
             more = F.linear(F.linear(x, self.down), self.up)
         else:
@@ -113,13 +130,15 @@ def adaptable(network: nn.Module, layers: str = "all") -> list[tuple[str, nn.Mod
     ValueError : no layer has such a name, or a pattern that is none.
     """
     try:
-        pattern = re.compile(LAYERS.get(layers, layers))
-    except re.error as error:
+        pattern = re.compile(LAYERS[layers] if layers in LAYERS else layers)
+    except (re.error, TypeError) as error:
         raise ValueError(
             f"layers was {layers!r}, which is no regular expression ({error}); give {', '.join(LAYERS)}, or a pattern for layers' names."
         ) from error
     every = [(name, module) for name, module in network.named_modules() if _fits(module)]
     found = [(name, module) for name, module in every if pattern.search(name)]
+    if not every:
+        raise ValueError("The network has no linear layers or convolutions that could be adapted.")
     if not found:
         some = ", ".join(name for name, _ in every[:4])
         raise ValueError(f"layers was {layers!r}, which no linear layer or convolution of the network is called; some are {some}.")
@@ -133,8 +152,8 @@ def _fits(module: nn.Module) -> bool:
     return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and module.groups == 1 and module.padding_mode == "zeros"
 
 
-def _shapes(module: nn.Module, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of `down` and `up`."""
+def shapes_of(module: nn.Module, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of a layer's `down` and `up`."""
     if isinstance(module, nn.Linear):
         return (rank, module.in_features), (module.out_features, rank)
     assert isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))

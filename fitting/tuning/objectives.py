@@ -4,9 +4,9 @@
 
     end     the student's end point against the teacher's, with the gradient through all its steps: what samples are judged by. Any table.
     steps   each step by itself: it starts at the teacher's state at sigma_i, or at the student's own, with what it remembers detached, and
-            is to land on the teacher's state at sigma_{i+1}. A model output D_i enters its step as b D_i, so the miss of the step is b
-            times a miss of D_i; it is divided by b and weighted like every miss of D in the discretization loss (fitting/discretization.py,
-            eq. 2), by the step's length in half-log-SNR. The gradient passes one model call at a time.
+            is to land on the teacher's state at sigma_{i+1}. Outputs D of the step's own model calls enter it with weights that add up to
+            b, so its miss is that of these D times b; it is divided by b and weighted like every miss of D in the discretization loss
+            (fitting/discretization.py, eq. 2), by the step's length in half-log-SNR. The gradient passes the calls of one step at a time.
 
 `denoising` needs samples x0: the model is to find x0 in alpha x0 + sigma n at the table's own levels sigma, with the same weights. It keeps
 the model a denoiser where data are better than the model; it knows nothing of the steps.
@@ -30,6 +30,8 @@ from ..losses import summed_square
 
 Denoiser = Callable[[Tensor, float], Tensor]
 """model(x [B, ...], sigma) -> D, with gradients."""
+
+_SHORTEST = 0.01  # reach of a step, so that no step rules the loss
 
 
 def step_weights(table: SolverTable, ns: NoiseSchedule) -> list[float]:
@@ -63,7 +65,7 @@ def step_losses(
     states : the teacher's [B, ...] at `table.sigmas`, its end point for a last 0.
     weights : of the steps, of mean 1. own_states : start each step where the student came to instead of at the teacher's state.
     """
-    at = Walk.begin(x)
+    at, reaches = Walk.begin(x), step_reaches(table)
     for index, row in enumerate(table.rows):
         if not at.inside_step and not own_states:
             here = states[row.step].to(x)
@@ -76,8 +78,7 @@ def step_losses(
             continue
         if at.state.requires_grad:
             miss = summed_square(at.state, states[row.step + 1])
-            # the weight of the newest output in the step; that of a step with stages is the last row's
-            yield miss * (weights[row.step] / _of_output(row.b[0], row.q_d) ** 2 / len(weights)), miss.detach() / len(weights)
+            yield miss * (weights[row.step] / max(abs(reaches[row.step]), _SHORTEST) ** 2 / len(weights)), miss.detach() / len(weights)
         at = Walk(at.state.detach(), at.step_start.detach(), tuple(q.detach() for q in at.history), False)
 
 
@@ -92,9 +93,18 @@ def denoising_losses(
         yield miss * (weights[row.step] / len(rows)), miss.detach() / len(rows)
 
 
-def _of_output(b: float, q_d: float) -> float:
-    """How far a step moves with the model's newest output; not less than a hundredth, so that no step rules the loss."""
-    return max(abs(b * q_d), 0.01)
+def step_reaches(table: SolverTable) -> list[float]:
+    """How far each step moves if the outputs of its own model calls all move by one: the sum of their weights in the new state, with
+    those in its stages and its corrector; 1 - alpha' s / (alpha s') for every consistent step of one output, Euler's and Heun's alike."""
+    zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    found, at = [], Walk.begin(zero)
+    for index, row in enumerate(table.rows):
+        if not at.inside_step:
+            at = Walk(zero, zero, (zero,) * index, False)
+        at = advance(at, row, at.state * row.afs if row.afs is not None else one, index + 1)
+        if not row.stage:
+            found.append(float(at.state))
+    return found
 
 
 def require_step_states(table: SolverTable, own_states: bool) -> None:
@@ -104,8 +114,3 @@ def require_step_states(table: SolverTable, own_states: bool) -> None:
             f"The table's solver is {table.solver}, whose corrector moves the state a step began at; its steps can begin at the "
             "student's own states only. Set own_states, choose the method 'end', or build the table without corrector."
         )
-
-
-def noise_for(shape: Sequence[int], seed: int) -> Tensor:
-    """Standard normal noise, the same for a seed everywhere."""
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))

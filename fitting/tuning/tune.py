@@ -45,7 +45,7 @@ from .state import StateFile, identity_of
 INTERRUPTED = "it was interrupted"
 Adapters = LoraAdapters | FullWeights
 _TOLERATED = 20  # batches in a row without a finite loss
-_RISE = 20  # batches over which the learning rate rises
+_RISE = 20  # batches over which the learning rate rises, or a fifth of them all
 _LARGEST_GRADIENT = 1.0  # norm; longer ones are shortened to it
 
 
@@ -390,11 +390,14 @@ class _Tuner:
         each = self.group.size * self.options.accumulate
         mine = [k for k in range(index * each + self.group.rank, (index + 1) * each, self.group.size) if k < len(self.chunks)]
         found = torch.zeros(sum(p.numel() for p in self.parameters), device=self.parameters[0].device)
-        shown, count, finite = 0.0, 0, True
+        shown, count, finite, reached = 0.0, 0, True, False
         scale = HALF_PRECISION_SCALE if self.options.autocast is torch.float16 else 1.0
         with torch.enable_grad(), self.adapters.attached():
             for position in mine:
                 for loss, part in self._losses(position):
+                    if not loss.requires_grad:
+                        continue
+                    reached = True
                     if not bool(loss.detach().isfinite()):
                         finite = False
                         continue
@@ -403,6 +406,11 @@ class _Tuner:
                     found += vector / scale
                     shown += float(part)
                 count += len(self.chunks[position].seeds)
+        if mine and not reached:
+            raise ValueError(
+                "No gradient of the loss reaches the adapters: the model computes without gradients, or calls none of the adapted layers. "
+                "Take other layers, or a model without what switches gradients off."
+            )
         totals = self.group.total(torch.tensor([shown, count, float(not finite)], dtype=torch.float64))
         shown, count, unusable = float(totals[0]), int(totals[1]), bool(totals[2])
         found = self.group.total(found) / max(count, 1)
@@ -472,7 +480,7 @@ class _Tuner:
 
     def _rate(self) -> float:
         """Learning rate of this step."""
-        rise = min(1.0, (self.done + 1) / _RISE)
+        rise = min(1.0, (self.done + 1) / min(_RISE, max(1, self.total // 5)))
         return self.options.lr * rise * 0.5 * (1 + math.cos(math.pi * self.done / self.total))
 
     def _skip(self) -> None:

@@ -17,22 +17,29 @@ import torch
 from torch import Tensor, nn
 
 
+FORWARD_ONLY = "Train with mode 'table' and method 'forward', which needs forward passes only."
+
+
 @contextmanager
-def ordinary_tensors(guider: Any) -> Iterator[None]:
+def ordinary_tensors(guider: Any, advice: str = FORWARD_ONLY) -> Iterator[None]:
     """Inside, `guider` (ready to sample) can be differentiated by what it is called with.
 
     Raises
     ------
-    ValueError : the model has weights in a format that gradients cannot pass.
+    ValueError : the model has weights in a format that gradients cannot pass; the sentence ends with `advice`.
     """
+
+    def plain(value: Tensor) -> Tensor:
+        return ordinary(value, advice)
+
     put_back: list[tuple[Any, str, Any, Any]] = []
     conds = guider.conds
     with torch.inference_mode(False):
         try:
             for module in guider.inner_model.modules():
-                _replace(module._parameters, put_back, lambda value: nn.Parameter(ordinary(value.detach()), requires_grad=False))
-                _replace(module._buffers, put_back, ordinary)
-                _replace(vars(module), put_back, ordinary)
+                _replace(module._parameters, put_back, lambda value: nn.Parameter(plain(value.detach()), requires_grad=False))
+                _replace(module._buffers, put_back, plain)
+                _replace(vars(module), put_back, plain)
             guider.conds = {name: _ordinary_in(value) for name, value in conds.items()}
             with torch.enable_grad():
                 yield
@@ -43,14 +50,13 @@ def ordinary_tensors(guider: Any) -> Iterator[None]:
                     holder[name] = value
 
 
-def ordinary(value: Tensor) -> Tensor:
+def ordinary(value: Tensor, advice: str = FORWARD_ONLY) -> Tensor:
     """The same numbers in the same memory as a tensor that autograd may keep."""
     if not value.is_inference():
         return value
     if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided or value.is_quantized:
         raise ValueError(
-            f"The model keeps weights as {type(value).__name__} (quantised), which gradients cannot pass. Train with mode 'table' and "
-            "method 'forward', which needs forward passes only."
+            f"The model keeps weights as {type(value).__name__} (quantised), which gradients cannot pass. {advice}"
         )
     same = torch.empty(0, dtype=value.dtype, device=value.device)
     return same.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())

@@ -76,6 +76,17 @@ def test_show_sigmas_and_a_screenshot(webui, page):
     choose(page, "txt2img_scheduler", "FewStep")
     page.click("#fewstep_txt2img_show")
     page.wait_for_function("() => document.querySelector('#fewstep_txt2img_shown').innerText.includes(', FewStep:')")
+    page.get_by_role("tab", name="img2img", exact=False).first.click()
+    choose(page, "img2img_sampling", "FewStep UPC 3")
+    choose(page, "img2img_scheduler", "FewStep")
+    for control, value in (("img2img_steps", 8), ("img2img_denoising_strength", 0.5)):
+        number(page, control, value)
+    open_panel(page, "fewstep_img2img_panel")
+    page.click("#fewstep_img2img_show")
+    page.wait_for_selector("#fewstep_img2img_shown svg")
+    text = page.locator("#fewstep_img2img_shown").first.inner_text()
+    assert "5 steps, denoising 0.5" in text, "int(0.5 * 8) and one more, as the host counts"
+    page.get_by_role("tab", name="txt2img", exact=False).first.click()
     generate(webui, page)
     folder = os.environ.get("FEWSTEP_SCREENSHOTS")
     if folder:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -89,7 +91,7 @@ def host(monkeypatch, tmp_path):
         assert p.scripts.alwayson_scripts == [], "reForge looks for one of its own, so there must be a list"
         sampler_function(CALIBRATED)(Guided(p), torch.zeros(p.batch_size, 1, 4, 4), torch.tensor([1.0, 0.5, 0.0]), {"cond": "of the host"})
 
-    state = SimpleNamespace(interrupted=False, skipped=False)
+    state = SimpleNamespace(interrupted=False, skipped=False, begin=lambda job: None, end=lambda: None)
     loaded = SimpleNamespace(sd_checkpoint_info=SimpleNamespace(name_for_extra="two points"), parameterization="eps")
     content = {
         "processing": {"StableDiffusionProcessingTxt2Img": Picture, "process_images": process_images},
@@ -97,6 +99,7 @@ def host(monkeypatch, tmp_path):
         "sd_samplers_common": {"InterruptedException": type("InterruptedException", (BaseException,), {})},
         "shared": {"state": state, "sd_model": loaded},
         "paths": {"models_path": str(tmp_path)},
+        "call_queue": {"queue_lock": threading.Lock()},
     }
     package = ModuleType("modules")
     monkeypatch.setitem(sys.modules, "modules", package)
@@ -124,6 +127,49 @@ def test_interrupting_the_host_interrupts_it(host):
     course = Course()
     run(wish(nfes=(3,)), course)
     assert course.interrupted and not course.saved and host.pictures[0].closed
+
+
+@pytest.fixture
+def actions(host, monkeypatch):
+    """What the panel's buttons do, in that host."""
+    gradio = ModuleType("gradio")
+    gradio.update = lambda **changed: changed
+    monkeypatch.setitem(sys.modules, "gradio", gradio)
+    monkeypatch.delitem(sys.modules, "fewstep.webui.panel_actions", raising=False)
+    yield importlib.import_module("fewstep.webui.panel_actions")
+    del sys.modules["fewstep.webui.panel_actions"]
+
+
+PAGE = {"prompt": "", "neg_prompt": "", "width": 64, "height": 64, "cfg_scale": 2.0}
+
+
+def test_the_button_tells_how_far_it_is_and_fills_the_panel(actions, host):
+    news = list(actions.calibrate("3", "low", 9, 4, PAGE))
+    assert all("<progress" in report and (text, saved) == ({}, {}) for report, text, saved in news[:-1])
+    report, text, saved = news[-1]
+    assert "<progress" not in report and "Recipe for 3 model calls, saved as" in report
+    [path] = host.folder.iterdir()
+    assert Recipe.from_text(text) == Recipe.load(path) and saved == {"choices": ["", path.stem]}
+
+
+def test_interrupting_what_waits_leaves_the_picture_in_work_alone(actions, host):
+    lock = actions.queue_lock
+    lock.acquire()
+    course = actions.calibrate("3", "low", 9, 4, PAGE)
+    assert "Waiting for the queue" in next(course)[0]
+    actions.interrupt()
+    lock.release()
+    assert "Interrupted" in list(course)[-1][0]
+    assert host.pictures == [] and not host.state.interrupted
+
+
+def test_a_failure_of_the_host_is_told_in_the_panel(actions, host, monkeypatch):
+    def fails(p):
+        raise RuntimeError("out of <memory>")
+
+    monkeypatch.setattr(sys.modules["modules.processing"], "process_images", fails)
+    assert list(actions.calibrate("3", "low", 9, 4, PAGE))[-1] == ("<p><b>out of &lt;memory&gt;</b></p>", {}, {})
+    assert list(actions.calibrate("three", "low", 9, 4, PAGE))[-1][0].startswith("<p><b>The numbers of model calls were")
 
 
 @pytest.mark.parametrize("changed", [{"nfes": ()}, {"nfes": (0,)}, {"nfes": (99,)}, {"effort": "more"}, {"seeds": 1}, {"batch": 0}])

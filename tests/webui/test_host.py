@@ -137,14 +137,23 @@ def test_img2img(webui, start, strength, fixed):
     assert different(picture, alone) <= 1, "DPM-Solver++ 2M is what the host's own sampler of that name does"
 
 
+def of_hires(webui):
+    """What Forge's API must be given beside the rest."""
+    return {"hr_additional_modules": ["Use same choices"]} if webui.kind == "forge" else {}
+
+
 @pytest.mark.parametrize("second", [None, "FewStep DEIS"])
 def test_hires(webui, second):
     picture = webui.picture(
         sampler_name="FewStep UPC 2", scheduler="FewStep", enable_hr=True, hr_scale=2, hr_upscaler="Latent", denoising_strength=0.6,
-        hr_second_pass_steps=3, hr_sampler_name=second, hr_additional_modules=[] if webui.kind == "forge" else None,
+        hr_second_pass_steps=3, hr_sampler_name=second, **of_hires(webui),
     )  # fmt: skip
     assert picture.fields["Sampler"] == "FewStep UPC 2"
     assert picture.fields.get("Hires sampler") == second
+    if second is None:
+        return  # the hosts' API reads a missing name out of infotext as "Use same sampler", and finds no sampler of that name
+    again = webui.picture(infotext=picture.infotext)
+    assert (again.infotext, again.png) == (picture.infotext, picture.png)
 
 
 def test_inpainting_keeps_what_is_masked(webui, start):
@@ -249,7 +258,7 @@ def test_a_recipe_in_img2img_and_hires_is_its_solver_on_its_list(webui, recipe, 
     assert picture.fields["Sampler"] == "FewStep Calibrated"
     webui.picture(
         sampler_name="FewStep Calibrated", enable_hr=True, hr_scale=2, hr_upscaler="Latent", denoising_strength=0.6,
-        panel=panel(recipe=text), hr_additional_modules=[] if webui.kind == "forge" else None,
+        panel=panel(recipe=text), **of_hires(webui),
     )  # fmt: skip
 
 
@@ -271,27 +280,45 @@ def test_amed_without_a_predictor_says_so(webui):
 AXES = [f"[FewStep] {name}" for name in ("Order", "Variant", "Corrector", "AFS", "Recipe", "AMED predictor", "Strength")]
 
 
+def plotted(webui, axis, values, sampler="FewStep UPC 3", schedule="FewStep"):
+    """What the host's X/Y/Z plot makes of an axis of FewStep's."""
+    place = webui.get("/probe/axes")[f"[FewStep] {axis}"]
+    nothing, as_text = [0, "", []], True
+    # legend, (labels, no grid, cells a grid: reForge), lone pictures, sub-grids
+    layout = [False, *([False, False, 0] if webui.kind == "reforge" else []), True, False]
+    arguments = [place, values, [], *nothing, *nothing, *layout, False, False, False, False, 0, as_text]
+    return webui.post(
+        "/sdapi/v1/txt2img", prompt="a cat", steps=5, width=64, height=64, seed=7, sampler_name=sampler, scheduler=schedule,
+        script_name="x/y/z plot", script_args=arguments, cfg_scale=5,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("axis", "values", "expected"),
     [
         ("Order", "2,3,4", ["FewStep order: 2", "FewStep order: 3", "FewStep order: 4"]),
         ("Variant", "bh1,lagrange", ["FewStep variant: bh1", "FewStep variant: lagrange"]),
+        ("Corrector", "True,False", ["FewStep version", "FewStep corrector: False"]),
+        ("AFS", "False,True", ["FewStep version", "FewStep AFS: True"]),
         ("Strength", "1,2", ["FewStep strength: 1", "FewStep strength: 2"]),
     ],
 )
 def test_the_plot_script_of_the_host_varies_what_an_axis_names(webui, axis, values, expected):
-    places = webui.get("/probe/axes")
-    assert list(places) == AXES
-    nothing, as_text = [0, "", []], True
-    # legend, (labels, no grid, cells a grid: reForge), lone pictures, sub-grids
-    layout = [False, *([False, False, 0] if webui.kind == "reforge" else []), True, False]
-    arguments = [places[f"[FewStep] {axis}"], values, [], *nothing, *nothing, *layout, False, False, False, False, 0, as_text]
-    answer = webui.post(
-        "/sdapi/v1/txt2img", prompt="a cat", steps=5, width=64, height=64, seed=7, sampler_name="FewStep UPC 3", scheduler="FewStep",
-        script_name="x/y/z plot", script_args=arguments, cfg_scale=5,
-    )  # fmt: skip
+    assert list(webui.get("/probe/axes")) == AXES
+    answer = plotted(webui, axis, values)
     texts = json.loads(answer["info"])["infotexts"][-len(expected) :]
     assert [wanted in text for wanted, text in zip(expected, texts, strict=True)] == [True] * len(expected)
+
+
+def test_the_plot_script_varies_recipes_and_predictors(webui, recipe, predictors):
+    recipe.save(webui.data / "models/fewstep/recipes/four, for the grid.json")
+    for axis, value, sampler, steps in (
+        ("Recipe", "four, for the grid", "FewStep Calibrated", 4),
+        ("AMED predictor", "table.safetensors", "FewStep AMED", 3),
+    ):
+        answer = plotted(webui, axis, f'"{value}"', sampler, "Automatic")
+        text = json.loads(answer["info"])["infotexts"][-1]
+        assert f"Steps: {steps}," in text and f"Sampler: {sampler}" in text
 
 
 def test_reload_of_the_user_interface(webui):
@@ -347,6 +374,17 @@ def test_amed_where_the_host_discards_a_level(webui, predictors):
     usual = amed(webui, "random.safetensors")
     discarding = amed(webui, "random.safetensors", override_settings={"always_discard_next_to_last_sigma": True})
     assert discarding.pixels == usual.pixels
+
+
+def test_amed_with_another_sampler_in_the_second_pass(webui, predictors):
+    hires = dict(
+        enable_hr=True, hr_scale=2, hr_upscaler="Latent", denoising_strength=0.6, hr_second_pass_steps=4, **of_hires(webui),
+    )  # fmt: skip
+    picture = amed(webui, "random.safetensors", hr_sampler_name="FewStep UPC 2", **hires)
+    assert picture.fields["Sampler"] == "FewStep AMED" and picture.fields["Hires sampler"] == "FewStep UPC 2"
+    assert webui.picture(infotext=picture.infotext).png == picture.png
+    with pytest.raises(Refused, match="pure noise"):
+        amed(webui, "random.safetensors", **hires)
 
 
 def test_amed_starts_from_noise_only(webui, predictors, start):

@@ -1,0 +1,91 @@
+"""Phase 2 on the demo model: its seeds, what phase 1 can be, and what is compared.
+
+Seeds are those of a calibration (calibration.py) from `FIRST_SEED` on, but further ones: recipes that ship were fitted to the first
+hundred or so.
+"""
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..fitting import Candidate, Setting, Teacher
+from ..fitting.tuning import CalibrationPhase, DiscretizationPhase, GivenTable, PhaseOne, Samples, load_folder
+from ..recipes import Recipe
+from ..solvers import build_table
+from .calibration import demo_setting
+from .data import load_images
+from .evaluate import Method
+from .model import DemoModel
+from .network import IMAGE_SIZE, NUM_CLASSES
+from .shipped import demo_recipe
+
+SKIPPED_SEEDS = 1000
+"""Seeds before those of a tuning: recipes were fitted, and predictors trained, on them."""
+
+SCHEDULE, RECIPE, CALIBRATE = "schedule", "recipe", "calibrate"
+STARTS = (SCHEDULE, RECIPE, CALIBRATE)
+_PHASE_SEEDS, _PHASE_STEPS = 64, 64
+_CALIBRATED_ON, _CALIBRATION_GUARD = 48, 24
+
+
+def tuning_setting(model: DemoModel, cfg: float, seeds: int, batch: int, device: str = "cpu", first: int = SKIPPED_SEEDS) -> Setting:
+    """`seeds` images with the classes in turn, from seed `first` of the demo's fits on."""
+    return demo_setting(model, cfg, first + seeds, batch, device).subset(range(first, first + seeds))
+
+
+def phase_one(
+    setting: Setting, start: str, steps: int, solver: str = "ddim", order: int | None = None, cache: Path | None = None
+) -> PhaseOne:
+    """How tables are made.
+
+    Parameters
+    ----------
+    setting : of the tuning; phase 1 looks at its first seeds.
+    start : "schedule" (discretization loss, for `solver`), "recipe" (the one that ships for so many calls, as it is), "calibrate" (fitted
+        now, and again to the tuned model), or a recipe's file.
+
+    Raises
+    ------
+    ValueError : a recipe that does not exist or does not fit.
+    """
+    first = replace(setting.subset(range(min(_PHASE_SEEDS, len(setting.seeds)))), batch=_PHASE_SEEDS)
+    if start == SCHEDULE:
+        return DiscretizationPhase(Teacher(first, _PHASE_STEPS, states=True, folder=cache), steps, solver, order)
+    if start == CALIBRATE:
+        chosen = setting.subset(range(min(_CALIBRATED_ON + _CALIBRATION_GUARD, len(setting.seeds))))
+        on = replace(chosen, batch=_CALIBRATION_GUARD)
+        teacher = Teacher(on, folder=cache)
+        return CalibrationPhase(on, teacher, steps, held_out=max(1, len(on.seeds) // 3))
+    family, cfg = setting.noise_schedule.family, float(setting.extra_args["cfg"])
+    if start == RECIPE:
+        recipe = demo_recipe(family, steps, cfg)
+        if recipe is None:
+            raise ValueError(
+                f"No recipe ships for the {family} model with {steps} calls at cfg {cfg:g}; give a recipe's file, or calibrate."
+            )
+    else:
+        recipe = Recipe.load(Path(start))
+        problems = recipe.check_use(family=family, cfg=cfg)
+        if problems:
+            raise ValueError(f"The recipe in {start} does not fit: {' '.join(map(str, problems))}")
+    return GivenTable(recipe.table(), f"recipe, {recipe.nfe} calls")
+
+
+def stock_candidates(setting: Setting, nfe: int) -> list[Candidate]:
+    """A few stock settings that a tuned model has to beat."""
+    ns, found = setting.noise_schedule, []
+    for solver, order, schedule in (("dpmpp_2m", None, "karras"), ("dpmpp_2m", None, "uniform_lambda"), ("unipc", 3, "uniform_lambda")):
+        table = build_table(solver, Method(solver, schedule, order).sigmas(ns, nfe), ns.family, order)
+        found.append(Candidate(f"{solver} on {schedule}", table))
+    return found
+
+
+def samples_for(folder: Path | None, limit: int = 20_000) -> Samples:
+    """Samples for the denoising loss: the demo data set with its labels, or a folder of pictures, of which no class is known."""
+    if folder is not None:
+        samples = load_folder(folder, (1, IMAGE_SIZE, IMAGE_SIZE), {"cfg": 1.0})
+        return replace(samples, per_sample={"labels": torch.full((len(samples),), NUM_CLASSES)})
+    images, labels = load_images("train")
+    return Samples(images[:limit], {"labels": labels[:limit]}, {"cfg": 1.0})

@@ -1,0 +1,525 @@
+"""The node that tunes the user's own model to a recipe."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io, ui
+from PIL import Image
+
+from ... import __version__
+from ...fitting import Interrupted
+from ...fitting.calibrate import MOST_CALLS
+from ...fitting.tuning import LAYERS, METHODS
+from ...fitting.tuning.alternate import PHASE_ONE, TUNED
+from ...fitting.tuning.lora_file import lora_tensors
+from ...recipes import Recipe
+from ...solvers import SolverTable
+from ..amed.ordinary import ordinary_tensors
+from ..calibration.bars import WIDTH, Bar, Panel, bar_chart
+from ..calibration.facts import model_facts, warnings_for
+from ..calibration.guided import LARGEST_SEED, with_guided_model
+from ..calibration.identity import run_name, weights_identity
+from ..calibration.sockets import RecipeType, checked_recipe, model_inputs, pasted, problem_with_text
+from ..calibration.teacher import TeacherSettings, TeacherType
+from ..drawing import PAPER, as_images
+from ..host import noise_schedule_of
+from ..inputs import advanced, check, problem_with
+from ..report import as_ui, curve, distilled_lines, model_line
+from . import files
+from .course import MOST_ROUNDS, PASSES, Outcome, Plan, guard_error, run
+from .progress import Progress
+
+MOST_TRAJECTORIES = 100_000
+FIRST_SEED = 10_000  # calibrations begin at 0: what the table was fitted to is no proof for the model
+OWN_PRECISION = "the model's own"
+PRECISIONS: Mapping[str, torch.dtype | None] = {OWN_PRECISION: None, "bfloat16": torch.bfloat16}
+UNQUANTISED = "Load the model without quantisation, or fit the recipe alone with FewStep Calibrate."
+_LONGEST_PATTERN = 500
+_MOST_FACTS = 14  # of a recipe's further facts that are passed on
+_CHART_HEIGHT = 300
+
+_logger = logging.getLogger("fewstep")
+
+
+class FewStepTuneLora(io.ComfyNode):
+    """Tunes a LoRA."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FewStepTuneLora",
+            display_name="FewStep Tune LoRA for Recipe",
+            category="FewStep/recipes",
+            description="Tunes your own model to one recipe: with the LoRA that comes out, the recipe's few steps end nearer to a many-step "
+            "run of the untuned model. No pictures are needed. The LoRA is a file in models/loras for ComfyUI's own LoRA loaders, to be used "
+            "with this recipe, at about this cfg. Seeds that nothing has seen decide whether it is better than the recipe alone; if it is "
+            "not, you get the model as it came, and no file. The loaded model is not changed. Takes minutes to hours and the memory of "
+            "training, once for a model and a recipe.",
+            inputs=[
+                *model_inputs(cfg_tooltip="Guidance to tune for. Take the cfg that the recipe was made for and that you sample with."),
+                io.String.Input(
+                    "text",
+                    default="",
+                    multiline=True,
+                    tooltip="The recipe's text, which begins with fewstep1:. Empty: the connected recipe is used.",
+                ),
+                io.Int.Input(
+                    "trajectories",
+                    default=400,
+                    min=4,
+                    max=MOST_TRAJECTORIES,
+                    tooltip="Samples in all. One in ten of them (16 to 256, at most a quarter) chooses among what was measured on the way, as "
+                    "many others decide in the end.",
+                ),
+                io.Int.Input(
+                    "first_seed",
+                    default=FIRST_SEED,
+                    min=0,
+                    max=LARGEST_SEED - MOST_TRAJECTORIES,
+                    tooltip="The seeds are this one and those after it, one a sample. Take others than the recipe was fitted to: FewStep "
+                    "Calibrate begins at 0.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=4,
+                    min=1,
+                    max=1024,
+                    tooltip="Samples a model call and an optimisation step. Gradients need several times the memory of sampling.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default="end",
+                    tooltip="end: the end point of all steps together, which is what counts; needs the memory of all model calls (or "
+                    "checkpointing). steps: one step at a time against the many-step run, with the memory of one model call.",
+                ),
+                io.Combo.Input(
+                    "effort",
+                    options=list(PASSES),
+                    default="normal",
+                    tooltip="How often the tuning goes over the trajectories: " + ", ".join(f"{k} {v}" for k, v in PASSES.items()) + ".",
+                ),
+                io.Int.Input("rank", default=16, min=1, max=1024, tooltip="Rank of the LoRA: its size, and how much it can change."),
+                io.String.Input(
+                    "layers",
+                    default="all",
+                    tooltip=f"Which layers are tuned: {', '.join(LAYERS)}, or a regular expression that is searched for in the layers' "
+                    "names. all: every linear layer and convolution.",
+                ),
+                io.String.Input("name", default="my few-step LoRA", tooltip="Name of the file in models/loras, without folders."),
+                io.Boolean.Input(
+                    "overwrite", default=False, tooltip="Replace a file of this name. Off: a number is added to the name instead."
+                ),
+                advanced(
+                    io.Float.Input(
+                        "alpha",
+                        default=0.0,
+                        min=0.0,
+                        max=4096.0,
+                        step=1.0,
+                        round=False,
+                        tooltip="The LoRA's scale is alpha / rank. 0: alpha is the rank, so the scale is 1.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "learning_rate",
+                        default=0.001,
+                        min=1e-6,
+                        max=0.5,
+                        step=0.0001,
+                        round=False,
+                        tooltip="Of Adam, at its highest. Lower it where the losses on the plot do not fall; large models are usually "
+                        "trained with 0.0001.",
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "rounds",
+                        default=1,
+                        min=1,
+                        max=MOST_ROUNDS,
+                        tooltip="Above 1, the recipe's weights are fitted to the tuned model after each round, and the tuning goes on, until "
+                        f"nothing is gained. For recipes of up to {MOST_CALLS} calls.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "checkpointing",
+                        default=False,
+                        tooltip="Compute each model call once more for its gradient instead of keeping what it made: much less memory, a "
+                        "third more time.",
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "precision",
+                        options=list(PRECISIONS),
+                        default=OWN_PRECISION,
+                        tooltip="In which the model is called while its gradients are made. bfloat16 halves the memory of a model that "
+                        "ComfyUI computes in float32.",
+                    )
+                ),
+                RecipeType.Input("recipe", optional=True, lazy=True, tooltip="Used where the text is empty."),
+                TeacherType.Input("teacher", optional=True, tooltip="Settings of the many-step run; without it 64 steps of UniPC."),
+            ],
+            outputs=[
+                io.Model.Output(
+                    "tuned", display_name="model", tooltip="The model with the LoRA at strength 1; as it came where tuning did not win."
+                ),
+                RecipeType.Output("tuned_for", display_name="recipe", tooltip="The recipe for this model, for FewStep Apply Recipe."),
+                io.String.Output("lora_name", display_name="lora_name", tooltip="The file's name in models/loras; empty if there is none."),
+                io.String.Output("report", display_name="report", tooltip="What was found and what it cost."),
+                io.Image.Output("plot", display_name="plot", tooltip="The course of the tuning, and the errors that decided."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        text: str | None = None,
+        method: str | None = None,
+        effort: str | None = None,
+        layers: str | None = None,
+        name: str | None = None,
+        precision: str | None = None,
+    ) -> bool | str:
+        return _problem(text, method, effort, layers, name, precision) or True
+
+    @classmethod
+    def check_lazy_status(cls, text: str | None = None, **others: Any) -> list[str]:
+        # Only what is connected is among the others; None: it has not run yet.
+        return ["recipe"] if "recipe" in others and others["recipe"] is None and not (text or "").strip() else []
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        latent_image: dict[str, Any],
+        cfg: float,
+        text: str = "",
+        trajectories: int = 400,
+        first_seed: int = FIRST_SEED,
+        batch_size: int = 4,
+        method: str = "end",
+        effort: str = "normal",
+        rank: int = 16,
+        layers: str = "all",
+        name: str = "my few-step LoRA",
+        overwrite: bool = False,
+        alpha: float = 0.0,
+        learning_rate: float = 0.001,
+        rounds: int = 1,
+        checkpointing: bool = False,
+        precision: str = OWN_PRECISION,
+        recipe: Any = None,
+        teacher: TeacherSettings | None = None,
+    ) -> io.NodeOutput:
+        check(_problem(text, str(method), str(effort), str(layers), name, str(precision)))
+        given = _given(text, recipe)
+        ns = noise_schedule_of(model)
+        table = given.table()
+        check(_unsuitable(table, ns.family))
+        held_out = max(1, min(max(16, trajectories // 10), 256, trajectories // 4))
+        plan = Plan(
+            table,
+            method,
+            range(first_seed, first_seed + trajectories),
+            held_out,
+            held_out,
+            min(batch_size, trajectories - 2 * held_out),
+            PASSES[effort],
+            rank,
+            alpha or None,
+            layers.strip(),
+            learning_rate,
+            rounds,
+            checkpointing,
+            _autocast(model, precision),
+            teacher or TeacherSettings(),
+            run_name(model, positive, negative, cfg),
+        )
+        progress = Progress(plan.costs(), model, getattr(cls.hidden, "unique_id", None))
+        outcome = Outcome()
+        sampled = (positive, negative, cfg, latent_image, plan.batch)
+        try:
+            around = partial(ordinary_tensors, advice=UNQUANTISED)
+            with_guided_model(model, *sampled, lambda guided: run(guided, plan, progress, outcome), around)
+            if not outcome.finished:
+                raise Interrupted
+            verdict = _verdict(outcome)
+            if verdict.wins and _rounds_weights(model):
+                verdict = _as_loaded(verdict, model, sampled, plan, progress, outcome)
+        except BaseException as error:
+            if outcome.learned:  # what hours of tuning have found must not be lost
+                _keep(outcome, plan, given, model_facts(model, cls.hidden, cfg, outcome.shape))
+            if isinstance(error, Interrupted):
+                raise comfy.model_management.InterruptProcessingException from None
+            if isinstance(error, RuntimeError) and "nference tensor" in str(error):
+                raise ValueError(
+                    "A part of what is connected to the model (a ControlNet, an adapter) cannot be differentiated inside ComfyUI. Tune "
+                    f"without it. ({error})"
+                ) from error
+            raise
+
+        assert outcome.result is not None and outcome.adapters is not None
+        facts = model_facts(model, cls.hidden, cfg, outcome.shape)
+        tuned, used, lora_name, saved = model, given, "", "No file was written."
+        if verdict.wins:
+            path = files.path_for(name, overwrite)
+            lora_name = path.name
+            tuned = files.loaded(model, lora_tensors(outcome.adapters))
+            used = _recipe_for(outcome, plan, given, facts, lora_name, weights_identity(tuned), verdict)
+            files.save(path, outcome.adapters, **_record(outcome, plan, used, facts, verdict))
+            tuned = files.loaded(model, path)
+            size = path.stat().st_size / 2**20
+            saved = (
+                f"Saved as {lora_name} in models/loras ({size:.3g} MB). Load it with any LoRA loader at strength 1, for the model and not "
+                f"for its text encoder, and sample with the recipe of this node at about cfg {cfg:g}. It is for this recipe only."
+            )
+        report = "\n".join(
+            [
+                f"FewStep tuning at cfg {cfg:g}, latents of {'x'.join(map(str, outcome.shape))}: {plan.tuning} trajectories, {held_out} held "
+                f"out and {held_out} to decide, effort {effort}, method {method}",
+                f"Recipe: {given.solver}, {given.nfe} calls{', calibrated' if given.calibrated else ''}",
+                model_line(ns),
+                *distilled_lines(model, cls.hidden),
+                *(f"Warning: {warning}" for warning in warnings_for(given, model, cfg, outcome.shape)),
+                f"LoRA: rank {rank}, alpha {outcome.adapters.alpha:g}, {len(outcome.adapters.names)} layers ({plan.layers}), "
+                f"{sum(p.numel() for p in outcome.adapters.parameters()):,} numbers",
+                _teacher_line(outcome, plan),
+                verdict.sentence,
+                saved,
+                "",
+                *_round_lines(outcome),
+                "",
+                "| round | batches | loss | error on held-out seeds |",
+                "|---|---|---|---|",
+                *(f"| {each.number} | {at.batches} | {at.loss:.4g} | {at.error:.4g} |" for each in outcome.result.rounds for at in each.history),
+                f"FewStep {__version__}",
+            ]
+        )
+        picture = as_images([_picture(progress, verdict, given)])
+        shown = as_ui(report, curve(used.sigmas, ns, f"{used.solver}, {used.nfe} calls", used.nfe))
+        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **shown, "fewstep_recipe": [used.to_text()]}
+        return io.NodeOutput(tuned, used, lora_name, report, picture, ui=previews)
+
+
+# --- who wins -----------------------------------------------------------------------------------------------------------
+
+
+class Verdict:
+    """Errors on the guard's seeds: of the tuned model, of the recipe alone, and (where it was measured) of the LoRA as the host loads it."""
+
+    def __init__(self, tuned: float, alone: float, as_loaded: float | None = None, weights: str = "") -> None:
+        self.tuned, self.alone, self.as_loaded, self.weights = tuned, alone, as_loaded, weights
+
+    @property
+    def error(self) -> float:
+        """Of what the user samples with."""
+        return self.tuned if self.as_loaded is None else self.as_loaded
+
+    @property
+    def wins(self) -> bool:
+        return self.error < self.alone
+
+    @property
+    def sentence(self) -> str:
+        ratio = f"{self.error / self.alone:.2f}" if self.alone else "-"
+        rounded = ""
+        if self.as_loaded is not None:
+            rounded = f" (Measured with the LoRA added to weights in {self.weights}, which rounds it; before rounding {self.tuned:.4g}.)"
+        if self.wins:
+            return f"Tuning wins: error {self.error:.4g} on seeds that nothing has seen, {ratio} of the recipe's alone, {self.alone:.4g}." + rounded
+        advice = (
+            "Load the model in a higher precision, or tune longer."
+            if self.as_loaded is not None and self.tuned < self.alone
+            else "More trajectories, another effort, rank or learning rate may help."
+        )
+        return (
+            f"Tuning does not win: error {self.error:.4g} against {self.alone:.4g} of the recipe alone ({ratio}) on seeds that nothing has "
+            f"seen, so you get the model and the recipe as they came. {advice}" + rounded
+        )
+
+
+def _verdict(outcome: Outcome) -> Verdict:
+    assert outcome.result is not None and outcome.result.comparison is not None
+    errors = {score.candidate.name: score.error for score in outcome.result.comparison.scores}
+    return Verdict(errors[TUNED], errors[PHASE_ONE])
+
+
+def _rounds_weights(model: Any) -> bool:
+    """Whether the host rounds what it adds to the weights."""
+    return any(p.is_floating_point() and p.dtype != torch.float32 for p in model.model.diffusion_model.parameters())
+
+
+def _as_loaded(verdict: Verdict, model: Any, sampled: tuple[Any, ...], plan: Plan, progress: Progress, outcome: Outcome) -> Verdict:
+    """The verdict with the LoRA loaded as the host does it: small changes may be lost in weights of low precision."""
+    assert outcome.adapters is not None and outcome.teacher is not None and outcome.table is not None
+    ends, table = outcome.teacher.end_points, outcome.table
+    patched = files.loaded(model, lora_tensors(outcome.adapters))
+    error = with_guided_model(patched, *sampled, lambda guided: guard_error(guided, plan, ends, table, progress))
+    kinds = {str(p.dtype).removeprefix("torch.") for p in model.model.diffusion_model.parameters() if p.dtype != torch.float32}
+    return Verdict(verdict.tuned, verdict.alone, error, " and ".join(sorted(kinds)))
+
+
+# --- what is written ----------------------------------------------------------------------------------------------------
+
+
+def _recipe_for(
+    outcome: Outcome, plan: Plan, given: Recipe, facts: dict[str, Any], lora_name: str, identity: str, verdict: Verdict | None
+) -> Recipe:
+    """The recipe of the tuned model, which names the LoRA; errors are those of the guard."""
+    assert outcome.table is not None
+    same = outcome.table.rows == plan.table.rows
+    recipe = given if same else Recipe.from_table(outcome.table)
+    extra = {**dict(list(given.facts.extra.items())[:_MOST_FACTS]), **facts["extra"], "lora": lora_name}
+    known = {**facts, "extra": extra, "model_identity": identity}
+    measured: dict[str, Any] = {"metric": "", "error": None, "stock": "", "stock_error": None}
+    if verdict is not None:
+        measured = {
+            "metric": f"RMSE to {plan.teacher.steps} steps", "error": verdict.error, "stock": "recipe alone", "stock_error": verdict.alone,
+        }  # fmt: skip
+    note = f"for the model with the LoRA {lora_name}"
+    return replace(recipe, facts=replace(given.facts, **known, **measured, seeds=plan.tuning, note=note, fewstep_version=__version__))
+
+
+def _record(outcome: Outcome, plan: Plan, recipe: Recipe, facts: dict[str, Any], verdict: Verdict | None) -> dict[str, Any]:
+    """For the file's metadata."""
+    rounds = outcome.result.rounds if outcome.result is not None else []
+    known: dict[str, Any] = {
+        **{name: facts[name] for name in ("model", "model_identity", "prediction", "cfg", "date")},
+        "resolution": list(outcome.shape),
+        "recipe": recipe.to_text(),
+        "solver": recipe.solver,
+        "nfe": recipe.nfe,
+        "family": recipe.family,
+        "teacher": f"{plan.teacher.steps} steps of {plan.teacher.solver}",
+        "method": plan.method,
+        "layers": plan.layers,
+        "passes": plan.passes,
+        "trajectories": plan.tuning,
+        "first_seed": plan.seeds[0],
+        "last_seed": plan.seeds[-1],
+        "fewstep_version": __version__,
+    }
+    if rounds:
+        known |= {"held_out_before": rounds[0].before, "held_out_after": min(each.after for each in rounds)}
+    if verdict is not None:
+        known |= {"error_recipe_alone": verdict.alone, "error": verdict.error}
+    return known
+
+
+def _keep(outcome: Outcome, plan: Plan, given: Recipe, facts: dict[str, Any]) -> None:
+    """Save what a tuning that ended early has found."""
+    assert outcome.adapters is not None
+    stamp = time.strftime("%Y-%m-%d %H.%M.%S")
+    try:
+        path = files.path_for(f"interrupted {stamp}, {given.solver}, {given.nfe} calls")
+        recipe = _recipe_for(outcome, plan, given, facts, path.name, "", None)
+        files.save(path, outcome.adapters, interrupted=True, **_record(outcome, plan, recipe, facts, None))
+    except ValueError as error:
+        _logger.warning("FewStep: the tuning ended early, and the best so far cannot be kept. %s", error)
+        return
+    _logger.info("FewStep: the tuning ended early; the best so far is kept in %s", path)
+
+
+def _teacher_line(outcome: Outcome, plan: Plan) -> str:
+    assert outcome.teacher is not None
+    made = f"{outcome.teacher.calls} model calls" if outcome.teacher.calls else "found on disk, no model calls"
+    return f"Teacher: {plan.teacher.steps} steps of {plan.teacher.solver}, {made}"
+
+
+def _round_lines(outcome: Outcome) -> list[str]:
+    result = outcome.result
+    assert result is not None
+    lines = []
+    for each in result.rounds:
+        kept = "" if each.kept else ", not kept"
+        lines.append(
+            f"Round {each.number}: error on held-out seeds {each.before:.4g}, after tuning {each.after:.4g}{kept}; {each.calls} model calls on "
+            f"a batch in {each.seconds:.0f} s; {each.stopped}"
+        )
+    if len(result.rounds) > 1 or "phase 1" in result.stopped:
+        lines.append(f"The rounds ended because {result.stopped.replace('phase 1 has', 'the fit found')}")
+    return lines
+
+
+def _picture(progress: Progress, verdict: Verdict, given: Recipe) -> Image.Image:
+    """The course, and below it the errors that decided."""
+    bars = [Bar("model with the LoRA", verdict.error, "fitted", verdict.wins), Bar("recipe alone", verdict.alone, "stock", not verdict.wins)]
+    if verdict.as_loaded is not None:
+        bars.append(Bar("LoRA before rounding", verdict.tuned, "optimized"))
+    title = f"{given.nfe} model calls: error on seeds that nothing has seen (RMSE)"
+    parts = [progress.chart(WIDTH, _CHART_HEIGHT), bar_chart([Panel(title, sorted(bars, key=lambda bar: bar.error))])]
+    shown = [part for part in parts if part is not None]
+    whole = Image.new("RGB", (max(part.width for part in shown), sum(part.height for part in shown)), PAPER)
+    top = 0
+    for part in shown:
+        whole.paste(part, (0, top))
+        top += part.height
+    return whole
+
+
+# --- what is given ------------------------------------------------------------------------------------------------------
+
+
+def _given(text: str, recipe: Any) -> Recipe:
+    if text.strip():
+        return pasted(text)
+    if recipe is not None:
+        return checked_recipe(recipe)
+    raise ValueError(
+        "There is no recipe to tune for: paste a recipe's text, or connect a node that has one, such as FewStep Calibrate or FewStep Load "
+        "Recipe."
+    )
+
+
+def _unsuitable(table: SolverTable, family: str) -> str | None:
+    """A sentence where a model of this family cannot be tuned to a table."""
+    if table.family != family:
+        return f"The recipe is for {table.family} models, but the model's family is {family}. Take a recipe that was made for this model."
+    if table.stochastic:
+        return (
+            f"The recipe's solver is {table.solver}, which adds fresh noise in its steps; a model can be tuned to deterministic solvers only. "
+            "Take another recipe."
+        )
+    if table.sigmas[-1] != 0:
+        return (
+            f"The recipe ends at sigma {table.sigmas[-1]:.4g}; tuning compares finished pictures, so it must end at 0. Take another recipe."
+        )
+    return None
+
+
+def _autocast(model: Any, precision: str) -> torch.dtype | None:
+    """Of the calls with gradients. Gradients in float16 vanish unless the losses are scaled, which goes with its autocast."""
+    computed = getattr(model.model, "manual_cast_dtype", None) or model.model_dtype()
+    return PRECISIONS[precision] or (torch.float16 if computed == torch.float16 else None)
+
+
+def _problem(text: Any, method: Any, effort: Any, layers: Any, name: Any, precision: Any) -> str | None:
+    wrong = problem_with(method=(method, METHODS), effort=(effort, PASSES), precision=(precision, PRECISIONS))
+    wrong = wrong or problem_with_text(text) or (None if name is None else files.problem_with_name(name))
+    if wrong or layers is None:
+        return wrong
+    known = ", ".join(LAYERS)
+    if not layers.strip() or len(layers) > _LONGEST_PATTERN:
+        return f"layers was {layers[:40]!r}; give {known}, or a regular expression of at most {_LONGEST_PATTERN} characters."
+    try:
+        re.compile(layers.strip())
+    except re.error as error:
+        return f"layers was {layers[:40]!r}, which is no regular expression ({error}); give {known}, or a pattern for layers' names."
+    return None
