@@ -254,7 +254,7 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=_positive, default=32, help="images per model call and process (default 32)")
     parser.add_argument("--accumulate", type=_positive, default=1, help="batches in one step of Adam (default 1)")
     parser.add_argument("--passes", type=_positive, default=2, help="over the images in each round (default 2)")
-    parser.add_argument("--lr", type=float, default=5e-4, help="highest learning rate (default 0.0005)")
+    parser.add_argument("--lr", type=float, default=1.5e-3, help="highest learning rate (default 0.0015)")
     parser.add_argument("--average", type=float, default=0.98, help="decay of the moving average of the weights, 0 for none (default 0.98)")
     parser.add_argument("--patience", type=_positive, help="end a round after so many of 8 measurements without a better one")
     parser.add_argument("--minutes", type=float, help="end a round after this time")

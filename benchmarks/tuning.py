@@ -21,11 +21,14 @@ from torch import Tensor
 
 from fewstep.demo import load_demo_model
 from fewstep.demo.calibration import recognised
+from fewstep.demo.data import CLASS_NAMES
+from fewstep.demo.network import NUM_CLASSES
+from fewstep.demo.pictures import save_image_grid
 from fewstep.demo.shipped import demo_recipe
 from fewstep.demo.tuning import phase_one, samples_for, tuning_setting
 from fewstep.fitting import Setting, Teacher, error_ratio
 from fewstep.fitting.run import run_table
-from fewstep.fitting.tuning import FullWeights, LoraAdapters, alternate, load_lora, save_lora
+from fewstep.fitting.tuning import FullWeights, LoraAdapters, alternate, load_lora, lora_facts, save_lora
 from fewstep.recipes import Recipe
 from fewstep.solvers import SolverTable
 
@@ -76,7 +79,7 @@ class Bench:
         adapters = FullWeights(self.network) if full else LoraAdapters(self.network, rank, layers=layers)
         ends = self.teacher()
         samples = samples_for(None) if case.get("denoising") else None
-        options = {"lr": 1e-3 if start == "schedule" else 5e-4, **case}
+        options = {"lr": 1.5e-3, **case}
         began = time.monotonic()
         result = alternate(
             self.whole, phase_one(self.whole, start, steps, cache=self.cache), adapters, held_out=HELD_OUT, guard=MEASURED_ON,
@@ -117,6 +120,22 @@ class Bench:
             at = replace(few, extra_args={"cfg": cfg})
             found[f"cfg {cfg:g}"] = self._both(at, self.teacher(at), table, adapters)
         return found
+
+    def picture(self, names: list[str], path: Path) -> None:
+        """The first image of every class that nothing has seen: the teacher, and each case without and with its LoRA."""
+        few = self.measured.subset(range(NUM_CLASSES))
+        ends = self.teacher()[TUNED_ON + HELD_OUT :]
+        rows = [("teacher", f"{TEACHER_STEPS} calls", ends[:NUM_CLASSES])]
+        for name in names:
+            adapters = load_lora(self.network, self._file(name))
+            start, steps = name.split("-")
+            table = Recipe.from_text(str(lora_facts(self._file(name))["recipe"])).table()
+            what = {"schedule": "first order", "recipe": "calibrated"}[start]
+            rows.append((f"{what}, phase 1 alone", f"{steps} calls", run_table(few, self._table(start, int(steps))).end))
+            with adapters.attached():
+                rows.append((f"{what}, phases 1 and 2", f"{steps} calls", run_table(few, table).end))
+        labels = few.per_seed["labels"].tolist()
+        save_image_grid(rows, [CLASS_NAMES[label] for label in labels], path)
 
     def _table(self, start: str, steps: int) -> SolverTable:
         return phase_one(self.whole, start, steps, cache=self.cache).first()
@@ -170,9 +189,9 @@ def markdown(state: dict[str, Any]) -> str:
 def _conditions(state: dict[str, Any]) -> str:
     return (
         f"Demo model (edm, guidance {CFG:g}), tuned on {TUNED_ON} seeds in batches of {BATCH} (2 passes a round), {HELD_OUT} others "
-        f"choose on the way, {MEASURED_ON} more are measured on. RMSE to the {TEACHER_STEPS}-step teacher of the untuned model. \"median "
-        f"image\" is the median of each image's own ratio. Times are wall time of phases 1 and 2 and the guard with {state['threads']} thread(s), teacher "
-        "not included. Made by `python benchmarks/tuning.py --out docs/tuning.md`."
+        f"choose on the way, {MEASURED_ON} more are measured on. RMSE to the {TEACHER_STEPS}-step teacher of the untuned model. "
+        "\"median image\" is the median of each image's own ratio. Times are wall time of phases 1 and 2 and the guard with "
+        f"{state['threads']} thread(s), teacher not included. Made by `python benchmarks/tuning.py --out docs/tuning.md`."
     )
 
 
@@ -181,6 +200,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", type=Path, help="state: finished tunings are kept there")
     parser.add_argument("--cache", type=Path, help="folder for teacher passes")
+    parser.add_argument("--picture", type=Path, help="PNG of images with and without the LoRAs for 5 calls (needs --json)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", help="names of cases, see `cases`")
     options = parser.parse_args()
@@ -209,6 +229,8 @@ def main() -> None:
             state["elsewhere"][name] = bench.elsewhere(name)
             keep()
     keep()
+    if options.picture is not None and folder is not None:
+        bench.picture(["schedule-5", "recipe-5"], options.picture)
     if options.out is None:
         print(markdown(state))
 

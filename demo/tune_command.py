@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         model = load_demo_model(args.family, args.device)
         seeds = args.trajectories + args.held_out + args.guard
         setting = tuning_setting(model, real_number(args.cfg, "cfg"), seeds, args.batch, args.device)
-        phase = phase_one(setting, args.start, args.steps, args.solver, args.order, args.cache)
+        own = setting.subset(range(args.trajectories))  # phase 1 must not see what it is compared on
+        phase = phase_one(own, args.start, args.steps, args.solver, args.order, args.cache)
         network = model.network.net
         adapters = FullWeights(network) if args.full else LoraAdapters(network, args.rank, args.alpha, args.layers, args.seed)
         teacher = Teacher(setting, args.teacher_steps, folder=args.cache)

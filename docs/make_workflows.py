@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tests" / "host"))
 
 from browser import Page, open_page  # noqa: E402
 from comfyui import Comfy  # noqa: E402
-from example_graphs import AMED, CALIBRATE, COMPARE, FIVE_STEPS, GRAPHS, TRAIN_AMED, Graph  # noqa: E402
+from example_graphs import AMED, CALIBRATE, COMPARE, FIVE_STEPS, GRAPHS, TRAIN_AMED, TUNE_LORA, Graph  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 FOLDER = ROOT / "example_workflows"
@@ -170,6 +170,9 @@ def picture_of(graph: Graph, page: Page, comfy: Comfy, ids: dict[str, int]) -> I
     if graph is TRAIN_AMED:
         save(found[1][0], HELP / "FewStepTrainAmed.jpg")
         return thumbnail([found[0][:3], [times_of(found[1][0])]], ["5 model calls with the trained predictor", "the times it has learned"])
+    if graph is TUNE_LORA:
+        save(found[1][0], HELP / "FewStepTuneLora.jpg")
+        return thumbnail([found[0][:3], found[1]], ["4 model calls with the tuned LoRA", "the tuning, and who wins"])
     return thumbnail([row[:3] for row in found], ["input", "5 steps from denoise 0.6"])
 
 

@@ -169,7 +169,7 @@ def discretization_costs(
     ----------
     teacher : made with `states=True`; 64 to 128 steps are a fine grid.
     form : see `PairCosts`.
-    progress : of the teacher pass.
+    progress : of the teacher pass, or of the student's calls.
     student : the same seeds with the model that will sample, where that is another one than the teacher's (phase 2 tunes it): a step from
         level i keeps *its* q_i, while the way to go is the teacher's. Calls it once at every level.
 
@@ -187,14 +187,23 @@ def discretization_costs(
         teacher.setting.seeds, teacher.setting.shape, teacher.setting.batch
     ):  # fmt: skip
         raise ValueError("The student's setting has other seeds, batches or shape than the teacher's; only its model may be another.")
-    for chunk, tensors in zip((student or teacher.setting).chunks(), teacher.batches(), strict=True):
-        total.add(tensors["x"], tensors["d"], None if student is None else _asked(chunk, tensors["x"], grid))
+    chunks = list((teacher.setting if student is None else student).chunks())
+    for index, (chunk, tensors) in enumerate(zip(chunks, teacher.batches(), strict=True)):
+        outputs = None
+        if student is not None:
+            outputs = _asked(chunk, tensors["x"], grid, progress, index * len(grid), len(chunks) * len(grid))
+        total.add(tensors["x"], tensors["d"], outputs)
     return total.costs(ns)
 
 
-def _asked(student: Setting, x: Tensor, grid: Array) -> Tensor:
+def _asked(student: Setting, x: Tensor, grid: Array, progress: Progress | None, before: int, calls: int) -> Tensor:
     """The student's D [K, B, ...] on states x [K, B, ...]."""
-    return torch.stack([student.denoised(x[k].to(student.device, student.dtype), float(s)).cpu().float() for k, s in enumerate(grid)])
+    found = []
+    for k, sigma in enumerate(grid.tolist()):
+        found.append(student.denoised(x[k].to(student.device, student.dtype), sigma).cpu().float())
+        if progress is not None:
+            progress(before + k + 1, calls)
+    return torch.stack(found)
 
 
 def discretization_costs_from_samples(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,6 +41,14 @@ class Group:
     def anywhere(self, flag: bool) -> bool:
         """Whether `flag` holds in any process, so that all act alike."""
         return bool(self.total(torch.tensor([float(flag)], dtype=torch.float64)).item())
+
+    def same(self, value: Any) -> Any:
+        """The first process's `value` (anything that pickles) in all of them."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box)
+        return box[0]
 
     def share(self, chunks: Sequence[int]) -> list[int]:
         """Which of these chunks of seeds this process works on."""

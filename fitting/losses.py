@@ -35,5 +35,5 @@ def set_gradients(parameters: Iterable[nn.Parameter], vector: Tensor) -> None:
     """The reverse of `gradients`, into the parameters."""
     first = 0
     for p in parameters:
-        p.grad = vector[first : first + p.numel()].reshape(p.shape).to(p.dtype)
+        p.grad = vector[first : first + p.numel()].reshape(p.shape).to(p)
         first += p.numel()

@@ -30,10 +30,12 @@ FORMAT_VERSION = 1
 LARGEST_IN_MEMORY = 1 << 30
 
 
-def refined(stamps: Sequence[float], between: int, family: str) -> list[float]:
-    """The stamps with `between` more levels in every interval that does not end in 0, even in half-log-SNR."""
+def refined(stamps: Sequence[float], between: int, family: str, highest: float = 1.0) -> list[float]:
+    """The stamps with `between` more levels in every interval that does not end in 0, even in half-log-SNR; those after a flow model's
+    s = 1 as if it began at `highest` (`NoiseSchedule.finite_sigma_max`)."""
     positive = [s for s in stamps if s > 0]
-    lam = np.asarray(half_log_snr(np.array(positive, dtype=np.float64), family))
+    finite = np.array([min(s, highest) if family == "flow" and s == 1 else s for s in positive], dtype=np.float64)
+    lam = np.asarray(half_log_snr(finite, family))
     if not np.isfinite(lam[0]):
         raise ValueError("The first stamp was s = 1, where a flow model's half-log-SNR is infinite; begin just below, as hosts do.")
     levels = [positive[0]]
@@ -72,7 +74,7 @@ class Trajectories:
     ) -> None:
         self.setting, self.stamps, self.between = setting, tuple(map(float, stamps)), whole_number(between, "between", 0)
         self.chunks = list(setting.chunks())
-        levels = refined(self.stamps, self.between, setting.noise_schedule.family)
+        levels = refined(self.stamps, self.between, setting.noise_schedule.family, setting.noise_schedule.finite_sigma_max)
         if len(SOLVERS[solver].orders if solver in SOLVERS else ()) == 1:
             order = None
         self.table = build_table(solver, levels, setting.noise_schedule.family, order)

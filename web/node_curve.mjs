@@ -30,6 +30,7 @@ const PARAMETERS = {
   FewStepAmedScheduler: null,
   FewStepLoadAmed: null,
   FewStepTrainAmed: null,
+  FewStepTuneLora: null,
 };
 
 export const hasCurve = (nodeId) => nodeId in PARAMETERS;

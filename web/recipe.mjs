@@ -3,7 +3,9 @@
 import { valueOf } from "./upstream.mjs";
 
 const APPLY = "FewStepApplyRecipe";
-const KINDS = new Set([APPLY, "FewStepCalibrate", "FewStepCompareRecipes", "FewStepLoadRecipe", "FewStepSaveRecipe", "FewStepRecipeToText"]);
+const KINDS = new Set([
+  APPLY, "FewStepCalibrate", "FewStepCompareRecipes", "FewStepLoadRecipe", "FewStepSaveRecipe", "FewStepRecipeToText", "FewStepTuneLora",
+]);
 const HEIGHT = 28;
 const SAID = 1500; // ms that a button says what it did
 

@@ -143,6 +143,7 @@ def override(schedule: str) -> Callable[[int], Any]:
         holder = SimpleNamespace(noise_schedule=ns)
         return function(n=steps, sigma_min=ns.sigma_min, sigma_max=ns.sigma_max, inner_model=holder)
 
+    levels.is_fewstep = True  # type: ignore[attr-defined]
     return levels
 
 
@@ -222,7 +223,7 @@ def _progress(course: Course, seconds: float) -> str:
 def _report(course: Course, failed: list[BaseException]) -> str:
     parts = [f"<p><b>{html.escape(str(error) or type(error).__name__)}</b></p>" for error in failed]
     if course.interrupted:
-        parts.append("<p>Interrupted; what was finished is kept.</p>")
+        parts.append(f"<p>Interrupted; {'what was finished is kept' if course.saved else 'nothing was finished'}.</p>")
     for recipe, path in course.saved:
         parts.append(f"<p>Recipe for {recipe.nfe} model calls, saved as {html.escape(path.stem)}:</p>")
     parts += [f'<pre style="white-space:pre-wrap">{html.escape(result.report())}</pre>' for result in course.done]

@@ -17,7 +17,7 @@ from .amed_sampler import NOT_FROM_NOISE, stamps_of
 from .choices import AUTO, LABELS, NO_PREDICTOR, ORDERS, VARIANTS, Choices, panel_value, read_recipe, to_infotext
 from .folders import predictor_names, recipe_names
 from .host import architecture, has_schedule_choice, sampler_options
-from .names import AMED, CALIBRATED, RECIPE_SCHEDULE, SamplerEntry, ScheduleEntry, entries_of, sampler_entry
+from .names import AMED, CALIBRATED, RECIPE_SCHEDULE, SamplerEntry, ScheduleEntry, entries_of, sampler_entry, schedule_entry
 from .settings import from_settings
 from .xyz import AXES_ATTRIBUTE
 
@@ -67,9 +67,9 @@ class FewStepScript(scripts.Script):
                 label="AMED predictor", choices=[NO_PREDICTOR, *predictor_names()], value=NO_PREDICTOR, elem_id=own("predictor")
             )
             with gr.Row():
-                saved = gr.Dropdown(label="Saved recipes", choices=["", *recipe_names()], value="", elem_id=own("saved"))
-                refresh = gr.Button("Refresh lists", elem_id=own("refresh"))
-                show = gr.Button("Show sigmas", elem_id=own("show"))
+                saved = gr.Dropdown(label="Saved recipes", choices=["", *recipe_names()], value="", scale=3, elem_id=own("saved"))
+                refresh = gr.Button("Refresh lists", scale=1, min_width=120, elem_id=own("refresh"))
+            show = gr.Button("Show sigmas", elem_id=own("show"))
             shown = gr.HTML("", elem_id=own("shown"))
             with gr.Accordion("Calibrate the loaded checkpoint", open=False, elem_id=own("calibration")):
                 with gr.Row():
@@ -160,12 +160,23 @@ class FewStepScript(scripts.Script):
             else:
                 stamps = stamps_of(choices.predictor)
         job.begin(job.Job(choices, architecture(), bool(drops), stamps))
-        if not has_schedule_choice() and sampler_entry(name) is not None and shared.opts.k_sched_type == "Automatic":
-            # Such hosts know no default schedule of a sampler but their own.
-            p.sampler_noise_scheduler_override = panel_actions.override(str(sampler_entry(name).host["scheduler"]))
+        if not has_schedule_choice():
+            _choose_schedule(p, sampler_entry(name))
 
     def postprocess(self, p: Any, processed: Any, *arguments: Any) -> None:
         job.end()
+
+
+def _choose_schedule(p: Any, entry: SamplerEntry | None) -> None:
+    """The schedule of "Automatic" where that is a setting: such hosts know no default schedule of a sampler but their own."""
+    known = getattr(p.sampler_noise_scheduler_override, "is_fewstep", False)
+    if entry is not None and shared.opts.k_sched_type == "Automatic":
+        schedule = schedule_entry(str(entry.host["scheduler"]))
+        assert schedule is not None
+        p.sampler_noise_scheduler_override = panel_actions.override(schedule.name)
+        p.extra_generation_params.setdefault("Schedule type", schedule.label)
+    elif known:
+        p.sampler_noise_scheduler_override = None  # the second pass has a sampler of the host
 
 
 def entries_of_passes(p: Any) -> list[tuple[SamplerEntry | None, ScheduleEntry | None]]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...schedules.checks import real_number, whole_number
 from ...solvers.table import SolverTable
 from ..candidates import Candidate, SamplerCandidate
 from ..distributed import current_group
@@ -28,7 +29,8 @@ from ..setting import Interrupted, Setting
 from ..teacher import Teacher
 from .phase_one import PhaseOne
 from .stages import Progress, TuningStage
-from .tune import INTERRUPTED, Adapters, Check, tune
+from .targets import end_points_of
+from .tune import INTERRUPTED, Adapters, Check, check_arguments, tune
 
 TUNED, PHASE_ONE = "tuned model", "phase 1 alone"
 
@@ -130,30 +132,27 @@ def alternate(
 
     Raises
     ------
-    As `tune`; an interruption ends the rounds, not the work done.
+    As `tune`, with the best round's numbers in the adapters; an interruption ends the rounds, not the work done.
     """
     began = time.monotonic()
     count = len(setting.seeds)
     default = min(max(16, count // 10), 256)
     held, kept = default if held_out is None else held_out, default if guard is None else guard
-    if held < 1 or kept < 1 or held + kept >= count:
+    if whole_number(held, "held_out", 1) + whole_number(kept, "guard", 1) >= count:
         raise ValueError(
             f"There are {count} seeds, of which {held} are to choose and {kept} to guard; at least one must be left to tune on. Give more "
             "seeds, or lower held_out or guard."
         )
-    if rounds < 1:
-        raise ValueError(f"rounds was {rounds}; at least one is needed.")
+    whole_number(rounds, "rounds", 1)
+    if not 0 <= real_number(tolerance, "tolerance") < 1:
+        raise ValueError(f"tolerance was {tolerance:g}; it is a share of the error, at least 0 and below 1.")
+    check_arguments(setting, adapters, **options)
+    group = current_group()
     tuning, guarding = setting.subset(range(count - kept)), setting.subset(range(count - kept, count))
-    calls = 0
     with torch.inference_mode(False):
-        if not isinstance(teacher, Tensor):
-            teacher = teacher or Teacher(setting)
-            before = teacher.calls
-            teacher.run(None if progress is None else lambda done, total: progress(TuningStage("teacher", done, total)))
-            calls += teacher.calls - before
-            teacher = teacher.end_points
+        teacher, calls = end_points_of(setting, teacher, group, progress)
         ends, guard_ends = teacher[: count - kept], teacher[count - kept :]
-        first = phase.first(_told(progress, 1))
+        first = group.same(phase.first(_told(progress, 1)))  # fits that end after a time are not the same in every process
         table, best_table, done = first, first, list[Round]()
         best = [p.detach().clone() for p in adapters.parameters()]
         best_error, stopped = math.inf, f"{rounds} round{'s' * (rounds != 1)} were made" if rounds != 1 else "one round was made"
@@ -161,7 +160,7 @@ def alternate(
             for number in range(1, rounds + 1):
                 if number > 1:
                     with adapters.attached():
-                        other = phase.again(table, _told(progress, number))
+                        other = group.same(phase.again(table, _told(progress, number)))
                     if other is None or _same(other, table):
                         stopped = "phase 1 has no other table for the tuned model"
                         break
@@ -172,7 +171,7 @@ def alternate(
                 )  # fmt: skip
                 calls += result.calls
                 better = result.held_out_after < best_error
-                gain = 1 - result.held_out_after / best_error if math.isfinite(best_error) else 1.0
+                gain = 1.0 if math.isinf(best_error) else 1 - result.held_out_after / best_error if best_error else 0.0
                 done.append(Round(
                     number, table, result.held_out_before, result.held_out_after, tuple(result.history), result.stopped, result.seconds,
                     result.calls, better,
@@ -189,16 +188,18 @@ def alternate(
             if not done:
                 raise
             stopped = INTERRUPTED
-        with torch.no_grad():
-            for parameter, value in zip(adapters.parameters(), best, strict=True):
-                parameter.copy_(value)
+        finally:
+            if done:  # also where a later round fails; in the first one the adapters are as `tune` left them
+                with torch.no_grad():
+                    for parameter, value in zip(adapters.parameters(), best, strict=True):
+                        parameter.copy_(value)
         comparison = None
         if stopped != INTERRUPTED:
             try:
                 comparison = _guarded(guarding, guard_ends, adapters, best_table, first, stock, judge, progress)
             except Interrupted:
                 comparison = None
-        current_group().wait()
+        group.wait()
     return Alternation(adapters, best_table, first, done, stopped, comparison, calls, time.monotonic() - began)
 
 
@@ -210,8 +211,8 @@ def _guarded(
         with adapters.attached():
             return run_table(chunk, table).end
 
-    pool: list[Candidate | SamplerCandidate] = [
-        SamplerCandidate(TUNED, tuned, table.nfe, table.family, "fitted"), Candidate(PHASE_ONE, first, "stock"), *stock,
+    pool: list[Candidate | SamplerCandidate] = [  # the tuned model last: of equal errors, as where nothing was better, the first one wins
+        Candidate(PHASE_ONE, first, "stock"), *stock, SamplerCandidate(TUNED, tuned, table.nfe, table.family, "fitted"),
     ]  # fmt: skip
     return compare(
         setting, ends, pool, judge=judge, finalists=max(len(pool), 2),

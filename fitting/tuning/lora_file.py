@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ...tensor_files import load_tensors, save_tensors
-from .lora import LoraAdapters, adaptable
+from .lora import LoraAdapters, adaptable, shapes_of
 
 FORMAT = "fewstep-lora"
 FORMAT_VERSION = 1
@@ -42,7 +43,7 @@ def lora_tensors(adapters: LoraAdapters, dtype: torch.dtype = torch.float32) -> 
         key = key_of(name)
         tensors[key + _DOWN] = down.detach().cpu().to(dtype).contiguous()
         tensors[key + _UP] = up.detach().cpu().to(dtype).contiguous()
-        tensors[key + _ALPHA] = torch.tensor(float(adapters.alpha), dtype=dtype)
+        tensors[key + _ALPHA] = torch.tensor(float(adapters.alpha))  # float32: rounded, the scale would be another than was tuned
     if len(tensors) != 3 * len(adapters.names):
         raise ValueError("Two layers of the network have the same name with underscores for dots; choose layers that differ.")
     return tensors
@@ -65,11 +66,14 @@ def save_lora(path: str | Path, adapters: LoraAdapters, dtype: torch.dtype = tor
     damaged = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
     if damaged:
         raise ValueError(f"The adapters hold numbers that are not finite ({damaged[0]}); nothing was written.")
-    record = {"format": FORMAT, "version": FORMAT_VERSION, "rank": adapters.rank, "alpha": adapters.alpha, **facts}
+    record = {**facts, "format": FORMAT, "version": FORMAT_VERSION, "rank": adapters.rank, "alpha": adapters.alpha}
     others = {
         "ss_network_module": "networks.lora", "ss_network_dim": str(adapters.rank), "ss_network_alpha": f"{adapters.alpha:g}",
     }  # fmt: skip
-    save_tensors(path, tensors, record, others)
+    try:
+        save_tensors(path, tensors, record, others)
+    except SafetensorError as error:  # a full disk, in its own exception type
+        raise OSError(f"{path} could not be written ({error}).") from error
 
 
 def lora_facts(path: str | Path) -> dict[str, Any]:
@@ -91,7 +95,8 @@ def load_lora(network: nn.Module, path: str | Path) -> LoraAdapters:
         (names or shapes), or has numbers that are not finite.
     """
     tensors, _ = _read(path)
-    every = {key_of(name): name for name, _ in adaptable(network)}
+    modules = dict(adaptable(network))
+    every = {key_of(name): name for name in modules}
     layers: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         ending = next((e for e in (_DOWN, _UP, _ALPHA) if key.endswith(e)), None)
@@ -102,31 +107,38 @@ def load_lora(network: nn.Module, path: str | Path) -> LoraAdapters:
     if unknown or not layers:
         what = f"has a layer {unknown[0]!r} that this network lacks" if unknown else "holds no layers"
         raise ValueError(f"{path} {what}; it was made for another model.")
-    incomplete = [key for key, parts in layers.items() if _DOWN not in parts or _UP not in parts]
-    if incomplete:
-        raise ValueError(f"{path} is damaged: {incomplete[0]!r} lacks one of its matrices.")
-    ranks = {len(parts[_DOWN]) for parts in layers.values()}
-    alphas = {float(parts.get(_ALPHA, torch.tensor(float(len(parts[_DOWN]))))) for parts in layers.values()}
-    if len(ranks) != 1 or len(alphas) != 1:
+    doubtful = [key for key in layers if sum(key_of(name) == key for name in modules) > 1]
+    if doubtful:
+        raise ValueError(f"{path} has a layer {doubtful[0]!r}, but two layers of the network are called so with underscores for dots.")
+    facts = {_checked_layer(path, key, parts, modules[every[key]]) for key, parts in layers.items()}
+    if len(facts) != 1:
         raise ValueError(f"{path} has layers of different rank or alpha; files of FewStep have one of each.")
-    rank, alpha = ranks.pop(), alphas.pop()
+    rank, alpha = facts.pop()
     wanted = "|".join(re.escape(every[key]) for key in layers)
     adapters = LoraAdapters(network, rank, alpha, f"^({wanted})$")
     with torch.no_grad():
         for name, down, up in zip(adapters.names, adapters.down, adapters.up, strict=True):
-            parts = layers[key_of(name)]
-            for target, ending in ((down, _DOWN), (up, _UP)):
-                given = parts[ending]
-                if given.shape != target.shape:
-                    raise ValueError(
-                        f"{path} was made for another model: {key_of(name)!r} has shape {tuple(given.shape)}, here it needs "
-                        f"{tuple(target.shape)}."
-                    )
-                if not bool(given.isfinite().all()):
-                    raise ValueError(f"{path} is damaged: {key_of(name)!r} has numbers that are not finite.")
-                target.copy_(given)
+            down.copy_(layers[key_of(name)][_DOWN])
+            up.copy_(layers[key_of(name)][_UP])
     adapters.requires_grad_(False)
     return adapters
+
+
+def _checked_layer(path: str | Path, key: str, parts: Mapping[str, Tensor], module: nn.Module) -> tuple[int, float]:
+    """Rank and alpha of a layer; before anything of its size is made, because a rank of billions fits in a file of a few bytes."""
+    if _DOWN not in parts or _UP not in parts:
+        raise ValueError(f"{path} is damaged: {key!r} lacks one of its matrices.")
+    rank = parts[_DOWN].shape[0] if parts[_DOWN].ndim else 0
+    for given, wanted in zip((parts[_DOWN], parts[_UP]), shapes_of(module, rank), strict=True):
+        if tuple(given.shape) != wanted or not rank:
+            raise ValueError(f"{path} was made for another model: {key!r} has shape {tuple(given.shape)}, here it needs {wanted}.")
+    alpha = parts.get(_ALPHA, torch.tensor(float(rank)))
+    for given in (parts[_DOWN], parts[_UP], alpha):
+        if not given.is_floating_point() or not bool(given.float().isfinite().all()):
+            raise ValueError(f"{path} is damaged: {key!r} has numbers that are not finite or no floating-point numbers.")
+    if alpha.numel() != 1 or not float(alpha) > 0:
+        raise ValueError(f"{path} is damaged: the alpha of {key!r} is not one number above 0.")
+    return rank, float(alpha)
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def denoising_losses(
 
 def step_reaches(table: SolverTable) -> list[float]:
     """How far each step moves if the outputs of its own model calls all move by one: the sum of their weights in the new state, with
-    those in its stages and its corrector; 1 - alpha' s / (alpha s') for every consistent step of one output, Euler's and Heun's alike."""
+    those in its stages and its corrector. From sigma s to t it is 1 - t/s for a step without memory, Euler's and Heun's alike."""
     zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
     found, at = [], Walk.begin(zero)
     for index, row in enumerate(table.rows):

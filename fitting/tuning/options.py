@@ -75,6 +75,8 @@ def checked_options(
             raise ValueError(f"{name} was {value:g}; the weight of a loss is 0 or more.")
     if not matching and not denoising:
         raise ValueError("matching and denoising were both 0; at least one of the two losses needs a weight above 0.")
+    if samples is not None and not isinstance(samples, Samples):
+        raise ValueError(f"samples was {type(samples).__name__}; it must be Samples, as load_folder makes them.")
     if bool(denoising) != (samples is not None):
         what = "denoising has a weight but there are no samples" if denoising else "samples were given but denoising has the weight 0"
         raise ValueError(f"{what}; give both or neither.")

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ...solvers import SOLVERS, SolverTable, build_table
+from ...solvers import SOLVERS, SolverTable, build_table, solver_named
 from ...solvers.rounding import rounded_table
-from ..calibrate import Stage, calibrate
+from ..calibrate import Calibration, Stage, calibrate
 from ..candidates import Candidate
 from ..discretization import Form, discretization_costs
 from ..effort import EFFORTS
 from ..levenberg import NO_LIMIT, Limit
-from ..setting import FitError, Setting
+from ..setting import FitError, Interrupted, Setting
 from ..teacher import Teacher
 
 Told = Callable[[int, int], object] | None
@@ -66,12 +66,21 @@ class DiscretizationPhase:
     options: Mapping[str, Any] = field(default_factory=dict)
     name: str = "discretization loss"
 
+    def __post_init__(self) -> None:
+        solver_named(self.solver)
+        if not 1 <= self.steps <= self.teacher.steps:
+            raise ValueError(f"steps was {self.steps}; it must be at least 1 and at most {self.teacher.steps}, the teacher's steps.")
+
     def first(self, told: Told = None) -> SolverTable:
         return self._table(discretization_costs(self.teacher, self.form, told).schedule(self.steps).tolist())
 
     def again(self, table: SolverTable, told: Told = None) -> SolverTable | None:
         """The tuned model's outputs at each level of the teacher's trajectories against the way the untuned model goes on from there."""
-        costs = discretization_costs(self.teacher, self.form, told, student=self.teacher.setting)
+        _require_finished(self.teacher)
+        try:
+            costs = discretization_costs(self.teacher, self.form, told, student=self.teacher.setting)
+        except FitError:  # a tuned model that fails at levels it was not tuned for
+            return None
         return self._table(costs.schedule(self.steps).tolist())
 
     def _table(self, sigmas: list[float]) -> SolverTable:
@@ -94,11 +103,13 @@ class CalibrationPhase:
     name: str = "calibration"
 
     def first(self, told: Told = None) -> SolverTable:
-        return calibrate(
+        result = calibrate(
             self.setting, self.nfe, teacher=self.teacher, held_out=self.held_out, limit=self._limit(), progress=_stages(told)
-        ).table  # fmt: skip
+        )  # fmt: skip
+        return _ending_in_zero(result)
 
     def again(self, table: SolverTable, told: Told = None) -> SolverTable | None:
+        _require_finished(self.teacher)
         now = Candidate("the table so far", table)
         try:
             result = calibrate(
@@ -107,12 +118,33 @@ class CalibrationPhase:
             )  # fmt: skip
         except FitError:  # a fit that fails leaves the table as it is
             return None
+        _require_whole(result)
         return result.table if result.fit_won else None
 
     def _limit(self) -> Limit:
         if self.limit is not None:
             return self.limit
         return EFFORTS["normal"].limit(self.nfe, len(self.setting.seeds), self.setting.batch) or NO_LIMIT
+
+
+def _require_finished(teacher: Teacher) -> None:
+    """A pass made now would be the tuned model's, kept under the untuned one's name."""
+    if not teacher.finished:
+        raise ValueError("The teacher's pass is not finished; ask `first` for a table before `again`, which finishes it.")
+
+
+def _require_whole(result: Calibration) -> None:
+    if result.comparison is None:  # interrupted, and calibrations keep what they have
+        raise Interrupted("during phase 1")
+
+
+def _ending_in_zero(result: Calibration) -> SolverTable:
+    """The best table that ends in 0, as tuning needs; some stock settings end at sigma_min."""
+    _require_whole(result)
+    assert result.comparison is not None
+    ranked = [score.candidate for score in result.comparison.scores]
+    tables = [result.table, *(each.table for each in ranked if isinstance(each, Candidate)), result.fitted]
+    return next((table for table in tables if table.sigmas[-1] == 0), result.fitted)
 
 
 def _stages(told: Told) -> Callable[[Stage], object] | None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ...tensor_files import load_tensors
@@ -63,7 +62,7 @@ def load_folder(folder: str | Path, shape: tuple[int, ...], extra_args: Mapping[
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder}; give one with pictures ({', '.join(PICTURES)}) or latents ({LATENTS}).")
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     pictures = [path for path in files if path.suffix.lower() in PICTURES]
     latents = [path for path in files if path.suffix.lower() == LATENTS]
     if bool(pictures) == bool(latents):
@@ -74,15 +73,17 @@ def load_folder(folder: str | Path, shape: tuple[int, ...], extra_args: Mapping[
 
 
 def _picture(path: Path, shape: tuple[int, ...]) -> Tensor:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"The model's samples have shape {shape}, which pictures cannot be; give latents ({LATENTS}) of that shape.")
     try:
         with Image.open(path) as opened:
-            turned = ImageOps.exif_transpose(opened).convert("L" if shape[0] == 1 else "RGB")
-            fitted = ImageOps.fit(turned, (shape[2], shape[1]), Image.Resampling.LANCZOS)
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+            turned = ImageOps.exif_transpose(opened)
+            if turned.mode.startswith("I"):  # 16 bits, which `convert` would cut off at 255
+                turned = turned.convert("I").point(lambda value: value / 257).convert("L")
+            fitted = ImageOps.fit(turned.convert("L" if shape[0] == 1 else "RGB"), (shape[2], shape[1]), Image.Resampling.LANCZOS)
+    except Exception as error:  # decoders of damaged files raise whatever they like, a picture too large to unpack its own type
         raise ValueError(f"{path} cannot be read as a picture ({error}); leave it out or mend it.") from error
     pixels = torch.from_numpy(np.asarray(fitted, dtype=np.float32)) / 127.5 - 1
     return pixels[None] if shape[0] == 1 else pixels.permute(2, 0, 1)
@@ -91,12 +92,15 @@ def _picture(path: Path, shape: tuple[int, ...]) -> Tensor:
 def _latents(path: Path, shape: tuple[int, ...]) -> Tensor:
     try:
         tensors, _ = load_tensors(path)
-    except (OSError, SafetensorError, ValueError) as error:
+    except Exception as error:  # safetensors has its own exception type
         raise ValueError(f"{path} cannot be read as latents ({error}); leave it out or mend it.") from error
     names = list(tensors) if len(tensors) == 1 else [name for name in _LATENT_NAMES if name in tensors]
     if len(names) != 1:
         raise ValueError(f"{path} holds the tensors {', '.join(tensors) or 'none'}; one, or one called {_LATENT_NAMES[0]}, is needed.")
-    value = tensors[names[0]].float()
+    value = tensors[names[0]]
+    if not value.is_floating_point():
+        raise ValueError(f"{path} holds {value.dtype}; latents are floating-point numbers in the scale that the model sees.")
+    value = value.float()
     value = value[None] if value.ndim == len(shape) else value
     if tuple(value.shape[1:]) != tuple(shape):
         raise ValueError(f"{path} holds samples of shape {tuple(value.shape[1:])}, but the model's have {tuple(shape)}; give such ones.")

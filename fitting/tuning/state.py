@@ -41,8 +41,11 @@ class StateFile:
                 tensors[f"adam.{moment}.{index}"] = torch.as_tensor(value).clone()
         save_tensors(self.path, tensors, {"tuning": FORMAT_VERSION, "identity": self.identity, "record": _plain(record)})
 
-    def load(self, parts: Mapping[str, Sequence[Tensor]], adam: torch.optim.Optimizer) -> dict[str, Any] | None:
-        """Fill `parts` and Adam, and return the record; None where there is no file.
+    def load(
+        self, parts: Mapping[str, Sequence[Tensor]], adam: torch.optim.Optimizer, counters: Sequence[str] = ()
+    ) -> dict[str, Any] | None:
+        """Fill `parts` and Adam, and return the record, with a number for each of `counters` and its "history"; None where there is no
+        file. What was NaN or infinite is NaN.
 
         Raises
         ------
@@ -59,19 +62,38 @@ class StateFile:
                 f"{self.path} is the state of a tuning with other settings, seeds or model. Give the same ones, or delete it."
             )
         wanted = {f"{name}.{index}": value for name, values in parts.items() for index, value in enumerate(values)}
-        record = known.get("record")
-        wrong = [name for name, value in wanted.items() if name not in tensors or tensors[name].shape != value.shape]
-        damaged = [name for name in wanted if name not in wrong and not bool(tensors[name].isfinite().all())]
-        if wrong or damaged or not isinstance(record, dict):
-            raise OtherTuning(f"{self.path} is a damaged state of a tuning ({', '.join((wrong + damaged)[:3])}). Delete it to begin anew.")
+        moments = {
+            f"adam.{moment}.{index}": torch.zeros(()) if moment == "step" else parameter
+            for index, parameter in enumerate(_parameters_of(adam)) for moment in _MOMENTS if f"adam.{moment}.{index}" in tensors
+        }  # fmt: skip
+        wrong = [name for name, value in {**wanted, **moments}.items() if not _same_kind(tensors.get(name), value)]
+        record = _record(known.get("record"), counters)
+        if wrong or record is None:
+            raise OtherTuning(f"{self.path} is a damaged state of a tuning ({', '.join(wrong[:3])}). Delete it to begin anew.")
         with torch.no_grad():
             for name, value in wanted.items():
                 value.copy_(tensors[name])
         for index, parameter in enumerate(_parameters_of(adam)):
-            state = {moment: tensors[f"adam.{moment}.{index}"] for moment in _MOMENTS if f"adam.{moment}.{index}" in tensors}
+            state = {moment: tensors[f"adam.{moment}.{index}"] for moment in _MOMENTS if f"adam.{moment}.{index}" in moments}
             if state:
                 adam.state[parameter] = {name: value if name == "step" else value.to(parameter.device) for name, value in state.items()}
-        return {name: math.nan if value is None else value for name, value in record.items()}
+        return record
+
+
+def _same_kind(found: Tensor | None, wanted: Tensor) -> bool:
+    return found is not None and found.shape == wanted.shape and found.is_floating_point() and bool(found.isfinite().all())
+
+
+def _record(record: Any, counters: Sequence[str]) -> dict[str, Any] | None:
+    """With NaN for None, or None where something is missing or no number."""
+    if not isinstance(record, dict) or not isinstance(record.get("history"), list):
+        return None
+    rows = [row for row in record["history"] if isinstance(row, list) and len(row) == 3]
+    numbers = [record.get(name, "") for name in counters] + [value for row in rows for value in row]
+    if len(rows) != len(record["history"]) or not all(value is None or type(value) in (int, float) for value in numbers):
+        return None
+    found = {name: math.nan if value is None else value for name, value in record.items()}
+    return found | {"history": [[math.nan if value is None else value for value in row] for row in rows]}
 
 
 def identity_of(facts: Mapping[str, Any]) -> str:

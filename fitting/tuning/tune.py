@@ -15,35 +15,37 @@ is tuned only inside `adapters.attached()`.
 """
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from ...solvers.table import SolverTable
+from ...solvers import SolverTable, build_table
 from ..distributed import Group, current_group
-from ..losses import HALF_PRECISION_SCALE, gradients, set_gradients, squares
+from ..losses import set_gradients, squares
 from ..run import run_table
 from ..setting import FitError, Interrupted, Setting
-from ..teacher import DEFAULT_STEPS, Teacher, argument_fingerprint
+from ..teacher import Teacher, argument_fingerprint
 from ..trajectories import Trajectories
 from .full import FullWeights
+from .gradients import Adapters, Losses, require_gradients
 from .lora import LoraAdapters
-from .objectives import denoising_losses, end_loss, noise_for, require_step_states, step_losses, step_weights
-from .options import Options, checked_options, split
+from .objectives import require_step_states
+from .options import checked_options, split
 from .samples import Samples
 from .stages import Method, Progress, TuningStage
-from .state import StateFile, identity_of
+from .state import OtherTuning, StateFile, identity_of
+from .targets import end_points_of
 
 INTERRUPTED = "it was interrupted"
-Adapters = LoraAdapters | FullWeights
 _TOLERATED = 20  # batches in a row without a finite loss
 _RISE = 20  # batches over which the learning rate rises, or a fifth of them all
 _LARGEST_GRADIENT = 1.0  # norm; longer ones are shortened to it
@@ -103,7 +105,7 @@ def tune(
     between: int = 4,
     folder: str | Path | None = None,
     passes: int = 2,
-    lr: float = 1e-3,
+    lr: float = 1.5e-3,
     average: float = 0.98,
     accumulate: int = 1,
     checks: int = 8,
@@ -136,11 +138,12 @@ def tune(
     accumulate : batches an Adam step is made of.
     checks : measurements on held-out seeds. patience : end after so many without a better error; default never.
     seed : decides the order of the batches and the noise of the denoising loss.
-    resume : file that keeps the state, written at every check and when interrupted, and gone on from where it is there.
+    resume : file that keeps the state, written at every check and when interrupted, and gone on from where it is there; `adapters` must
+        begin with the numbers that they had then.
     progress : see `Progress`; `round` is what it is told.
     checkpointing : recompute each model call in the backward pass: the memory of one call instead of all, for a third more time.
     autocast : torch.bfloat16 or torch.float16 for the model's calls.
-    minutes : ends after this time at the next check.
+    minutes : ends after the batch in which this time is over, the teacher's pass not included, with a last check.
 
     Returns
     -------
@@ -150,57 +153,44 @@ def tune(
     ------
     ValueError : arguments outside what is allowed, or a model that gradients cannot pass.
     OtherTuning : a ValueError; the resume file is of another tuning, or damaged.
-    FitError : model or teacher fail, memory runs out, or losses are not finite batch after batch; the adapters hold the best so far.
+    FitError : model or teacher fail, memory runs out, the resume file cannot be written, or losses are not finite batch after batch; the
+        adapters hold the best so far.
     Interrupted : by `progress` before the first measurement.
     """
     options = checked_options(
         setting, table, method, matching, denoising, samples, own_states, passes, lr, average, accumulate, checks, patience, seed,
         checkpointing, autocast, minutes,
     )  # fmt: skip
-    if not isinstance(adapters, (LoraAdapters, FullWeights)):
-        raise ValueError(f"adapters was {type(adapters).__name__}; it must be LoraAdapters or FullWeights of the model's network.")
+    _check_adapters(adapters)
     if method == "steps" and matching > 0:
         require_step_states(table, own_states)
     group = current_group()
-    with torch.inference_mode(False):  # hosts run nodes without gradients
+    with torch.inference_mode(False), _enough_memory(setting.batch):  # hosts run nodes without gradients
         fitting, guarding = split(setting, held_out)
         own, held = setting.subset(fitting), setting.subset(guarding)
-        teacher_of = _end_points(setting, teacher, group, progress, round)
+        require_gradients(setting.model, adapters)
         states = None
         if method == "steps" and matching > 0:
             states = Trajectories(own, _stamps(table, setting), "unipc", 3, between, folder)
-        tuner = _Tuner(own, held, teacher_of, table, adapters, options, group, samples, states, progress, resume, round)
-        return tuner.run()
+        ends, calls = end_points_of(setting, teacher, group, progress, round)
+        losses = Losses(own, table, adapters, options, ends[: len(own.seeds)], states, samples)
+        losses.calls = calls
+        return _Tuner(losses, held, ends[len(own.seeds) :], group, progress, resume, round).run()
 
 
-def _end_points(
-    setting: Setting, teacher: Teacher | Tensor | None, group: Group, progress: Progress | None, round: int
-) -> tuple[Tensor, int]:
-    """The teacher's end points of all seeds, and the model calls they took; of several processes each makes its share."""
-    if isinstance(teacher, Tensor):
-        ends, calls = teacher, 0
-    else:
-        if teacher is not None and teacher.setting.seeds != setting.seeds:
-            raise ValueError("The teacher's pass is of other seeds than the setting; make it from the same setting.")
-        teacher = teacher or Teacher(setting, DEFAULT_STEPS)
-        told = None if progress is None else lambda done, total: progress(TuningStage("teacher", done, total, round=round))
-        if group.size == 1 or teacher.finished:
-            before = teacher.calls
-            ends = teacher.run(told).end_points
-            calls = teacher.calls - before
-        else:
-            firsts = group.share(range(0, len(setting.seeds), setting.batch))
-            mine = [i for first in firsts for i in range(first, min(first + setting.batch, len(setting.seeds)))]
-            ends, calls = torch.zeros(len(setting.seeds), *setting.shape), 0
-            if mine:
-                part = teacher.like(setting.subset(mine)).run(told)
-                ends[mine], calls = part.end_points, part.calls
-            ends = group.total(ends)
-    if tuple(ends.shape) != (len(setting.seeds), *setting.shape):
-        raise ValueError(
-            f"The teacher's end points have shape {tuple(ends.shape)}; the setting has {len(setting.seeds)} seeds of shape {setting.shape}."
-        )
-    return ends, calls
+def check_arguments(setting: Setting, adapters: Adapters, **options: Any) -> None:
+    """Raise what `tune` would for these options with any table, before there is one."""
+    _check_adapters(adapters)
+    ns = setting.noise_schedule
+    table = build_table("ddim", [ns.sigma_max, 0.0], ns.family)
+    bound = inspect.signature(tune).bind(setting, table, adapters, round=1, **options)
+    bound.apply_defaults()
+    checked_options(**{name: bound.arguments[name] for name in inspect.signature(checked_options).parameters})
+
+
+def _check_adapters(adapters: object) -> None:
+    if not isinstance(adapters, (LoraAdapters, FullWeights)):
+        raise ValueError(f"adapters was {type(adapters).__name__}; it must be LoraAdapters or FullWeights of the model's network.")
 
 
 def _stamps(table: SolverTable, setting: Setting) -> list[float]:
@@ -210,40 +200,49 @@ def _stamps(table: SolverTable, setting: Setting) -> list[float]:
     return [*levels[:-1], lowest, 0.0] if levels[-2] > lowest * 1.001 else levels
 
 
+@contextmanager
+def _enough_memory(batch: int) -> Iterator[None]:
+    """FitError where memory runs out inside."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = ("out of memory", "can't allocate memory", "not enough memory")  # the CPU's allocator has no type of its own
+        ran_out = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error).lower() for words in known)
+        if not ran_out or isinstance(error, (FitError, Interrupted)):
+            raise
+        raise FitError(
+            f"Memory ran out in a batch of {batch} samples. Take smaller batches (accumulate makes up for it), checkpointing, a lower "
+            "rank, or fewer layers. What was the best so far is kept."
+        ) from error
+
+
 class _Tuner:
+    """Adam's steps, checks, and what is kept."""
+
     def __init__(
         self,
-        own: Setting,
+        losses: Losses,
         held: Setting,
-        teacher: tuple[Tensor, int],
-        table: SolverTable,
-        adapters: Adapters,
-        options: Options,
+        held_ends: Tensor,
         group: Group,
-        samples: Samples | None,
-        states: Trajectories | None,
         progress: Progress | None,
         resume: str | Path | None,
         round: int,
     ) -> None:
-        self.own, self.held, self.table, self.adapters, self.options, self.group = own, held, table, adapters, options, group
-        self.samples, self.trajectories, self.progress, self.round = samples, states, progress, round
-        ends, self.calls = teacher
-        self.chunks, self.ends, self.held_ends = list(own.chunks()), ends[: len(own.seeds)].split(own.batch), ends[len(own.seeds) :]
-        self.weights = step_weights(table, own.noise_schedule)
-        self.parameters: list[nn.Parameter] = list(adapters.parameters())
-        self.adam = torch.optim.Adam(self.parameters, lr=options.lr, betas=(0.9, 0.99))
+        self.losses, self.held, self.held_ends, self.group, self.progress, self.round = losses, held, held_ends, group, progress, round
+        self.table, self.adapters, self.options = losses.table, losses.adapters, losses.options
+        self.parameters: list[nn.Parameter] = losses.parameters
+        self.adam = torch.optim.Adam(self.parameters, lr=self.options.lr, betas=(0.9, 0.99))
         self.average = [p.detach().clone() for p in self.parameters]
         self.best = [p.detach().clone() for p in self.parameters]
-        each = group.size * options.accumulate
-        self.rounds = -(-len(self.chunks) // each)
-        self.total = options.passes * self.rounds
+        self.rounds = -(-len(losses.chunks) // (group.size * self.options.accumulate))
+        self.total = self.options.passes * self.rounds
         self.done = self.skipped = self.failing = self.since_best = 0
         self.plain_error = self.best_error = self.loss = math.nan
         self.history: list[Check] = []
         self.loss_sum = self.loss_count = 0.0
         self.seconds, self.began = 0.0, time.monotonic()
-        self.file = None if resume is None else StateFile(Path(resume), self._identity(ends))
+        self.file = None if resume is None else StateFile(Path(resume), self._identity())
 
     # --- the course ----------------------------------------------------------------------------------------------------------------
 
@@ -260,7 +259,7 @@ class _Tuner:
                 parameter.grad = None
         seconds = self.seconds + time.monotonic() - self.began
         return Tuning(
-            self.adapters, self.table, self.history, self.plain_error, self.best_error, stopped, self.calls, seconds, self.skipped
+            self.adapters, self.table, self.history, self.plain_error, self.best_error, stopped, self.losses.calls, seconds, self.skipped
         )
 
     def _whole_course(self) -> str:
@@ -275,29 +274,18 @@ class _Tuner:
             if not self.history:  # nothing is known of any weights
                 raise
             stopped = INTERRUPTED
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise FitError(self._out_of_memory()) from error
-        except RuntimeError as error:
-            if "can't allocate memory" in str(error) or "out of memory" in str(error).lower():  # the CPU's allocator has no type for it
-                raise FitError(self._out_of_memory()) from error
-            raise
         self._save()
         self.group.wait()
         return stopped
 
-    def _out_of_memory(self) -> str:
-        return (
-            f"Memory ran out in a batch of {self.own.batch} samples. Take smaller batches (accumulate makes up for it), checkpointing, a "
-            "lower rank, or fewer layers. What was the best so far is kept."
-        )
-
     @contextmanager
     def _frozen(self) -> Iterator[None]:
         """Inside, the network's own parameters ask for no gradients."""
-        model = self.own.model
+        model = self.losses.own.model
+        modules = [*self.adapters.layers_of_network(), *([model] if isinstance(model, nn.Module) else [])]
         mine = {id(p) for p in self.parameters}
-        theirs = [p for p in model.parameters() if id(p) not in mine] if isinstance(model, nn.Module) else []
-        asking = [p for p in theirs if p.requires_grad and not p.is_inference()]
+        theirs = {id(p): p for module in modules for p in module.parameters() if id(p) not in mine}
+        asking = [p for p in theirs.values() if p.requires_grad and not p.is_inference()]
         for parameter in asking:
             parameter.requires_grad_(False)
         try:
@@ -357,9 +345,9 @@ class _Tuner:
             chunks, ends = list(self.held.chunks()), self.held_ends.split(self.held.batch)
             total = torch.zeros(2, dtype=torch.float64)
             for index in self.group.share(range(len(chunks))):
-                with torch.no_grad(), self.adapters.attached(), self._precision():
+                with torch.no_grad(), self.adapters.attached(), self.losses.precision():
                     run = run_table(chunks[index], self.table)
-                self.calls += run.calls
+                self.losses.calls += run.calls
                 distances = squares(run.end, ends[index])
                 total += torch.stack([distances.sum(), torch.tensor(float(len(distances)), dtype=torch.float64)])
         finally:
@@ -388,95 +376,25 @@ class _Tuner:
     def _batch(self, index: int) -> None:
         """The chunks `index * each` to `index * each + each - 1`, shared among the processes, and one step."""
         each = self.group.size * self.options.accumulate
-        mine = [k for k in range(index * each + self.group.rank, (index + 1) * each, self.group.size) if k < len(self.chunks)]
-        found = torch.zeros(sum(p.numel() for p in self.parameters), device=self.parameters[0].device)
-        shown, count, finite, reached = 0.0, 0, True, False
-        scale = HALF_PRECISION_SCALE if self.options.autocast is torch.float16 else 1.0
-        with torch.enable_grad(), self.adapters.attached():
-            for position in mine:
-                for loss, part in self._losses(position):
-                    if not loss.requires_grad:
-                        continue
-                    reached = True
-                    if not bool(loss.detach().isfinite()):
-                        finite = False
-                        continue
-                    parts = torch.autograd.grad(loss * scale, self.parameters, allow_unused=True)
-                    vector = gradients(self.parameters, parts)
-                    found += vector / scale
-                    shown += float(part)
-                count += len(self.chunks[position].seeds)
-        if mine and not reached:
-            raise ValueError(
-                "No gradient of the loss reaches the adapters: the model computes without gradients, or calls none of the adapted layers. "
-                "Take other layers, or a model without what switches gradients off."
-            )
-        totals = self.group.total(torch.tensor([shown, count, float(not finite)], dtype=torch.float64))
-        shown, count, unusable = float(totals[0]), int(totals[1]), bool(totals[2])
-        found = self.group.total(found) / max(count, 1)
-        if unusable or not count or not bool(found.isfinite().all()):
+        here = range(index * each + self.group.rank, (index + 1) * each, self.group.size)
+        found = self.losses.of([k for k in here if k < len(self.losses.chunks)], self.done // self.rounds)
+        told = self.group.total(torch.tensor([found.shown, found.samples, float(not found.finite)], dtype=torch.float64))
+        shown, count, failed = float(told[0]), int(told[1]), bool(told[2])
+        if failed:
             self._skip()
             return
+        gradient = self.group.total(found.gradient) / count
         self.failing = 0
         self.loss = math.sqrt(shown / count)
         self.loss_sum += shown
         self.loss_count += count
-        norm = float(found.norm())
-        set_gradients(self.parameters, found * min(1.0, _LARGEST_GRADIENT / max(norm, 1e-12)))
+        norm = float(gradient.norm())
+        set_gradients(self.parameters, gradient * min(1.0, _LARGEST_GRADIENT / max(norm, 1e-12)))
         for parameters in self.adam.param_groups:
             parameters["lr"] = self._rate()
         self.adam.step()
         decay = min(self.options.average, (self.done + 1) / (self.done + 10))  # early on, forget the beginning faster
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
-
-    def _losses(self, position: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(to be differentiated, to be shown) for one chunk of seeds."""
-        options, chunk = self.options, self.chunks[position]
-        count = len(chunk.seeds)
-        if options.matching:
-            denoise = self._denoiser({**chunk.extra_args, **chunk.per_seed})
-            x = chunk.initial(self.table.sigmas[0]).float()
-            if self.trajectories is None:
-                self.calls += 3 * self.table.nfe
-                parts = end_loss(denoise, x, self.table, self.ends[position])
-            else:
-                before = self.trajectories.calls
-                with torch.no_grad():
-                    states = self.trajectories.states(position)
-                self.calls += self.trajectories.calls - before + 3 * self.table.nfe
-                states = torch.cat([states[: self.table.steps], self.ends[position][None]])
-                parts = step_losses(denoise, x, self.table, states.unbind(), self.weights, options.own_states)
-            for loss, part in parts:
-                yield loss * options.matching, part * options.matching
-        if options.denoising and self.samples is not None:
-            picked = torch.randint(
-                len(self.samples), (count,),
-                generator=torch.Generator().manual_seed(options.seed * 1_000_003 + self.done * len(self.chunks) + position),
-            )  # fmt: skip
-            clean = self.samples.clean[picked].to(device=chunk.device, dtype=torch.float32)
-            noise = noise_for(clean.shape, options.seed * 1_000_003 + self.done * len(self.chunks) + position).to(clean)
-            arguments = {**chunk.extra_args, **self.samples.extra_args}
-            arguments |= {name: value[picked] for name, value in self.samples.per_sample.items()}
-            self.calls += 3 * self.table.nfe
-            for loss, part in denoising_losses(self._denoiser(arguments), clean, noise, self.table, self.weights):
-                yield loss * options.denoising, part * options.denoising
-
-    def _denoiser(self, arguments: dict[str, Any]) -> Any:
-        model, dtype = self.own.model, self.own.dtype
-
-        def call(x: Tensor, sigma: float) -> Tensor:
-            levels = x.new_full((len(x),), sigma, dtype=dtype)
-            with self._precision():
-                if self.options.checkpointing:
-                    return checkpoint(model, x.to(dtype), levels, use_reentrant=False, **arguments)  # type: ignore[no-any-return]
-                return model(x.to(dtype), levels, **arguments)
-
-        return call
-
-    def _precision(self) -> Any:
-        if self.options.autocast is None:
-            return nullcontext()
-        return torch.autocast(torch.device(self.own.device).type, dtype=self.options.autocast)
 
     def _rate(self) -> float:
         """Learning rate of this step."""
@@ -484,6 +402,7 @@ class _Tuner:
         return self.options.lr * rise * 0.5 * (1 + math.cos(math.pi * self.done / self.total))
 
     def _skip(self) -> None:
+        self.losses.overflowed()
         self.skipped += 1
         self.failing += 1
         if self.failing >= _TOLERATED:
@@ -502,39 +421,55 @@ class _Tuner:
             return
         record = {
             "done": self.done, "plain_error": self.plain_error, "best_error": self.best_error, "since_best": self.since_best,
-            "skipped": self.skipped, "failing": self.failing, "calls": self.calls, "seconds": self.seconds + time.monotonic() - self.began,
+            "skipped": self.skipped, "failing": self.failing, "calls": self.losses.calls, "scale": self.losses.scale,
+            "seconds": self.seconds + time.monotonic() - self.began,
             "loss": self.loss, "loss_sum": self.loss_sum, "loss_count": self.loss_count,
-            "history": [[check.batches, check.loss if math.isfinite(check.loss) else None, check.error] for check in self.history],
+            "history": [[check.batches, check.loss, check.error] for check in self.history],
         }  # fmt: skip
         try:
             self.file.save(self._parts(), self.adam, record)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise FitError(
                 f"The state of the tuning could not be written to {self.file.path} ({error}). Free space or choose another place."
             ) from error
 
     def _restore(self) -> None:
         assert self.file is not None
-        record = self.file.load(self._parts(), self.adam)
+        record = self.file.load(self._parts(), self.adam, _COUNTERS)
         if record is None:
             return
         self.done, self.since_best = int(record["done"]), int(record["since_best"])
         self.skipped, self.failing = int(record["skipped"]), int(record["failing"])
         self.plain_error, self.best_error, self.loss = record["plain_error"], record["best_error"], record["loss"]
         self.loss_sum, self.loss_count, self.seconds = record["loss_sum"], record["loss_count"], record["seconds"]
-        self.calls += int(record["calls"])
-        self.history = [Check(int(b), math.nan if loss is None else loss, error) for b, loss, error in record["history"]]
+        self.losses.scale = record["scale"]
+        self.losses.calls += int(record["calls"])
+        # None stands for both kinds in the file: a loss that is unknown, and an error without bounds
+        self.history = [Check(int(b), loss, math.inf if math.isnan(error) else error) for b, loss, error in record["history"]]
 
-    def _identity(self, ends: Tensor) -> str:
+    def _identity(self) -> str:
         """Of everything that decides the numbers."""
-        own, options = self.own, asdict(self.options)
-        for name in ("minutes", "patience", "autocast", "checkpointing"):
+        own, options, states, samples = self.losses.own, asdict(self.options), self.losses.trajectories, self.losses.samples
+        for name in ("minutes", "patience", "checkpointing"):
             options.pop(name)
+        ends = torch.cat([*self.losses.ends, self.held_ends])
         return identity_of({
-            "seeds": own.seeds, "held": self.held.seeds, "batch": own.batch * self.group.size, "options": options,
+            "name": own.name, "noise_schedule": own.noise_schedule.fingerprint(), "seeds": own.seeds, "held": self.held.seeds,
+            "batch": own.batch * self.group.size, "dtype": str(own.dtype), "options": options,
+            "arguments": {name: argument_fingerprint(value) for name, value in sorted({**own.extra_args, **own.per_seed}.items())},
+            "begins": argument_fingerprint(own.subset([0]).initial(self.table.sigmas[0])),  # what the functions `noise` and `start` make
             "table": [self.table.sigmas, [asdict(row) for row in self.table.rows]],
-            "shapes": [tuple(p.shape) for p in self.parameters],
-            "begins": argument_fingerprint(torch.cat([p.detach().reshape(-1) for p in self.parameters])),
-            "target": f"{float(ends.double().square().mean()):.4g}", "autocast": str(self.options.autocast),
-            "samples": None if self.samples is None else argument_fingerprint(self.samples.clean),
+            "kind": type(self.adapters).__name__, "scale": getattr(self.adapters, "scale", 1.0),
+            "adapters": [argument_fingerprint(p) for p in self.parameters],
+            "target": f"{float(ends.double().square().mean()):.4g}", "between": None if states is None else states.between,
+            "samples": None if samples is None else argument_fingerprint(
+                [samples.clean, dict(samples.per_sample), dict(samples.extra_args)]
+            ),
         })  # fmt: skip
+
+
+_COUNTERS = (
+    "done", "plain_error", "best_error", "since_best", "skipped", "failing", "calls", "scale", "seconds", "loss", "loss_sum", "loss_count",
+)  # fmt: skip
+
+__all__ = ["INTERRUPTED", "Adapters", "Check", "OtherTuning", "Tuning", "tune"]

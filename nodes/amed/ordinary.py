@@ -16,7 +16,6 @@ import comfy.conds
 import torch
 from torch import Tensor, nn
 
-
 FORWARD_ONLY = "Train with mode 'table' and method 'forward', which needs forward passes only."
 
 

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import time
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import comfy.model_management
 import torch
 from comfy_api.latest import io, ui
-from PIL import Image
 
 from ... import __version__
-from ...fitting import Interrupted
+from ...fitting import FitError, Interrupted
 from ...fitting.calibrate import MOST_CALLS
 from ...fitting.tuning import LAYERS, METHODS
-from ...fitting.tuning.alternate import PHASE_ONE, TUNED
 from ...fitting.tuning.lora_file import lora_tensors
 from ...recipes import Recipe
 from ...solvers import SolverTable
 from ..amed.ordinary import ordinary_tensors
-from ..calibration.bars import WIDTH, Bar, Panel, bar_chart
 from ..calibration.facts import model_facts, warnings_for
 from ..calibration.guided import LARGEST_SEED, with_guided_model
 from ..calibration.identity import run_name, weights_identity
 from ..calibration.sockets import RecipeType, checked_recipe, model_inputs, pasted, problem_with_text
 from ..calibration.teacher import TeacherSettings, TeacherType
-from ..drawing import PAPER, as_images
+from ..drawing import as_images
 from ..host import noise_schedule_of
 from ..inputs import advanced, check, problem_with
 from ..report import as_ui, curve, distilled_lines, model_line
 from . import files
-from .course import MOST_ROUNDS, PASSES, Outcome, Plan, guard_error, run
+from .course import MOST_ROUNDS, PASSES, Outcome, Plan, run
 from .progress import Progress
+from .results import course_table, keep, picture, recipe_for, record, round_lines, teacher_line
+from .verdict import as_loaded, rounds_weights, verdict_of
 
 MOST_TRAJECTORIES = 100_000
 FIRST_SEED = 10_000  # calibrations begin at 0: what the table was fitted to is no proof for the model
@@ -44,10 +40,6 @@ OWN_PRECISION = "the model's own"
 PRECISIONS: Mapping[str, torch.dtype | None] = {OWN_PRECISION: None, "bfloat16": torch.bfloat16}
 UNQUANTISED = "Load the model without quantisation, or fit the recipe alone with FewStep Calibrate."
 _LONGEST_PATTERN = 500
-_MOST_FACTS = 14  # of a recipe's further facts that are passed on
-_CHART_HEIGHT = 300
-
-_logger = logging.getLogger("fewstep")
 
 
 class FewStepTuneLora(io.ComfyNode):
@@ -59,11 +51,11 @@ class FewStepTuneLora(io.ComfyNode):
             node_id="FewStepTuneLora",
             display_name="FewStep Tune LoRA for Recipe",
             category="FewStep/recipes",
-            description="Tunes your own model to one recipe: with the LoRA that comes out, the recipe's few steps end nearer to a many-step "
-            "run of the untuned model. No pictures are needed. The LoRA is a file in models/loras for ComfyUI's own LoRA loaders, to be used "
-            "with this recipe, at about this cfg. Seeds that nothing has seen decide whether it is better than the recipe alone; if it is "
-            "not, you get the model as it came, and no file. The loaded model is not changed. Takes minutes to hours and the memory of "
-            "training, once for a model and a recipe.",
+            description="Tunes your own model to one recipe: with the LoRA that comes out, the recipe's few steps end nearer to a "
+            "many-step run of the untuned model. No pictures are needed. The LoRA is a file in models/loras for ComfyUI's own LoRA "
+            "loaders, to be used with this recipe, at about this cfg. Seeds that nothing has seen decide whether it is better than the "
+            "recipe alone; if it is not, you get the model as it came, and no file. The loaded model is not changed. Takes minutes to "
+            "hours and the memory of training, once for a model and a recipe.",
             inputs=[
                 *model_inputs(cfg_tooltip="Guidance to tune for. Take the cfg that the recipe was made for and that you sample with."),
                 io.String.Input(
@@ -77,8 +69,8 @@ class FewStepTuneLora(io.ComfyNode):
                     default=400,
                     min=4,
                     max=MOST_TRAJECTORIES,
-                    tooltip="Samples in all. One in ten of them (16 to 256, at most a quarter) chooses among what was measured on the way, as "
-                    "many others decide in the end.",
+                    tooltip="Samples in all. One in ten of them (16 to 256, at most a quarter) chooses among what was measured on the way, "
+                    "as many others decide in the end.",
                 ),
                 io.Int.Input(
                     "first_seed",
@@ -133,7 +125,7 @@ class FewStepTuneLora(io.ComfyNode):
                 advanced(
                     io.Float.Input(
                         "learning_rate",
-                        default=0.001,
+                        default=0.0015,
                         min=1e-6,
                         max=0.5,
                         step=0.0001,
@@ -148,8 +140,8 @@ class FewStepTuneLora(io.ComfyNode):
                         default=1,
                         min=1,
                         max=MOST_ROUNDS,
-                        tooltip="Above 1, the recipe's weights are fitted to the tuned model after each round, and the tuning goes on, until "
-                        f"nothing is gained. For recipes of up to {MOST_CALLS} calls.",
+                        tooltip="Above 1, the recipe's weights are fitted to the tuned model after each round, and the tuning goes on, "
+                        f"until nothing is gained. For recipes of up to {MOST_CALLS} calls.",
                     )
                 ),
                 advanced(
@@ -221,7 +213,7 @@ class FewStepTuneLora(io.ComfyNode):
         name: str = "my few-step LoRA",
         overwrite: bool = False,
         alpha: float = 0.0,
-        learning_rate: float = 0.001,
+        learning_rate: float = 0.0015,
         rounds: int = 1,
         checkpointing: bool = False,
         precision: str = OWN_PRECISION,
@@ -260,19 +252,22 @@ class FewStepTuneLora(io.ComfyNode):
             with_guided_model(model, *sampled, lambda guided: run(guided, plan, progress, outcome), around)
             if not outcome.finished:
                 raise Interrupted
-            verdict = _verdict(outcome)
-            if verdict.wins and _rounds_weights(model):
-                verdict = _as_loaded(verdict, model, sampled, plan, progress, outcome)
+            verdict = verdict_of(outcome)
+            if verdict.wins and rounds_weights(model):
+                verdict = as_loaded(verdict, model, sampled, plan, progress, outcome)
         except BaseException as error:
+            kept = ""
             if outcome.learned:  # what hours of tuning have found must not be lost
-                _keep(outcome, plan, given, model_facts(model, cls.hidden, cfg, outcome.shape))
+                kept = keep(outcome, plan, given, model_facts(model, cls.hidden, cfg, outcome.shape))
             if isinstance(error, Interrupted):
                 raise comfy.model_management.InterruptProcessingException from None
-            if isinstance(error, RuntimeError) and "nference tensor" in str(error):
+            if isinstance(error, (RuntimeError, ValueError)) and "nference" in str(error):
                 raise ValueError(
                     "A part of what is connected to the model (a ControlNet, an adapter) cannot be differentiated inside ComfyUI. Tune "
                     f"without it. ({error})"
                 ) from error
+            if isinstance(error, FitError) and kept:
+                raise FitError(f"{error} It is in models/loras as {kept}.") from error
             raise
 
         assert outcome.result is not None and outcome.adapters is not None
@@ -282,8 +277,8 @@ class FewStepTuneLora(io.ComfyNode):
             path = files.path_for(name, overwrite)
             lora_name = path.name
             tuned = files.loaded(model, lora_tensors(outcome.adapters))
-            used = _recipe_for(outcome, plan, given, facts, lora_name, weights_identity(tuned), verdict)
-            files.save(path, outcome.adapters, **_record(outcome, plan, used, facts, verdict))
+            used = recipe_for(outcome, plan, given, facts, lora_name, weights_identity(tuned), verdict)
+            files.save(path, outcome.adapters, **record(outcome, plan, used, facts, verdict))
             tuned = files.loaded(model, path)
             size = path.stat().st_size / 2**20
             saved = (
@@ -292,189 +287,28 @@ class FewStepTuneLora(io.ComfyNode):
             )
         report = "\n".join(
             [
-                f"FewStep tuning at cfg {cfg:g}, latents of {'x'.join(map(str, outcome.shape))}: {plan.tuning} trajectories, {held_out} held "
-                f"out and {held_out} to decide, effort {effort}, method {method}",
+                f"FewStep tuning at cfg {cfg:g}, latents of {'x'.join(map(str, outcome.shape))}: {plan.tuning} trajectories, "
+                f"{held_out} held out and {held_out} to decide, effort {effort}, method {method}",
                 f"Recipe: {given.solver}, {given.nfe} calls{', calibrated' if given.calibrated else ''}",
                 model_line(ns),
                 *distilled_lines(model, cls.hidden),
                 *(f"Warning: {warning}" for warning in warnings_for(given, model, cfg, outcome.shape)),
                 f"LoRA: rank {rank}, alpha {outcome.adapters.alpha:g}, {len(outcome.adapters.names)} layers ({plan.layers}), "
                 f"{sum(p.numel() for p in outcome.adapters.parameters()):,} numbers",
-                _teacher_line(outcome, plan),
+                teacher_line(outcome, plan),
                 verdict.sentence,
                 saved,
                 "",
-                *_round_lines(outcome),
+                *round_lines(outcome),
                 "",
-                "| round | batches | loss | error on held-out seeds |",
-                "|---|---|---|---|",
-                *(f"| {each.number} | {at.batches} | {at.loss:.4g} | {at.error:.4g} |" for each in outcome.result.rounds for at in each.history),
+                *course_table(outcome),
                 f"FewStep {__version__}",
             ]
         )
-        picture = as_images([_picture(progress, verdict, given)])
+        plot = as_images([picture(progress, verdict, given)])
         shown = as_ui(report, curve(used.sigmas, ns, f"{used.solver}, {used.nfe} calls", used.nfe))
-        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **shown, "fewstep_recipe": [used.to_text()]}
-        return io.NodeOutput(tuned, used, lora_name, report, picture, ui=previews)
-
-
-# --- who wins -----------------------------------------------------------------------------------------------------------
-
-
-class Verdict:
-    """Errors on the guard's seeds: of the tuned model, of the recipe alone, and (where it was measured) of the LoRA as the host loads it."""
-
-    def __init__(self, tuned: float, alone: float, as_loaded: float | None = None, weights: str = "") -> None:
-        self.tuned, self.alone, self.as_loaded, self.weights = tuned, alone, as_loaded, weights
-
-    @property
-    def error(self) -> float:
-        """Of what the user samples with."""
-        return self.tuned if self.as_loaded is None else self.as_loaded
-
-    @property
-    def wins(self) -> bool:
-        return self.error < self.alone
-
-    @property
-    def sentence(self) -> str:
-        ratio = f"{self.error / self.alone:.2f}" if self.alone else "-"
-        rounded = ""
-        if self.as_loaded is not None:
-            rounded = f" (Measured with the LoRA added to weights in {self.weights}, which rounds it; before rounding {self.tuned:.4g}.)"
-        if self.wins:
-            return f"Tuning wins: error {self.error:.4g} on seeds that nothing has seen, {ratio} of the recipe's alone, {self.alone:.4g}." + rounded
-        advice = (
-            "Load the model in a higher precision, or tune longer."
-            if self.as_loaded is not None and self.tuned < self.alone
-            else "More trajectories, another effort, rank or learning rate may help."
-        )
-        return (
-            f"Tuning does not win: error {self.error:.4g} against {self.alone:.4g} of the recipe alone ({ratio}) on seeds that nothing has "
-            f"seen, so you get the model and the recipe as they came. {advice}" + rounded
-        )
-
-
-def _verdict(outcome: Outcome) -> Verdict:
-    assert outcome.result is not None and outcome.result.comparison is not None
-    errors = {score.candidate.name: score.error for score in outcome.result.comparison.scores}
-    return Verdict(errors[TUNED], errors[PHASE_ONE])
-
-
-def _rounds_weights(model: Any) -> bool:
-    """Whether the host rounds what it adds to the weights."""
-    return any(p.is_floating_point() and p.dtype != torch.float32 for p in model.model.diffusion_model.parameters())
-
-
-def _as_loaded(verdict: Verdict, model: Any, sampled: tuple[Any, ...], plan: Plan, progress: Progress, outcome: Outcome) -> Verdict:
-    """The verdict with the LoRA loaded as the host does it: small changes may be lost in weights of low precision."""
-    assert outcome.adapters is not None and outcome.teacher is not None and outcome.table is not None
-    ends, table = outcome.teacher.end_points, outcome.table
-    patched = files.loaded(model, lora_tensors(outcome.adapters))
-    error = with_guided_model(patched, *sampled, lambda guided: guard_error(guided, plan, ends, table, progress))
-    kinds = {str(p.dtype).removeprefix("torch.") for p in model.model.diffusion_model.parameters() if p.dtype != torch.float32}
-    return Verdict(verdict.tuned, verdict.alone, error, " and ".join(sorted(kinds)))
-
-
-# --- what is written ----------------------------------------------------------------------------------------------------
-
-
-def _recipe_for(
-    outcome: Outcome, plan: Plan, given: Recipe, facts: dict[str, Any], lora_name: str, identity: str, verdict: Verdict | None
-) -> Recipe:
-    """The recipe of the tuned model, which names the LoRA; errors are those of the guard."""
-    assert outcome.table is not None
-    same = outcome.table.rows == plan.table.rows
-    recipe = given if same else Recipe.from_table(outcome.table)
-    extra = {**dict(list(given.facts.extra.items())[:_MOST_FACTS]), **facts["extra"], "lora": lora_name}
-    known = {**facts, "extra": extra, "model_identity": identity}
-    measured: dict[str, Any] = {"metric": "", "error": None, "stock": "", "stock_error": None}
-    if verdict is not None:
-        measured = {
-            "metric": f"RMSE to {plan.teacher.steps} steps", "error": verdict.error, "stock": "recipe alone", "stock_error": verdict.alone,
-        }  # fmt: skip
-    note = f"for the model with the LoRA {lora_name}"
-    return replace(recipe, facts=replace(given.facts, **known, **measured, seeds=plan.tuning, note=note, fewstep_version=__version__))
-
-
-def _record(outcome: Outcome, plan: Plan, recipe: Recipe, facts: dict[str, Any], verdict: Verdict | None) -> dict[str, Any]:
-    """For the file's metadata."""
-    rounds = outcome.result.rounds if outcome.result is not None else []
-    known: dict[str, Any] = {
-        **{name: facts[name] for name in ("model", "model_identity", "prediction", "cfg", "date")},
-        "resolution": list(outcome.shape),
-        "recipe": recipe.to_text(),
-        "solver": recipe.solver,
-        "nfe": recipe.nfe,
-        "family": recipe.family,
-        "teacher": f"{plan.teacher.steps} steps of {plan.teacher.solver}",
-        "method": plan.method,
-        "layers": plan.layers,
-        "passes": plan.passes,
-        "trajectories": plan.tuning,
-        "first_seed": plan.seeds[0],
-        "last_seed": plan.seeds[-1],
-        "fewstep_version": __version__,
-    }
-    if rounds:
-        known |= {"held_out_before": rounds[0].before, "held_out_after": min(each.after for each in rounds)}
-    if verdict is not None:
-        known |= {"error_recipe_alone": verdict.alone, "error": verdict.error}
-    return known
-
-
-def _keep(outcome: Outcome, plan: Plan, given: Recipe, facts: dict[str, Any]) -> None:
-    """Save what a tuning that ended early has found."""
-    assert outcome.adapters is not None
-    stamp = time.strftime("%Y-%m-%d %H.%M.%S")
-    try:
-        path = files.path_for(f"interrupted {stamp}, {given.solver}, {given.nfe} calls")
-        recipe = _recipe_for(outcome, plan, given, facts, path.name, "", None)
-        files.save(path, outcome.adapters, interrupted=True, **_record(outcome, plan, recipe, facts, None))
-    except ValueError as error:
-        _logger.warning("FewStep: the tuning ended early, and the best so far cannot be kept. %s", error)
-        return
-    _logger.info("FewStep: the tuning ended early; the best so far is kept in %s", path)
-
-
-def _teacher_line(outcome: Outcome, plan: Plan) -> str:
-    assert outcome.teacher is not None
-    made = f"{outcome.teacher.calls} model calls" if outcome.teacher.calls else "found on disk, no model calls"
-    return f"Teacher: {plan.teacher.steps} steps of {plan.teacher.solver}, {made}"
-
-
-def _round_lines(outcome: Outcome) -> list[str]:
-    result = outcome.result
-    assert result is not None
-    lines = []
-    for each in result.rounds:
-        kept = "" if each.kept else ", not kept"
-        lines.append(
-            f"Round {each.number}: error on held-out seeds {each.before:.4g}, after tuning {each.after:.4g}{kept}; {each.calls} model calls on "
-            f"a batch in {each.seconds:.0f} s; {each.stopped}"
-        )
-    if len(result.rounds) > 1 or "phase 1" in result.stopped:
-        lines.append(f"The rounds ended because {result.stopped.replace('phase 1 has', 'the fit found')}")
-    return lines
-
-
-def _picture(progress: Progress, verdict: Verdict, given: Recipe) -> Image.Image:
-    """The course, and below it the errors that decided."""
-    bars = [Bar("model with the LoRA", verdict.error, "fitted", verdict.wins), Bar("recipe alone", verdict.alone, "stock", not verdict.wins)]
-    if verdict.as_loaded is not None:
-        bars.append(Bar("LoRA before rounding", verdict.tuned, "optimized"))
-    title = f"{given.nfe} model calls: error on seeds that nothing has seen (RMSE)"
-    parts = [progress.chart(WIDTH, _CHART_HEIGHT), bar_chart([Panel(title, sorted(bars, key=lambda bar: bar.error))])]
-    shown = [part for part in parts if part is not None]
-    whole = Image.new("RGB", (max(part.width for part in shown), sum(part.height for part in shown)), PAPER)
-    top = 0
-    for part in shown:
-        whole.paste(part, (0, top))
-        top += part.height
-    return whole
-
-
-# --- what is given ------------------------------------------------------------------------------------------------------
+        previews = {**ui.PreviewImage(plot, cls=cls).as_dict(), **shown, "fewstep_recipe": [used.to_text()]}
+        return io.NodeOutput(tuned, used, lora_name, report, plot, ui=previews)
 
 
 def _given(text: str, recipe: Any) -> Recipe:
@@ -494,8 +328,8 @@ def _unsuitable(table: SolverTable, family: str) -> str | None:
         return f"The recipe is for {table.family} models, but the model's family is {family}. Take a recipe that was made for this model."
     if table.stochastic:
         return (
-            f"The recipe's solver is {table.solver}, which adds fresh noise in its steps; a model can be tuned to deterministic solvers only. "
-            "Take another recipe."
+            f"The recipe's solver is {table.solver}, which adds fresh noise in its steps; a model can be tuned to deterministic solvers "
+            "only. Take another recipe."
         )
     if table.sigmas[-1] != 0:
         return (
@@ -505,8 +339,10 @@ def _unsuitable(table: SolverTable, family: str) -> str | None:
 
 
 def _autocast(model: Any, precision: str) -> torch.dtype | None:
-    """Of the calls with gradients. Gradients in float16 vanish unless the losses are scaled, which goes with its autocast."""
-    computed = getattr(model.model, "manual_cast_dtype", None) or model.model_dtype()
+    """Of the calls with gradients."""
+    # Gradients of calls in float16 vanish unless the losses are scaled. The tuning sees weights in float16 by itself, but not what the
+    # host casts to float16 while it computes.
+    computed = getattr(model.model, "manual_cast_dtype", None)
     return PRECISIONS[precision] or (torch.float16 if computed == torch.float16 else None)
 
 

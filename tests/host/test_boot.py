@@ -37,6 +37,7 @@ NODES = {
     "FewStepAmedTimes": "FewStep/AMED",
     "FewStepTrainAmed": "FewStep/AMED",
     "FewStepSaveAmed": "FewStep/AMED",
+    "FewStepTuneLora": "FewStep/recipes",
 }
 
 

@@ -39,6 +39,8 @@ def made_small(prompt: dict) -> dict:
             node["inputs"].update(seeds=6, nfe="2")
         if node["class_type"] == "FewStepTrainAmed":
             node["inputs"].update(trajectories=4, batch_size=2, effort="low", nfe=3)
+        if node["class_type"] == "FewStepTuneLora":
+            node["inputs"].update(trajectories=4, batch_size=2, effort="low")
     return prompt
 
 

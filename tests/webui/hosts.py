@@ -2,7 +2,7 @@
 
 A host is whatever checkout the environment names; nothing is downloaded and nothing is written into it (data go to a folder of the test).
 
-    FEWSTEP_WEBUI_DIR      the checkout: AUTOMATIC1111, Forge or reForge
+    FEWSTEP_WEBUI_DIR      the checkout: AUTOMATIC1111, Forge, reForge or Forge Classic
     FEWSTEP_WEBUI_PYTHON   the interpreter of its environment; default CHECKOUT/venv/bin/python
     FEWSTEP_WEBUI_MODEL    the checkpoint; default the first in CHECKOUT/models/Stable-diffusion
     FEWSTEP_WEBUI_FLOW     a checkpoint of a flow model (Forge: SD3, Flux) for the tests of these; without one they are skipped
@@ -119,6 +119,8 @@ class WebUI:
             "live_previews_enable": False, "samples_save": False, "grid_save": False, "sd_checkpoint_hash": "",
             # A request's overrides are taken back only where the settings are written down.
             "sigma_min": 0.0, "sigma_max": 0.0, "always_discard_next_to_last_sigma": False, "img2img_fix_steps": False,
+            # Of a text encoder of random weights the usual emphasis makes 0 / 0 there.
+            **({"k_sched_type": "Automatic", "emphasis": "No norm"} if self.kind == "classic" else {}),
         }  # fmt: skip
         (data / "config.json").write_text(json.dumps(settings), encoding="utf-8")
         (data / "boot.py").write_text(WRAPPER, encoding="utf-8")
@@ -133,13 +135,13 @@ class WebUI:
             "FEWSTEP_CACHE_DIR": str(data / "cache"),
         }
         environment.pop("PYTHONPATH", None)
-        # Several flags are of one host only; the others call them unknown and go on.
+        # Some flags are of one host only; most call the others unknown and go on, Forge Classic ends.
         cpu = ["--use-cpu", "all", "--no-half", "--precision", "full"] if self.kind == "a1111" else ["--always-cpu", "--all-in-fp32"]
+        others = [] if self.kind == "classic" else ["--do-not-download-clip"]
         command = [
             str(interpreter()), str(data / "boot.py"), "launch.py", "--skip-prepare-environment", "--skip-torch-cuda-test",
-            "--skip-python-version-check", "--skip-version-check", "--no-download-sd-model", "--no-hashing", "--do-not-download-clip",
-            "--data-dir", str(data), "--ckpt", str(checkpoint or model()), "--server-name", "127.0.0.1", "--api", "--port", str(self.port),
-            *cpu,
+            "--skip-python-version-check", "--skip-version-check", "--no-download-sd-model", "--no-hashing", "--data-dir", str(data),
+            "--ckpt", str(checkpoint or model()), "--server-name", "127.0.0.1", "--api", "--port", str(self.port), *cpu, *others,
             # Forge's page gets its own scripts and styles only where the checkout is the data folder, or is named here.
             "--gradio-allowed-path", str(checkout()),
         ]  # fmt: skip
@@ -196,8 +198,9 @@ class WebUI:
     def names(self) -> tuple[list[str], list[str]]:
         """Names of samplers and labels of schedules."""
         samplers = [entry["name"] for entry in self.get("/sdapi/v1/samplers")]
-        schedules = [entry["label"] for entry in self.get("/sdapi/v1/schedulers")] if self.kind != "classic" else []
-        return samplers, schedules
+        if self.kind == "classic":
+            return samplers, self.get("/probe/state")["old_schedules"]
+        return samplers, [entry["label"] for entry in self.get("/sdapi/v1/schedulers")]
 
     def picture(self, mode: str = "txt2img", panel: list | None = None, **settings) -> Picture:
         """A 64x64 picture; `panel`: the arguments of FewStep's script."""
@@ -207,6 +210,9 @@ class WebUI:
             usual = {"hr_additional_modules": ["Use same choices"], "styles": []} if self.kind == "forge" else {}
         body = {**usual, **settings}
         body = {name: value for name, value in body.items() if value is not None}
+        if self.kind == "classic" and "scheduler" in body:  # a setting there
+            schedule = body.pop("scheduler").replace("Karras", "karras")
+            body["override_settings"] = {"k_sched_type": schedule, **body.get("override_settings", {})}
         if panel is not None:
             body["alwayson_scripts"] = {"FewStep": {"args": panel}}
         answer = self.post(f"/sdapi/v1/{mode}", **body)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +28,10 @@ def chromium():
 
 @contextlib.contextmanager
 def opened(webui: WebUI, name: str):
-    """The host's page; skips where there is no browser. At the end a picture of it is left in the host's data folder, under `name`."""
+    """The host's page; skips where there is no browser.
+
+    At the end a picture of it is left in the folder that FEWSTEP_SCREENSHOTS names, or the host's data folder.
+    """
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `python install.py --test` installs it.")
     if not chromium():
         pytest.skip("there is no chromium: `apt-get install chromium` installs it.")
@@ -38,9 +44,17 @@ def opened(webui: WebUI, name: str):
         page.goto(f"{webui.url}/?__theme=dark", wait_until="domcontentloaded")
         page.wait_for_selector("#txt2img_prompt textarea")
         page.wait_for_timeout(1500)
-        yield page
-        page.screenshot(path=webui.data / f"{name}.png", full_page=True)
-        browser.close()
+        try:
+            yield page
+        finally:
+            folder = Path(os.environ.get("FEWSTEP_SCREENSHOTS") or webui.data)
+            page.screenshot(path=folder / f"{webui.kind}_{name}.png", full_page=True)
+            browser.close()
+
+
+def go_to(page, tab):
+    """One of the page's tabs; Forge writes some of them with a capital."""
+    page.locator("#tabs button", has_text=re.compile(rf"^\s*{tab}\s*$", re.IGNORECASE)).first.click()
 
 
 def choose(page, control, value):

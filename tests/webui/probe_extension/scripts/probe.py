@@ -103,6 +103,7 @@ def addresses(demo, app):
         return {
             "owners": OWNERS, "ours": len(ours), "on_path": on_path, "bare": bare, "comfy_nodes": [n for n in ours if ".nodes" in n],
             "pictures": Counter.made, "handed": handed,
+            "old_schedules": list(getattr(sd_samplers_kdiffusion, "k_diffusion_scheduler", {})),
         }  # fmt: skip
 
     @app.get("/probe/levels")

@@ -1,0 +1,129 @@
+"""What the panel's script does before a picture and before each of its passes, on hosts that have a choice of the schedule and on one where
+it is a setting."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from fewstep.amed import AmedTable, save_amed
+from fewstep.recipes import Recipe
+from fewstep.schedules import NoiseSchedule, optimal_sigmas
+from fewstep.solvers import build_table
+from fewstep.webui import job
+from fewstep.webui.choices import AUTO, VERSION
+
+STAMPS = (14.6, 3.0, 0.5, 0.0)
+RECIPE = Recipe.from_table(build_table("unipc", optimal_sigmas(NoiseSchedule.preset("sd15"), 4), "vp", 3))
+
+
+@pytest.fixture
+def script(monkeypatch, tmp_path):
+    """Return a function: the script for a host with ("new") or without ("old") `modules.sd_schedulers`."""
+    made = ["fewstep.webui.script", "fewstep.webui.panel_actions"]
+
+    def make(kind):
+        content = {
+            "scripts": {"Script": object, "AlwaysVisible": object()},
+            "shared": {"opts": SimpleNamespace(always_discard_next_to_last_sigma=False, k_sched_type="Automatic"), "sd_model": None},
+            "call_queue": {"queue_lock": None},
+            "sd_samplers": {"find_sampler_config": lambda name: None},
+            "paths": {"models_path": str(tmp_path)},
+            **({"sd_schedulers": {}} if kind == "new" else {}),
+        }
+        package = ModuleType("modules")
+        package.__path__ = []
+        monkeypatch.setitem(sys.modules, "modules", package)
+        monkeypatch.setitem(sys.modules, "gradio", ModuleType("gradio"))
+        monkeypatch.delitem(sys.modules, "modules.sd_schedulers", raising=False)
+        for name, parts in content.items():
+            module = ModuleType(f"modules.{name}")
+            module.__dict__.update(parts)
+            monkeypatch.setitem(sys.modules, f"modules.{name}", module)
+            setattr(package, name, module)
+        for name in made:
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(made[0]).FewStepScript()
+
+    save_amed(tmp_path / "fewstep/amed/table.safetensors", AmedTable.constant("dpmpp2", STAMPS, r=0.5, family="vp"))
+    yield make
+    job.end()
+    for name in made:
+        sys.modules.pop(name, None)
+
+
+def picture(sampler, **changed):
+    usual = {
+        "sampler_name": sampler, "scheduler": "Automatic", "steps": 20, "cfg_scale": 5.0, "width": 64, "height": 64,
+        "extra_generation_params": {}, "sampler_noise_scheduler_override": None,
+    }  # fmt: skip
+    return SimpleNamespace(**{**usual, **changed})
+
+
+def prepared(script, p, order=AUTO, recipe="", predictor="None"):
+    script.process(p, order, AUTO, True, False, recipe, predictor)
+    return p
+
+
+def test_a_picture_without_fewstep_is_left_as_it_is(script):
+    for kind in ("new", "old"):
+        p = prepared(script(kind), picture("Euler"), order="2")
+        assert p.steps == 20 and p.extra_generation_params == {} and p.sampler_noise_scheduler_override is None
+
+
+def test_a_wrong_choice_is_raised_where_the_sampler_asks(script):
+    p = prepared(script("new"), picture("FewStep UPC 3"), order="seven")
+    with pytest.raises(ValueError, match="order was 'seven'"):
+        job.choices_of(p)
+
+
+def test_the_recipe_sets_the_number_of_steps_but_in_img2img(script):
+    own = script("new")
+    assert prepared(own, picture("FewStep Calibrated"), recipe=RECIPE.to_text()).steps == 4
+    assert prepared(own, picture("Euler", scheduler="FewStep recipe"), recipe=RECIPE.to_text()).steps == 4
+    assert prepared(own, picture("FewStep Calibrated", scheduler="Karras"), recipe=RECIPE.to_text()).steps == 20
+    assert prepared(own, picture("FewStep Calibrated", init_images=[None]), recipe=RECIPE.to_text()).steps == 20
+
+
+def test_amed_sets_steps_and_levels_and_gives_them_back(script):
+    own = script("new")
+    p = prepared(own, picture("FewStep AMED", scheduler="Karras"), predictor="table.safetensors")
+    assert (p.steps, p.scheduler) == (3, "Automatic") and job.current.stamps == pytest.approx(STAMPS)
+    own.postprocess(p, None)
+    assert job.current.stamps is None and job.current.choices is None
+
+
+def test_amed_in_the_second_pass_is_refused_before_the_first(script):
+    own = script("new")
+    p = prepared(own, picture("FewStep AMED", enable_hr=True, hr_sampler_name=None, hr_scheduler=None), predictor="table.safetensors")
+    with pytest.raises(ValueError, match="pure noise"):
+        job.choices_of(p)
+    p = prepared(own, picture("FewStep AMED", enable_hr=True, hr_sampler_name="FewStep UPC 2"), predictor="table.safetensors")
+    assert job.choices_of(p).predictor and job.current.stamps == pytest.approx(STAMPS)
+    p.is_hr_pass = True
+    own.process_before_every_sampling(p)
+    assert job.current.stamps is None
+
+
+def test_where_the_schedule_is_a_setting_a_sampler_brings_its_own(script):
+    own = script("old")
+    p = prepared(own, picture("FewStep UPC 3", scheduler=None, enable_hr=True, hr_sampler_name="Euler"))
+    assert callable(p.sampler_noise_scheduler_override)
+    assert p.extra_generation_params["Schedule type"] == "FewStep" and VERSION in p.extra_generation_params
+    p.is_hr_pass = True
+    own.process_before_every_sampling(p)
+    assert p.sampler_noise_scheduler_override is None, "a sampler of the host in the second pass has the host's list"
+
+
+def test_where_the_schedule_is_a_setting_the_setting_counts_and_another_override_stays(script):
+    def other(steps):
+        return None
+
+    own = script("old")
+    assert prepared(own, picture("Euler", sampler_noise_scheduler_override=other)).sampler_noise_scheduler_override is other
+    sys.modules["modules.shared"].opts.k_sched_type = "FewStep recipe"
+    p = prepared(own, picture("FewStep UPC 3", scheduler=None), recipe=RECIPE.to_text())
+    assert p.sampler_noise_scheduler_override is None and p.steps == 4
