@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from ..fitting import Candidate, Setting, Teacher
+from ..fitting.calibrate import MOST_CALLS
 from ..fitting.tuning import CalibrationPhase, DiscretizationPhase, GivenTable, PhaseOne, Samples, load_folder
 from ..recipes import Recipe
-from ..solvers import build_table
+from ..solvers import SolverTable, build_table
 from .calibration import demo_setting
 from .data import load_images
 from .evaluate import Method
@@ -43,8 +44,8 @@ def phase_one(
     Parameters
     ----------
     setting : of the tuning; phase 1 looks at its first seeds.
-    start : "schedule" (discretization loss, for `solver`), "recipe" (the one that ships for so many calls, as it is), "calibrate" (fitted
-        now, and again to the tuned model), or a recipe's file.
+    start : "schedule" (discretization loss, for `solver`), "recipe" (the one that ships for so many calls), "calibrate" (fitted now), or a
+        recipe's file. The weights of all but the first are fitted again to the tuned model.
 
     Raises
     ------
@@ -54,10 +55,7 @@ def phase_one(
     if start == SCHEDULE:
         return DiscretizationPhase(Teacher(first, _PHASE_STEPS, states=True, folder=cache), steps, solver, order)
     if start == CALIBRATE:
-        chosen = setting.subset(range(min(_CALIBRATED_ON + _CALIBRATION_GUARD, len(setting.seeds))))
-        on = replace(chosen, batch=_CALIBRATION_GUARD)
-        teacher = Teacher(on, folder=cache)
-        return CalibrationPhase(on, teacher, steps, held_out=max(1, len(on.seeds) // 3))
+        return _calibration(setting, steps, cache)
     family, cfg = setting.noise_schedule.family, float(setting.extra_args["cfg"])
     if start == RECIPE:
         recipe = demo_recipe(family, steps, cfg)
@@ -70,7 +68,15 @@ def phase_one(
         problems = recipe.check_use(family=family, cfg=cfg)
         if problems:
             raise ValueError(f"The recipe in {start} does not fit: {' '.join(map(str, problems))}")
-    return GivenTable(recipe.table(), f"recipe, {recipe.nfe} calls")
+    if recipe.nfe > MOST_CALLS or len(setting.seeds) < 3:  # the one is not fitted, the other leaves nothing to fit on
+        return GivenTable(recipe.table(), "recipe")
+    return _calibration(setting, recipe.nfe, cache, recipe.table())
+
+
+def _calibration(setting: Setting, nfe: int, cache: Path | None, start: SolverTable | None = None) -> CalibrationPhase:
+    chosen = setting.subset(range(min(_CALIBRATED_ON + _CALIBRATION_GUARD, len(setting.seeds))))
+    on = replace(chosen, batch=_CALIBRATION_GUARD)
+    return CalibrationPhase(on, Teacher(on, folder=cache), nfe, held_out=max(1, len(on.seeds) // 3), start=start)
 
 
 def stock_candidates(setting: Setting, nfe: int) -> list[Candidate]:

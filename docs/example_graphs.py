@@ -598,7 +598,7 @@ With your own model: its loader, a typical prompt, an empty latent of your size,
         "tune": Node(
             "FewStepTuneLora",
             (410, 60),
-            (360, 910),
+            (360, 1090),
             {
                 "model": ("demo", "model"),
                 "positive": ("demo", "positive"),
@@ -652,7 +652,7 @@ With your own model: its loader, a typical prompt, an empty latent of your size,
         ),
         "save": Node("SaveImage", (1990, 60), (560, 576), {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep tuned"}),
     },
-    (Group("Tune once", (395, -20), (830, 1010), PURPLE), Group("Use", (1255, -20), (360, 890), BLUE)),
+    (Group("Tune once", (395, -20), (830, 1190), PURPLE), Group("Use", (1255, -20), (360, 890), BLUE)),
     ("save", "chart"),
 )
 

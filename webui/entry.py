@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 _logger = logging.getLogger("fewstep")
@@ -80,7 +81,7 @@ def _axes() -> None:
 
 
 def loaded_model() -> Any:
-    """The model that the host has loaded."""
-    from modules import shared
+    """The model that the host has loaded, as far as a schedule goes: with the table that a sampler of it sees, to the last bit."""
+    from .host import schedule_of_loaded_model
 
-    return shared.sd_model
+    return SimpleNamespace(noise_schedule=schedule_of_loaded_model())

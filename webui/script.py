@@ -170,13 +170,16 @@ class FewStepScript(scripts.Script):
 def _choose_schedule(p: Any, entry: SamplerEntry | None) -> None:
     """The schedule of "Automatic" where that is a setting: such hosts know no default schedule of a sampler but their own."""
     known = getattr(p.sampler_noise_scheduler_override, "is_fewstep", False)
-    if entry is not None and shared.opts.k_sched_type == "Automatic":
+    if entry is not None and (shared.opts.k_sched_type == "Automatic" or entry == AMED):
         schedule = schedule_entry(str(entry.host["scheduler"]))
         assert schedule is not None
         p.sampler_noise_scheduler_override = panel_actions.override(schedule.name)
         p.extra_generation_params.setdefault("Schedule type", schedule.label)
-    elif known:
-        p.sampler_noise_scheduler_override = None  # the second pass has a sampler of the host
+        return
+    if entry is not None:
+        p.extra_generation_params.setdefault("Schedule type", shared.opts.k_sched_type)  # in the same place, for the same bytes
+    if known:
+        p.sampler_noise_scheduler_override = None  # of the first pass
 
 
 def entries_of_passes(p: Any) -> list[tuple[SamplerEntry | None, ScheduleEntry | None]]:

@@ -93,6 +93,7 @@ class CalibrationPhase:
     """A table calibrated to the model (fitting/calibrate.py). Its weights and evaluation levels are fitted again to the tuned model.
 
     setting, teacher : seeds to fit on, and a finished pass of the untuned model over them. nfe : model calls. limit : of a fit.
+    start : the table of the first round, e.g. a recipe's, instead of a calibration now.
     """
 
     setting: Setting
@@ -100,9 +101,13 @@ class CalibrationPhase:
     nfe: int
     limit: Limit | None = None
     held_out: int | None = None
+    start: SolverTable | None = None
     name: str = "calibration"
 
     def first(self, told: Told = None) -> SolverTable:
+        if self.start is not None:
+            self.teacher.run(told)
+            return self.start
         result = calibrate(
             self.setting, self.nfe, teacher=self.teacher, held_out=self.held_out, limit=self._limit(), progress=_stages(told)
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
@@ -47,17 +47,17 @@ def panel(comparison: Comparison, title: str) -> Panel:
     return Panel(title, bars, len(comparison.scores) - len(shown))
 
 
-def bar_chart(panels: Sequence[Panel]) -> Image.Image:
-    """The panels one below the other; each has its own scale, from 0."""
+def bar_chart(panels: Sequence[Panel], legend: Mapping[str, str] = _LEGEND) -> Image.Image:
+    """The panels one below the other; each has its own scale, from 0. `legend`: what kinds of candidates are called."""
     heights = [_HEAD + _LINE * (len(p.bars) + bool(p.more)) + _FOOT for p in panels]
-    image = Image.new("RGB", (WIDTH * _SCALE, (sum(heights) + _LINE) * _SCALE), PAPER)
+    image = Image.new("RGB", (WIDTH * _SCALE, (sum(heights) + (_LINE if legend else 0)) * _SCALE), PAPER)
     pen = ImageDraw.Draw(image)
     top = 0
     for each, height in zip(panels, heights, strict=True):
         _draw(pen, each, top)
         top += height
     x = _MARGIN
-    for kind, text in _LEGEND.items():
+    for kind, text in legend.items():
         pen.rectangle([_SCALE * v for v in (x, top + 3, x + 12, top + 15)], fill=_COLOUR[kind])
         pen.text((_SCALE * (x + 18), _SCALE * (top + 9)), text, fill=INK, font=font(13 * _SCALE), anchor="lm")
         x += 150

@@ -122,8 +122,8 @@ def picture(progress: Progress, verdict: Verdict, given: Recipe) -> Image.Image:
     ]
     if verdict.as_loaded is not None:
         bars.append(Bar("LoRA before rounding", verdict.tuned, "optimized"))
-    title = f"{given.nfe} model calls: error on seeds that nothing has seen (RMSE)"
-    parts = [progress.chart(WIDTH, _CHART_HEIGHT), bar_chart([Panel(title, sorted(bars, key=lambda bar: bar.error))])]
+    title = f"{given.nfe} model calls: error on {verdict.seeds} seeds that nothing has seen (RMSE)"
+    parts = [progress.chart(WIDTH, _CHART_HEIGHT), bar_chart([Panel(title, sorted(bars, key=lambda bar: bar.error))], {})]
     shown = [part for part in parts if part is not None]
     whole = Image.new("RGB", (max(part.width for part in shown), sum(part.height for part in shown)), PAPER)
     top = 0

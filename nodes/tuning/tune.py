@@ -252,7 +252,7 @@ class FewStepTuneLora(io.ComfyNode):
             with_guided_model(model, *sampled, lambda guided: run(guided, plan, progress, outcome), around)
             if not outcome.finished:
                 raise Interrupted
-            verdict = verdict_of(outcome)
+            verdict = verdict_of(outcome, plan)
             if verdict.wins and rounds_weights(model):
                 verdict = as_loaded(verdict, model, sampled, plan, progress, outcome)
         except BaseException as error:
@@ -302,6 +302,7 @@ class FewStepTuneLora(io.ComfyNode):
                 *round_lines(outcome),
                 "",
                 *course_table(outcome),
+                "",
                 f"FewStep {__version__}",
             ]
         )

@@ -19,12 +19,13 @@ from .progress import Progress
 class Verdict:
     """Root mean square end-point errors on the seeds of the guard.
 
-    tuned, alone : of the tuned model and of the recipe alone. as_loaded : of the LoRA in weights that round it, which are kept in the
-        formats `weights`; None where nothing is rounded.
+    tuned, alone : of the tuned model and of the recipe alone. seeds : how many.
+    as_loaded : of the LoRA in weights that round it, which are kept in the formats `weights`; None where nothing is rounded.
     """
 
     tuned: float
     alone: float
+    seeds: int
     as_loaded: float | None = None
     weights: str = ""
 
@@ -45,22 +46,22 @@ class Verdict:
             rounded = f" (Measured with the LoRA added to weights in {self.weights}, which rounds it; before rounding {self.tuned:.4g}.)"
         if self.wins:
             compared = f"{ratio} of the recipe's alone, {self.alone:.4g}"
-            return f"Tuning wins: error {self.error:.4g} on seeds that nothing has seen, {compared}." + rounded
+            return f"Tuning wins: error {self.error:.4g} on {self.seeds} seeds that nothing has seen, {compared}." + rounded
         advice = (
             "Load the model in a higher precision, or tune longer."
             if self.as_loaded is not None and self.tuned < self.alone
             else "More trajectories, another effort, rank or learning rate may help."
         )
         return (
-            f"Tuning does not win: error {self.error:.4g} against {self.alone:.4g} of the recipe alone ({ratio}) on seeds that nothing has "
-            f"seen, so you get the model and the recipe as they came. {advice}" + rounded
+            f"Tuning does not win: error {self.error:.4g} against {self.alone:.4g} of the recipe alone ({ratio}) on {self.seeds} seeds "
+            f"that nothing has seen, so you get the model and the recipe as they came. {advice}" + rounded
         )
 
 
-def verdict_of(outcome: Outcome) -> Verdict:
+def verdict_of(outcome: Outcome, plan: Plan) -> Verdict:
     assert outcome.result is not None and outcome.result.comparison is not None
     errors = {score.candidate.name: score.error for score in outcome.result.comparison.scores}
-    return Verdict(errors[TUNED], errors[PHASE_ONE])
+    return Verdict(errors[TUNED], errors[PHASE_ONE], plan.guard)
 
 
 def rounds_weights(model: Any) -> bool:

@@ -127,3 +127,10 @@ def test_where_the_schedule_is_a_setting_the_setting_counts_and_another_override
     sys.modules["modules.shared"].opts.k_sched_type = "FewStep recipe"
     p = prepared(own, picture("FewStep UPC 3", scheduler=None), recipe=RECIPE.to_text())
     assert p.sampler_noise_scheduler_override is None and p.steps == 4
+    assert p.extra_generation_params["Schedule type"] == "FewStep recipe"
+    p = picture("FewStep AMED", scheduler=None, enable_hr=True, hr_sampler_name="FewStep UPC 2")
+    prepared(own, p, predictor="table.safetensors")
+    assert callable(p.sampler_noise_scheduler_override), "its levels are its own, whatever the setting"
+    p.is_hr_pass = True
+    own.process_before_every_sampling(p)
+    assert p.sampler_noise_scheduler_override is None, "the second pass has the setting's"
