@@ -170,7 +170,12 @@ def run(guided: Guided, plan: Plan, progress: Progress, outcome: Outcome) -> Non
             _alternated(setting, plan, file, progress, outcome)
     except Interrupted:
         return
-    if file is not None and outcome.finished:  # the last thing: until here an interruption finds it
+
+
+def forget(plan: Plan) -> None:
+    """Remove the state of a tuning: the last thing, so that until then it can be gone on with."""
+    file = plan.state_file()
+    if file is not None:
         _forget(file)
 
 
@@ -246,4 +251,4 @@ def _forget_oldest(used: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-__all__ = ["CHECKS", "MOST_ROUNDS", "PASSES", "Outcome", "Plan", "guard_error", "run"]
+__all__ = ["CHECKS", "MOST_ROUNDS", "PASSES", "Outcome", "Plan", "forget", "guard_error", "run"]

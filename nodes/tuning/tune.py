@@ -29,7 +29,7 @@ from ..host import noise_schedule_of
 from ..inputs import advanced, check, problem_with
 from ..report import as_ui, curve, distilled_lines, model_line
 from . import files
-from .course import MOST_ROUNDS, PASSES, Outcome, Plan, run
+from .course import MOST_ROUNDS, PASSES, Outcome, Plan, forget, run
 from .progress import Progress
 from .results import course_table, keep, picture, recipe_for, record, round_lines, teacher_line
 from .verdict import as_loaded, rounds_weights, verdict_of
@@ -285,6 +285,7 @@ class FewStepTuneLora(io.ComfyNode):
                 f"Saved as {lora_name} in models/loras ({size:.3g} MB). Load it with any LoRA loader at strength 1, for the model and not "
                 f"for its text encoder, and sample with the recipe of this node at about cfg {cfg:g}. It is for this recipe only."
             )
+        forget(plan)
         report = "\n".join(
             [
                 f"FewStep tuning at cfg {cfg:g}, latents of {'x'.join(map(str, outcome.shape))}: {plan.tuning} trajectories, "
