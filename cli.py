@@ -248,7 +248,7 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rank", type=_positive, default=16, help="of the LoRA (default 16)")
     parser.add_argument("--alpha", type=float, help="of the LoRA (default: the rank)")
     parser.add_argument("--layers", default="all", help="all (default), attention, or a regular expression for layers' names")
-    parser.add_argument("--trajectories", type=_positive, default=1000, help="images to tune on (default 1000)")
+    parser.add_argument("--trajectories", type=_positive, default=2000, help="images to tune on (default 2000)")
     parser.add_argument("--held-out", type=_positive, default=100, help="further images that choose the best on the way (default 100)")
     parser.add_argument("--guard", type=_positive, default=100, help="further images that the result is compared on (default 100)")
     parser.add_argument("--batch", type=_positive, default=32, help="images per model call and process (default 32)")

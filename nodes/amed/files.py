@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -14,14 +13,13 @@ from safetensors import safe_open
 from ...amed import AmedPredictor, AmedTable, load_amed, save_amed
 from ...amed.checkpoint import FORMAT
 from ...demo.amed_shipped import AMED_FOLDER
-from .. import recipe_files
+from ..model_folder import ModelFolder, files_below
 
 KEY = "fewstep"
 """Of the folder in the host's folder_paths, for extra_model_paths.yaml."""
 
 ENDING = ".safetensors"
 BUILT_IN = "demo model: "
-_MOST_NUMBERED = 10_000
 
 
 def folder() -> Path:
@@ -29,17 +27,16 @@ def folder() -> Path:
     return Path(folder_paths.models_dir) / "fewstep"
 
 
+FOLDER = ModelFolder("models/fewstep", folder, ENDING)
+problem_with_name = FOLDER.problem_with_name
+
+
 def listed() -> Mapping[str, Path]:
     """All files by the name in the dropdown: the user's by their paths in the folder, then those that come with FewStep.
 
     Other safetensors files in the folder are left out; of each only the header is read, once.
     """
-    folder_paths.add_model_folder_path(KEY, str(folder()), is_default=True)
-    found: dict[str, Path] = {}
-    for root in map(Path, folder_paths.get_folder_paths(KEY)):
-        for path in sorted(root.rglob(f"*{ENDING}"), key=lambda path: str(path).lower()) if root.is_dir() else ():
-            if path.is_file() and _is_ours(path, path.stat().st_mtime_ns):
-                found.setdefault(path.relative_to(root).as_posix(), path)
+    found = files_below(KEY, folder(), lambda path: path.suffix == ENDING and _is_ours(path, path.stat().st_mtime_ns))
     shipped = sorted(AMED_FOLDER.glob(f"*{ENDING}")) if AMED_FOLDER.is_dir() else ()
     return found | {f"{BUILT_IN}{path.stem}": path for path in shipped}
 
@@ -63,12 +60,6 @@ def load(name: str) -> AmedPredictor | AmedTable:
     return load_amed(known[name])
 
 
-def problem_with_name(name: object) -> str | None:
-    """A sentence where `name` is no safe file name, or None."""
-    problem = recipe_files.problem_with_name(name)
-    return problem and problem.replace("models/fewstep/recipes", "models/fewstep")
-
-
 def save(net: AmedPredictor | AmedTable, name: str, overwrite: bool = False) -> Path:
     """Write `<name>.safetensors` into the folder, "<name> (2).safetensors" where that exists and is not to be replaced; the path.
 
@@ -76,14 +67,6 @@ def save(net: AmedPredictor | AmedTable, name: str, overwrite: bool = False) -> 
     ------
     ValueError : an unsafe name. OSError : the disk refuses.
     """
-    problem = problem_with_name(name)
-    if problem:
-        raise ValueError(problem)
-    plain = unicodedata.normalize("NFC", name.strip())
-    stem = plain[: -len(ENDING)] if plain.lower().endswith(ENDING) else plain
-    path = folder() / f"{stem}{ENDING}"
-    if path.exists() and not overwrite:
-        numbered = (folder() / f"{stem} ({number}){ENDING}" for number in range(2, _MOST_NUMBERED))
-        path = next((candidate for candidate in numbered if not candidate.exists()), path)
+    path = FOLDER.path_for(name, overwrite)
     save_amed(path, net)
     return path

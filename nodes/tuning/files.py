@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ import folder_paths
 from torch import Tensor
 
 from ...fitting.tuning import LoraAdapters, save_lora
-from .. import recipe_files
+from ..model_folder import ModelFolder
 
 ENDING = ".safetensors"
-_MOST_NUMBERED = 10_000
 
 
 def folder() -> Path:
@@ -23,29 +21,8 @@ def folder() -> Path:
     return Path(folder_paths.get_folder_paths("loras")[0])
 
 
-def problem_with_name(name: object) -> str | None:
-    """A sentence where `name` is no safe file name, or None."""
-    problem = recipe_files.problem_with_name(name)
-    return problem and problem.replace("models/fewstep/recipes", "models/loras")
-
-
-def path_for(name: str, overwrite: bool = False) -> Path:
-    """`<name>.safetensors` in the folder, "<name> (2).safetensors" where that exists and is not to be replaced.
-
-    Raises
-    ------
-    ValueError : an unsafe name.
-    """
-    problem = problem_with_name(name)
-    if problem:
-        raise ValueError(problem)
-    plain = unicodedata.normalize("NFC", name.strip())
-    stem = plain[: -len(ENDING)] if plain.lower().endswith(ENDING) else plain
-    path = folder() / f"{stem}{ENDING}"
-    if path.exists() and not overwrite:
-        numbered = (folder() / f"{stem} ({number}){ENDING}" for number in range(2, _MOST_NUMBERED))
-        path = next((candidate for candidate in numbered if not candidate.exists()), path)
-    return path
+FOLDER = ModelFolder("models/loras", folder, ENDING)
+problem_with_name, path_for = FOLDER.problem_with_name, FOLDER.path_for
 
 
 def save(path: Path, adapters: LoraAdapters, **facts: Any) -> None:
