@@ -37,6 +37,7 @@ FINDINGS = Path(__file__).with_name("tuning_findings.md")
 CFG, TEACHER_STEPS, TUNED_ON, HELD_OUT, MEASURED_ON, BATCH = 2.0, 40, 1000, 100, 500, 32
 MORE, TEACHER_STEPS_OF_MORE = 3000, 24  # further seeds to tune on, for a start that is hard to beat
 FIRST_ORDER, RECIPES = (4, 5, 6), (4, 5, 6)
+RATE, RECIPE_RATES = 1.5e-3, {4: 1.5e-3, 5: 1.5e-3, 6: 5e-4}
 OTHER_STEPS, OTHER_CFGS = (4, 6, 8, 10, 20), (1.0, 1.5, 3.0, 5.0)
 
 Case = dict[str, Any]
@@ -45,7 +46,7 @@ Case = dict[str, Any]
 def cases() -> dict[str, Case]:
     """Every tuning by its name: what phase 1 is, and how phase 2 differs from the default."""
     found: dict[str, Case] = {f"schedule-{n}": {"start": "schedule", "steps": n, "rounds": 2} for n in FIRST_ORDER}
-    found |= {f"recipe-{n}": {"start": "recipe", "steps": n, "rounds": 1, "more": True} for n in RECIPES}
+    found |= {f"recipe-{n}": {"start": "recipe", "steps": n, "rounds": 1, "more": True, "lr": RECIPE_RATES[n]} for n in RECIPES}
     ways: dict[str, Case] = {
         "each step from the teacher's state": {"method": "steps"},
         "each step from its own state": {"method": "steps", "own_states": True},
@@ -87,7 +88,7 @@ class Bench:
             setting, ends = self.more, torch.cat([Teacher(further, TEACHER_STEPS_OF_MORE, folder=self.cache).end_points, ends])
         adapters = FullWeights(self.network) if full else LoraAdapters(self.network, rank, layers=layers)
         samples = samples_for(None) if case.get("denoising") else None
-        options = {"lr": 1.5e-3, **case}
+        options = {"lr": RATE, **case}
         began = time.monotonic()
         result = alternate(
             setting, phase_one(self.whole, start, steps, cache=self.cache), adapters, held_out=HELD_OUT, guard=MEASURED_ON,
@@ -199,8 +200,10 @@ def _conditions(state: dict[str, Any]) -> str:
         f"Demo model (edm, guidance {CFG:g}), tuned on {TUNED_ON} seeds (recipes: {TUNED_ON + MORE}) in batches of {BATCH}, 2 passes a "
         f"round; {HELD_OUT} others choose on the way, {MEASURED_ON} more are measured on. RMSE to the {TEACHER_STEPS}-step teacher of the "
         f"untuned model (the recipes' further seeds have one of {TEACHER_STEPS_OF_MORE} steps). "
+        f"Learning rate {RATE:g}, for the recipe of 6 calls {RECIPE_RATES[6]:g}. "
         "\"median image\" is the median of each image's own ratio. Times are wall time of phases 1 and 2 and the guard with "
-        f"{state['threads']} thread(s), teacher not included. Made by `python benchmarks/tuning.py --out docs/tuning.md`."
+        f"{state['threads']} thread(s) (recipes of 5 and 6 calls: 2), teacher not included, on a machine with other work. "
+        "Made by `python benchmarks/tuning.py --out docs/tuning.md`."
     )
 
 

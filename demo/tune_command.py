@@ -29,7 +29,7 @@ from .network import NUM_CLASSES
 from .pictures import save_image_grid, save_tuning_plot
 from .showcase import set_threads
 from .stage_bar import TuningBar
-from .tuning import STARTS, phase_one, samples_for, stock_candidates, tuning_setting
+from .tuning import SCHEDULE, STARTS, phase_one, samples_for, stock_candidates, tuning_setting
 
 _PREDICTIONS = {"edm": "edm", "vp": "eps", "flow": "flow"}
 _SHOWN = 30  # images behind the figures of the picture
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
                     setting, phase, adapters, rounds=args.rounds, held_out=args.held_out, guard=args.guard, teacher=teacher,
                     stock=stock_candidates(setting, args.steps), judge=recognised, resume=args.resume, progress=bar,
                     method=args.method, own_states=args.own_states, matching=args.matching, denoising=args.denoising,
-                    samples=samples_for(args.data) if args.denoising else None, folder=args.cache, passes=args.passes, lr=args.lr,
+                    samples=samples_for(args.data) if args.denoising else None, folder=args.cache, passes=args.passes, lr=_rate(args),
                     average=args.average, accumulate=args.accumulate, patience=args.patience, seed=args.seed,
                     checkpointing=args.checkpointing, autocast=AUTOCAST[args.precision],
                     minutes=math.inf if args.minutes is None else args.minutes,
@@ -75,6 +75,11 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         return _told(args, model, setting, teacher, result)
     finally:
         leave()
+
+
+def _rate(args: argparse.Namespace) -> float:
+    """A start that is hard to beat is easily lost: of calibrated recipes those with more calls got worse with the higher one."""
+    return float(args.lr if args.lr is not None else 1.5e-3 if args.start == SCHEDULE else 5e-4)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -125,7 +125,7 @@ class FewStepTuneLora(io.ComfyNode):
                 advanced(
                     io.Float.Input(
                         "learning_rate",
-                        default=0.0015,
+                        default=0.0005,
                         min=1e-6,
                         max=0.5,
                         step=0.0001,
@@ -213,7 +213,7 @@ class FewStepTuneLora(io.ComfyNode):
         name: str = "my few-step LoRA",
         overwrite: bool = False,
         alpha: float = 0.0,
-        learning_rate: float = 0.0015,
+        learning_rate: float = 0.0005,
         rounds: int = 1,
         checkpointing: bool = False,
         precision: str = OWN_PRECISION,
