@@ -109,10 +109,12 @@ def save_tuning_plot(rounds: Sequence[tuple[int, Sequence[tuple[int, float, floa
         plot.plot(batches, errors, color="#1b7fb5", marker="o", markersize=3.5, linewidth=1.4, label=names[0])
         plot.plot(batches, losses, color="#d08a2e", linewidth=1.0, linestyle="--", marker=".", label=names[1])
         plot.axvline(begun, color=_FAINT, linewidth=0.8, alpha=0.5)
-        plot.annotate(f"round {number}", (begun, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -11), textcoords="offset points",
+        plot.annotate(f"round {number}", (begun, 0.0), xycoords=("data", "axes fraction"), xytext=(4, 5), textcoords="offset points",
                       fontsize=8, color=_FAINT)  # fmt: skip
         begun = batches[-1]
     plot.set_yscale("log")
+    for axis in (plot.yaxis.set_major_formatter, plot.yaxis.set_minor_formatter):
+        axis("{x:.3g}")  # plain numbers: the range is often less than a decade
     plot.set_xlabel("batches")
     plot.set_ylabel("root mean square")
     plot.set_title(title, fontsize=9)
