@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 import torch
 from torch import Tensor
 
@@ -24,8 +21,8 @@ from ...fitting import Interrupted, Setting, Teacher
 from ...schedules import NoiseSchedule
 from ..calibration.guided import Guided
 from ..calibration.teacher import TeacherSettings, stored_passes
-from ..drawing import Axis, Curve, line_chart
 from ..lists import Wish
+from ..training_progress import TrainingProgress
 from .chosen import Chosen, KeptFeatures, chosen_by
 from .taps import tap_of
 
@@ -35,10 +32,6 @@ PASSES: Mapping[str, int] = {"low": 1, "normal": 4, "high": 16}
 CHECKS = 10
 _MOST_FITTED = 96  # seeds for a predictor's first constants
 _SHOWN_IMAGES = 16
-_BAR = 1000
-_SECONDS_A_MESSAGE = 0.1
-_SECONDS_A_TEXT = 0.5
-_SECONDS_A_PICTURE = 3.0
 
 _logger = logging.getLogger("fewstep")
 
@@ -233,12 +226,10 @@ def _chosen(setting: Setting, plan: Plan, training: AmedTraining, tap: Any) -> C
     return chosen_by(training.net, kept.features)
 
 
-class Progress:
-    """Called with every `TrainingStage`; moves the bar, tells losses and times, and raises `fitting.Interrupted` where the user has."""
+class Progress(TrainingProgress):
+    """Called with every `TrainingStage`; raises `fitting.Interrupted` where the user has interrupted."""
 
     def __init__(self, plan: Plan, model: Any, node_id: str | None) -> None:
-        import latent_preview
-
         held, nfe, fitting = plan.batches(plan.held_out), plan.config.nfe, plan.fitting
         forward, trained = plan.method == "forward", plan.method != "forward"
         few = plan.batches(min(fitting, _MOST_FITTED) if trained else fitting)
@@ -248,69 +239,14 @@ class Progress:
             "fit": 3 * self.fit_scale if forward or (plan.fit_first and plan.mode == "predictor") else 0.0,
             "train": float(3 * nfe * plan.passes * plan.batches(fitting) + (CHECKS + 1) * nfe * held) if trained else 0.0,
         }
-        self.ends, self.total = {}, 0.0
-        for name, cost in costs.items():
-            self.ends[name] = (self.total, self.total + cost)
-            self.total += cost
-        self.bar = comfy.utils.ProgressBar(_BAR)
-        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-        self.node_id = node_id
-        self.guided: Guided | None = None
-        self.losses: list[float] = []
-        self.errors: list[float] = []
-        self.reached = 0
-        self.told = self.texted = self.pictured = -math.inf
+        super().__init__(costs, model, node_id, "Training")
 
     def __call__(self, stage: TrainingStage) -> None:
         name = stage.what if stage.total else "fit"
-        if name in self.ends:
-            start, end = self.ends[name]
-            share = min(stage.done / stage.total, 1.0) if stage.total else stage.done / (stage.done + self.fit_scale)
-            self.reached = max(self.reached, int(_BAR * (start + share * (end - start)) / self.total))
-        if name == "train" and stage.loss > 0 and math.isfinite(stage.loss):
-            self.losses.append(stage.loss)
-            self.errors.append(stage.error)
-        try:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            now = time.monotonic()
-            if now - self.told >= _SECONDS_A_MESSAGE:
-                self.told = now
-                self.bar.update_absolute(self.reached, _BAR, self._picture(now))
-            if now - self.texted >= _SECONDS_A_TEXT:
-                self.texted = now
-                self._text(words(stage))
-        except comfy.model_management.InterruptProcessingException as error:
-            raise Interrupted("The user interrupted.") from error
-
-    def _text(self, text: str) -> None:
-        """Below the node's widgets, in hosts whose page shows such texts."""
-        import server
-
-        tell = getattr(getattr(server.PromptServer, "instance", None), "send_progress_text", None)
-        if tell is not None and self.node_id is not None:
-            tell(text, self.node_id)
-
-    def _picture(self, now: float) -> Any:
-        if now - self.pictured < _SECONDS_A_PICTURE:
-            return None
-        if self.previewer is not None:
-            latent = self.guided.take_latest() if self.guided is not None else None
-            picture = None if latent is None else self.previewer.decode_latent_to_preview_image("JPEG", latent)
-        else:
-            chart = self.chart(448, 300)
-            picture = None if chart is None else ("JPEG", chart, 512)
-        if picture is not None:
-            self.pictured = now
-        return picture
-
-    def chart(self, width: int, height: int) -> Any:
-        """Losses of the batches and the best error on held-out seeds; None with fewer than two batches."""
-        if len(self.losses) < 2:
-            return None
-        curves = [Curve("loss of a batch", [math.log10(loss) for loss in self.losses])]
-        if all(error > 0 and math.isfinite(error) for error in self.errors):
-            curves.append(Curve("best error on held-out seeds", [math.log10(error) for error in self.errors]))
-        return line_chart(curves, Axis("root mean square", logarithmic=True), width, height, "Training", "batch")
+        self.reach(name, min(stage.done / stage.total, 1.0) if stage.total else stage.done / (stage.done + self.fit_scale))
+        if name == "train":
+            self.measured(stage.loss, stage.error)
+        self.tell(words(stage))
 
 
 def words(stage: TrainingStage) -> str:

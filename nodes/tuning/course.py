@@ -94,22 +94,17 @@ class Plan:
 
 @dataclass
 class RecipePhase(CalibrationPhase):
-    """Phase 1 of a tuning to a recipe: its table as it is, then the same with weights fitted to the tuned model.
+    """Phase 1 of a tuning to a recipe: its table (`start`), then the same with weights fitted to the tuned model.
 
     Attributes
     ----------
-    table : of the recipe. latest : of the round in work.
+    latest : table of the round in work.
     """
 
-    table: SolverTable = field(kw_only=True)
-    latest: SolverTable = field(init=False)
+    latest: SolverTable | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.latest = self.table
-
-    def first(self, told: Any = None) -> SolverTable:
-        self.teacher.run(told)  # now, while the model is untuned
-        return self.table
+        self.latest = self.start
 
     def again(self, table: SolverTable, told: Any = None) -> SolverTable | None:
         self.latest = super().again(table, told) or table
@@ -191,7 +186,7 @@ def _alternated(setting: Setting, plan: Plan, file: Path | None, progress: Progr
     if plan.refitted_on:
         some = setting.subset(range(plan.refitted_on))
         limit = EFFORTS["low"].limit(plan.table.nfe, plan.refitted_on, plan.batch)
-        phase = RecipePhase(some, outcome.teacher.like(some), plan.table.nfe, limit, table=plan.table)
+        phase = RecipePhase(some, outcome.teacher.like(some), plan.table.nfe, limit, start=plan.table)
     try:
         outcome.result = alternate(
             setting,

@@ -1,102 +1,29 @@
-"""Progress of a tuning in ComfyUI: the bar with a preview or the course so far, a line of text, and the host's own interrupt."""
+"""Progress of a tuning in ComfyUI."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
-
-from ...fitting import Interrupted
 from ...fitting.tuning import TuningStage
-from ..calibration.guided import Guided
-from ..drawing import Axis, Curve, line_chart
-
-_BAR = 1000
-_SECONDS_A_MESSAGE = 0.1
-_SECONDS_A_TEXT = 0.5
-_SECONDS_A_PICTURE = 3.0
+from ..training_progress import TrainingProgress
 
 
-class Progress:
+class Progress(TrainingProgress):
     """Called with every `TuningStage`; raises `fitting.Interrupted` where the user has interrupted.
 
-    Parameters
-    ----------
-    costs : expected model calls of each stage in the order of work, (what, round) -> calls.
-    model : for previews of latents, where the host has them on; otherwise the bar shows the course so far.
-    node_id : of the node that texts are shown in, None for nowhere.
+    costs : expected model calls of each stage in the order of work, (what, round) -> calls. model, node_id : see `TrainingProgress`.
     """
 
     def __init__(self, costs: Mapping[tuple[str, int], float], model: Any, node_id: str | None) -> None:
-        import latent_preview
-
-        self.ends, total = {}, 0.0
-        for key, cost in costs.items():
-            self.ends[key] = (total, total + cost)
-            total += cost
-        self.total = max(total, 1.0)
-        self.bar = comfy.utils.ProgressBar(_BAR)
-        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-        self.node_id = node_id
-        self.guided: Guided | None = None
-        self.losses: list[float] = []
-        self.errors: list[float] = []
-        self.reached = 0
-        self.told = self.texted = self.pictured = -math.inf
+        super().__init__(costs, model, node_id, "Tuning")
 
     def __call__(self, stage: TuningStage) -> None:
-        if (stage.what, stage.round) in self.ends:
-            start, end = self.ends[stage.what, stage.round]
-            share = min(stage.done / stage.total, 1.0) if stage.total else 0.0
-            self.reached = max(self.reached, int(_BAR * (start + share * (end - start)) / self.total))
-        if stage.what == "tune" and stage.loss > 0 and math.isfinite(stage.loss):
-            self.losses.append(stage.loss)
-            self.errors.append(stage.error)
-        try:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            now = time.monotonic()
-            if now - self.told >= _SECONDS_A_MESSAGE:
-                self.told = now
-                self.bar.update_absolute(self.reached, _BAR, self._picture(now))
-            if now - self.texted >= _SECONDS_A_TEXT:
-                self.texted = now
-                self._text(words(stage))
-        except comfy.model_management.InterruptProcessingException as error:
-            raise Interrupted("The user interrupted.") from error
-
-    def chart(self, width: int, height: int, title: str = "Tuning") -> Any:
-        """Losses of the batches and the best error on held-out seeds; None with fewer than two batches."""
-        if len(self.losses) < 2:
-            return None
-        curves = [Curve("loss of a batch", [math.log10(loss) for loss in self.losses])]
-        if all(error > 0 and math.isfinite(error) for error in self.errors):
-            curves.append(Curve("best error on held-out seeds", [math.log10(error) for error in self.errors]))
-        return line_chart(curves, Axis("root mean square", logarithmic=True), width, height, title, "batch")
-
-    def _text(self, text: str) -> None:
-        """Below the node's widgets, in hosts whose page shows such texts."""
-        import server
-
-        tell = getattr(getattr(server.PromptServer, "instance", None), "send_progress_text", None)
-        if tell is not None and self.node_id is not None:
-            tell(text, self.node_id)
-
-    def _picture(self, now: float) -> Any:
-        if now - self.pictured < _SECONDS_A_PICTURE:
-            return None
-        if self.previewer is not None:
-            latent = self.guided.take_latest() if self.guided is not None else None
-            picture = None if latent is None else self.previewer.decode_latent_to_preview_image("JPEG", latent)
-        else:
-            chart = self.chart(448, 300)
-            picture = None if chart is None else ("JPEG", chart, 512)
-        if picture is not None:
-            self.pictured = now
-        return picture
+        self.reach((stage.what, stage.round), min(stage.done / stage.total, 1.0) if stage.total else 0.0)
+        if stage.what == "tune":
+            self.measured(stage.loss, stage.error)
+        self.tell(words(stage))
 
 
 def words(stage: TuningStage) -> str:
