@@ -118,9 +118,9 @@ def _calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, help="time limit of each fit, instead of the effort's calls")
     parser.add_argument("--teacher-steps", type=_positive, default=64, help="model calls of the teacher's pass (default 64)")
     parser.add_argument(
-        "--fit", nargs="+", choices=("times", "evaluation", "coefficients", "corrector"), default=["times", "evaluation", "coefficients"],
+        "--fit", nargs="+", choices=("times", "evaluation", "coefficients", "corrector"),
         help="what is fitted: the steps, the noise levels at which the model is called, the solver's weights, the corrector's "
-        "(default times evaluation coefficients)",
+        "(default evaluation coefficients; beyond 6 calls times, too)",
     )  # fmt: skip
     parser.add_argument("--afs", action="store_true", help="start with an analytical first step: one step more for the same calls")
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keep the teacher's pass there, and use one that is there")

@@ -450,7 +450,7 @@ def main() -> None:
     parser.add_argument("--nfe", nargs="+", type=int, default=[4, 5, 6, 7, 8, 9, 10], help="at guidance other than 1 only those of 5 and 8")
     parser.add_argument("--held-out", type=int, default=500, help="number of held-out seeds")
     parser.add_argument("--seeds", type=int, default=10000, help="the first held-out seed")
-    parser.add_argument("--fit-seeds", nargs="+", type=int, default=[96, 24], help="seeds of the fit; the first decides about the bars")
+    parser.add_argument("--fit-seeds", nargs="+", type=int, default=[192, 24], help="seeds of the fit; the first decides about the bars")
     parser.add_argument("--comfyui", type=Path, default=COMFYUI, help="checkout of ComfyUI 0.3.75")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cuda: batch 256, and a fit of 256 seeds")
     parser.add_argument("--batch", type=int, help="of held-out seeds; default 50, on cuda 256")

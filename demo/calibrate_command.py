@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         try:
             for result in calibrations(
                 setting, args.nfe, args.held_out, teacher, EFFORTS[args.effort],
-                limit=limit, groups=tuple(args.fit), afs=args.afs, progress=bar,
+                limit=limit, groups=tuple(args.fit) if args.fit else None, afs=args.afs, progress=bar,
             ):  # fmt: skip
                 done.append(result)
                 if result.comparison is None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..fitting import Calibration, Candidate, Effort, Limit, Setting, Teacher, calibrate, default_starts
-from ..fitting.calibrate import DEFAULT_GROUPS, MOST_CALLS, Progress, resampled
+from ..fitting.calibrate import MOST_CALLS, Progress, resampled
 from ..recipes import Recipe, model_identity
 from ..solvers import SolverTable
 from .judge import load_judge
@@ -53,7 +53,7 @@ def calibrations(
     effort: Effort,
     *,
     limit: Limit | None = None,
-    groups: Collection[str] = DEFAULT_GROUPS,
+    groups: Collection[str] | None = None,
     afs: bool = False,
     before: tuple[int, SolverTable] | None = None,
     progress: Progress | None = None,

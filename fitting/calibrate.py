@@ -2,7 +2,8 @@
 
     teacher      one many-step pass over all seeds: the end points to reach (teacher.py)
     start        stock and optimized tables ranked by end-point error on a few fitting seeds, their last row set to its best weights
-    fit          Levenberg-Marquardt over times, evaluation times and weights on the fitting seeds (parameters.py, levenberg.py)
+    seeds        where the limit is too low for all fitting seeds, the hardest for the start and some of the others (seed_choice.py)
+    fit          Levenberg-Marquardt over times, evaluation times and weights on these seeds (parameters.py, levenberg.py)
     guard        fitted and stock tables scored on held-out seeds; the best one is returned, whichever it is (guard.py)
 
 The result is a table as any other: sampling with it costs nothing extra. Learning times and weights from teacher pairs by back-propagation:
@@ -31,15 +32,17 @@ from .guard import Comparison, Judge, compare
 from .levenberg import INTERRUPTED, NO_LIMIT, Fit, Limit, affordable_chunks, minimise, polished_mean_square
 from .parameters import FULL_DEPTH, Parameters, check_groups
 from .residual import Evaluation, Residual, ResidualMap
+from .seed_choice import choose_seeds, squared_errors
 from .setting import FitError, Interrupted, Setting
 from .teacher import DEFAULT_STEPS, Teacher
 
 DEFAULT_DEPTH = FULL_DEPTH
-DEFAULT_GROUPS = ("times", "evaluation", "coefficients")
+_FEW = 6  # model calls up to which the nodes of a table stay where they are
 DEFAULT_STARTS = (("unipc", 3), ("unipc", 2), ("dpmpp_2m", 2), ("gradient_estimation", 1), ("deis", 3), ("ipndm", 3))
 DEFAULT_RIDGE = 1e-3
 MOST_CALLS = 20
 _PROBE = 8  # seeds that starts are ranked on
+_RANKING = 0.15  # of a fit's limit of calls, for finding out which seeds are hard
 
 
 @dataclass(frozen=True)
@@ -110,12 +113,13 @@ class Calibration:
     def report(self) -> str:
         """Readable account, several lines."""
         first, last = self.fit.history[0][1], math.sqrt(self.fit.evaluation.mean_square)
+        batch = len(self.fit.evaluation.residuals[0])
         seeds = sum(len(residuals) for residuals in self.fit.evaluation.residuals)
         calls = self.calls
         lines = [
             f"{self.nfe} model calls: {self.verdict}",
-            f"The fit began with {self.start.name} and took the error on its own {seeds} seeds from {first:.4g} to {last:.4g}; "
-            f"{self.fit.stopped}.",
+            f"The fit began with {self.start.name}, whose error on its first {batch} seeds was {first:.4g}; the fitted table's on its own "
+            f"{seeds} seeds is {last:.4g}; {self.fit.stopped}.",
             f"Model calls on a batch: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, guard {calls.guard}; "
             f"{self.seconds:.0f} s.",
         ]
@@ -135,7 +139,7 @@ def calibrate_all(
     teacher: Teacher | None = None,
     starts: Sequence[Candidate] | None = None,
     stock: Sequence[Candidate] | None = None,
-    groups: Collection[str] = DEFAULT_GROUPS,
+    groups: Collection[str] | None = None,
     depth: int = DEFAULT_DEPTH,
     afs: bool = False,
     limit: Limit = NO_LIMIT,
@@ -149,14 +153,14 @@ def calibrate_all(
     Parameters
     ----------
     setting : model and seeds; 24 or more fitting seeds make a fit that holds for others. Where `limit` is too low for all of them, a fit
-        takes the first ones.
+        takes those that are hardest for its start, and of the others as many as it can afford, with their share in the error.
     nfes : model calls of each table, 1..20, any order; results come in the same order.
     held_out : how many of the seeds, the last ones, are kept from the fit and decide what is returned; default a third, at least 1.
     teacher : a pass over the whole setting; default one of 64 steps, in memory.
     starts : candidates to begin with, of exactly the wanted number of calls (others are passed over), as `build_table` made them; default
         several solvers on optimized and uniform-lambda steps. The best on a few seeds is taken.
     stock : what the result has to beat; default `candidates(noise_schedule, nfe)`.
-    groups, depth : what is fitted, see `parameters`; `FULL_DEPTH` frees the weight of every earlier evaluation.
+    groups, depth : what is fitted, see `parameters` and `default_groups`; `FULL_DEPTH` frees the weight of every earlier evaluation.
     afs : the default starts begin with the analytical first step (one more step for the same calls).
     limit : of one fit's cost, teacher, start and guard not included.
     mapping : of end points to what is compared (e.g. decode and pool); costs the exact derivatives of the last row.
@@ -170,16 +174,18 @@ def calibrate_all(
     ------
     ValueError : arguments outside what is allowed; nothing was called.
     FitError : the model or the teacher fails (NaN, shapes, divergence); said in a sentence.
-    Interrupted : by `progress` during the teacher's pass or while starts are ranked for the first table.
+    Interrupted : by `progress` during the teacher's pass, or before the first table's fit has begun.
     """
     for nfe in nfes:
         if whole_number(nfe, "nfe", 1) > MOST_CALLS:
             raise ValueError(f"nfe was {nfe}; calibration is for 1 to {MOST_CALLS} model calls. With more, optimized steps are as good.")
     if not nfes:
         raise ValueError("nfes was empty; at least one number of model calls is needed, e.g. [5].")
-    check_groups(groups)
+    if groups is not None:
+        check_groups(groups)
     whole_number(depth, "depth", 0)
-    _check_candidates(starts, stock, setting.noise_schedule.family, min(nfes), "times" in groups)
+    rebuilding = any("times" in (default_groups(nfe) if groups is None else groups) for nfe in nfes)
+    _check_candidates(starts, stock, setting.noise_schedule.family, min(nfes), rebuilding)
     fitting, guarding = _split(len(setting.seeds), held_out)
     if teacher is None:
         teacher = Teacher(setting, DEFAULT_STEPS)
@@ -195,7 +201,8 @@ def calibrate_all(
         pool = list(starts) if starts is not None else default_starts(setting.noise_schedule, nfe, afs)
         try:
             start, start_calls = work.best_start(pool, before, nfe, mapping)
-            fit, fit_calls = work.fit(Parameters(start.table, groups, depth), nfe, limit, ridge, mapping)
+            freed = default_groups(nfe) if groups is None else groups
+            fit, fit_calls = work.fit(Parameters(start.table, freed, depth), nfe, limit, ridge, mapping)
         except Interrupted:
             if not results:
                 raise
@@ -229,6 +236,16 @@ def default_starts(ns: NoiseSchedule, nfe: int, afs: bool = False) -> list[Candi
             table = build_table(solver, sigmas, ns.family, order if len(SOLVERS[solver].orders) > 1 else None, afs=afs)
             starts.append(Candidate(f"{solver} {order} on {name} steps", table, "optimized"))
     return starts
+
+
+def default_groups(nfe: int) -> tuple[str, ...]:
+    """What is fitted at `nfe` model calls.
+
+    With the level of every call and all weights free, moving the nodes says the same a second time, and its share of the Jacobian's calls
+    is better spent on more seeds; that holds up to 6 calls. With more, the way from the start is long, and moved nodes, whose rows are
+    made anew, are a shorter one (measured on the demo model at 5 and 8 calls).
+    """
+    return ("evaluation", "coefficients") if nfe <= _FEW else ("times", "evaluation", "coefficients")
 
 
 def _split(seeds: int, held_out: int | None) -> tuple[range, range]:
@@ -288,15 +305,33 @@ class _Work:
         return best[1], probe.calls
 
     def fit(self, parameters: Parameters, nfe: int, limit: Limit, ridge: float, mapping: ResidualMap | None) -> tuple[Fit, int]:
-        chunks = -(-len(self.fitting.seeds) // self.fitting.batch)
-        seeds = min(affordable_chunks(parameters, chunks, limit) * self.fitting.batch, len(self.fitting.seeds))
-        residual = Residual(self.fitting.subset(range(seeds)), self.targets[:seeds], mapping)
+        began, before = time.monotonic(), 0
 
         def told(calls: int, error: float) -> None:
             if self.progress is not None:
-                self.progress(Stage("fit", calls, limit.calls, nfe, error))
+                self.progress(Stage("fit", before + calls, limit.calls, nfe, error))
 
-        return minimise(residual, parameters, limit, ridge=ridge, progress=told), residual.calls
+        def ranked() -> None:
+            nonlocal before
+            before += 1
+            told(0, math.nan)
+
+        batch, chunks = self.fitting.batch, -(-len(self.fitting.seeds) // self.fitting.batch)
+        positions: Sequence[int] = range(len(self.fitting.seeds))
+        weights = None
+        if affordable_chunks(parameters, chunks, limit) < chunks:
+            walked = max(2, min(chunks, int(_RANKING * limit.calls / nfe)))
+            count = min(affordable_chunks(parameters, walked, limit, walked * nfe) * batch, len(positions))
+            pool = range(min(walked * batch, len(positions)))
+            if count < len(pool):
+                squares = squared_errors(self.fitting.subset(pool), self.targets[: len(pool)], parameters.start, mapping, ranked)
+                choice = choose_seeds(squares, count, batch)
+                positions, weights = choice.positions, choice.weights
+            else:
+                positions = range(count)
+        residual = Residual(self.fitting.subset(positions), self.targets[list(positions)], mapping, weights)
+        left = Limit(limit.calls - before, limit.seconds - (time.monotonic() - began))
+        return minimise(residual, parameters, left, ridge=ridge, growing=True, progress=told), before + residual.calls
 
     def guard(self, pool: Sequence[Candidate], nfe: int, mapping: ResidualMap | None, judge: Judge | None) -> Comparison:
         def told(done: int, total: int) -> None:

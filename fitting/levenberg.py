@@ -8,6 +8,10 @@ Minimised is F(theta) = mean r(theta)^2 + ridge |theta|^2. A step solves
 J += s (r(theta + s) - r(theta) - J^T s)^T / |s|^2, which costs no model calls. After every trial the parameters that enter linearly
 (the last row's weights) are set to their best values for that trial's history, which costs none either (variable projection, Golub and
 Pereyra 1973). A step that fails with an updated Jacobian is followed by a measured one.
+
+A Jacobian is measured on one chunk of seeds, and most of what can be gained from a chunk comes with its first one. So the fit may grow:
+it begins with one chunk and takes in the next with every measured Jacobian. Its first steps, which are the longest, are then tried on
+few seeds, and within the same calls it sees more of them than if all were there from the start.
 """
 from __future__ import annotations
 
@@ -29,8 +33,10 @@ from .setting import FitError, Interrupted
 Array = NDArray[np.float64]
 DAMPING, EASED, TIGHTENED = 1e-2, 0.25, 6.0
 _LEAST_GAIN = 0.01
+_LEAST_GAIN_GROWING = 0.03  # of a step with an updated Jacobian, while a new chunk is the better use of calls
 _FAILURES, _FAILURES_IF_UPDATED = 5, 1
-_JACOBIANS, _TRIALS = 4, 2.5  # of a fit that converges, and trials to a Jacobian, as measured on the demo model
+_JACOBIANS, _TRIALS = 4, 2  # of a fit that converges, and trials to a Jacobian, as measured on the demo model
+_PARAMETERS_A_JACOBIAN = 36  # with more of them, one Jacobian a chunk is not enough
 _BLOCK = 1 << 16  # columns of a Jacobian that are made float64 at once
 INTERRUPTED = "it was interrupted"
 NOTHING_GAINED = "another step gained less than one per cent"
@@ -75,6 +81,7 @@ def minimise(
     ridge: float = 0.0,
     least_gain: float = _LEAST_GAIN,
     theta: Array | None = None,
+    growing: bool = False,
     progress: Callable[[int, float], None] | None = None,
 ) -> Fit:
     """Fit `parameters` to make `residual` small.
@@ -85,11 +92,13 @@ def minimise(
     ridge : of the parameters, relative to the mean square at the start.
     least_gain : relative gain of a measured Jacobian's steps below which it ends.
     theta : start, default zero.
+    growing : begin with one chunk of seeds and take in another with every measured Jacobian.
     progress : called with (calls so far, root mean square so far) after every model call, the start's excepted; may raise `Interrupted`.
 
     Returns
     -------
-    Fit : its error is never above the start's. A fit that is interrupted, or that meets values that are not finite, returns what it had.
+    Fit : its error is never above the start's, unless it was growing: then no step made the error on the chunks taken in larger. A fit
+        that is interrupted, or that meets values that are not finite, returns what it had.
 
     Raises
     ------
@@ -98,7 +107,8 @@ def minimise(
     first_call, began = residual.calls, time.monotonic()
     theta = np.zeros(parameters.size) if theta is None else np.asarray(theta, dtype=np.float64)
     residual.told = None
-    evaluation = residual.evaluate(parameters.table(theta))
+    taken = 1 if growing else len(residual.chunks)
+    evaluation = residual.evaluate(parameters.table(theta), chunks=taken)
     if not math.isfinite(evaluation.mean_square):
         raise FitError("The model's end points with the starting table are not finite (NaN or infinity); a fit has nothing to start from.")
     weight = ridge * evaluation.mean_square
@@ -118,7 +128,6 @@ def minimise(
 
     fit.history.append((spent(), math.sqrt(evaluation.mean_square)))
     jacobian_cost, trial_cost = step_costs(parameters)
-    trial_cost *= len(residual.chunks)
     residual.told = tick
     try:
         tick()
@@ -129,18 +138,23 @@ def minimise(
             return fit
         gains = [math.inf] * len(residual.chunks)  # of the last measured Jacobian of each chunk
         while max(gains) >= least_gain:
-            if not affordable(jacobian_cost + trial_cost):
+            index = fit.jacobians % len(residual.chunks)
+            grows = index == taken
+            if not affordable(jacobian_cost + trial_cost * (taken + grows) + grows * parameters.start.nfe):
                 fit.stopped = "the limit of cost was reached"
                 break
+            if grows:
+                taken += 1
+                search.take_in(taken)
             before = search.value()
-            index = fit.jacobians % len(residual.chunks)
             search.measure(index)
             failures = 0
-            while failures < (_FAILURES_IF_UPDATED if search.updated else _FAILURES) and affordable(trial_cost):
+            worthwhile = least_gain if taken == len(residual.chunks) else _LEAST_GAIN_GROWING
+            while failures < (_FAILURES_IF_UPDATED if search.updated else _FAILURES) and affordable(trial_cost * taken):
                 gain = search.trial()
                 if gain:
                     fit.history.append((spent(), math.sqrt(fit.evaluation.mean_square)))
-                failures = 0 if gain > least_gain else failures + 1
+                failures = 0 if gain > worthwhile else failures + 1
             gains[index] = 1 - search.value() / before if before else 0.0
         else:
             fit.stopped = NOTHING_GAINED if search.finite else NOT_FINITE
@@ -153,15 +167,20 @@ def minimise(
     return fit
 
 
-def affordable_chunks(parameters: Parameters, chunks: int, limit: Limit) -> int:
-    """How many of `chunks` a fit should take so that the limit of calls is enough for some measured Jacobians, one for each
-    chunk at least; two, if there are so many.
+def affordable_chunks(parameters: Parameters, chunks: int, limit: Limit, spent: int = 0) -> int:
+    """How many of `chunks` a growing fit should take so that the limit of calls less `spent` is enough for some measured Jacobians, the
+    more of them for each chunk the more parameters there are; two, if there are so many.
 
     A Jacobian is measured on one chunk, but trials run on all: with more of them a fit holds better for other seeds, with too many it ends
     half way.
     """
     jacobian, trial = step_costs(parameters)
-    fits = [c for c in range(1, chunks + 1) if limit.calls >= max(_JACOBIANS, c) * (jacobian + _TRIALS * c * trial)]
+
+    def cost(taken: int) -> float:
+        rounds = max(_JACOBIANS, round(taken * parameters.size / _PARAMETERS_A_JACOBIAN))
+        return rounds * jacobian + taken * parameters.start.nfe + _TRIALS * trial * sum(min(k, taken) for k in range(1, rounds + 1))
+
+    fits = [count for count in range(1, chunks + 1) if limit.calls - spent >= cost(count)]
     return max([min(2, chunks), *fits])
 
 
@@ -187,10 +206,21 @@ class _Search:
         evaluation = self.fit.evaluation if evaluation is None else evaluation
         return evaluation.mean_square + self.ridge * float(theta @ theta)
 
+    def take_in(self, chunks: int) -> None:
+        """Let the first `chunks` chunks count from now on."""
+        evaluation = self.residual.evaluate(self.fit.evaluation.table, self.fit.evaluation, chunks)
+        if not math.isfinite(evaluation.mean_square):
+            raise FitError("the model's end points of further seeds are not finite")
+        self.fit.evaluation = evaluation
+
     def measure(self, index: int) -> None:
         self.jacobian[index] = self.residual.jacobian(self.parameters, self.fit.theta, self.fit.evaluation, index)
         self.updated = False
         self.fit.jacobians += 1
+
+    def evaluated(self, theta: Array, shared: Evaluation) -> Evaluation:
+        """The table at `theta` on the chunks that `shared` has."""
+        return self.residual.evaluate(self.parameters.table(theta), shared, len(shared.runs))
 
     def known(self, evaluation: Evaluation) -> list[tuple[Tensor, Tensor]]:
         """Jacobian and residual of the chunks whose Jacobian has been measured."""
@@ -210,7 +240,7 @@ class _Search:
         system = curvature + np.diag(self.ridge + self.damping * diagonal + floor)
         theta = self.fit.theta - _solved(system, gradient)
         try:
-            theta, evaluation = self.polished(theta, self.residual.evaluate(self.parameters.table(theta), self.fit.evaluation))
+            theta, evaluation = self.polished(theta, self.evaluated(theta, self.fit.evaluation))
         except ValueError:  # the step left what is a schedule
             self.damping *= TIGHTENED
             return 0.0
@@ -245,7 +275,7 @@ class _Search:
             return theta, evaluation
         better = theta.copy()
         better[self.parameters.linear] += change
-        after = self.residual.evaluate(self.parameters.table(better), evaluation)
+        after = self.evaluated(better, evaluation)
         return (better, after) if self.value(better, after) < self.value(theta, evaluation) else (theta, evaluation)
 
 
@@ -265,7 +295,7 @@ def _best_last_row(residual: Residual, parameters: Parameters, evaluation: Evalu
     linear = parameters.linear
     if not linear or residual.mapping is not None or not math.isfinite(evaluation.mean_square):
         return None
-    exact = [residual.last_row_columns(parameters, run) for run in evaluation.runs]
+    exact = [residual.last_row_columns(parameters, run, index) for index, run in enumerate(evaluation.runs)]
     residuals = [part.reshape(-1) for part in evaluation.residuals]
     curvature, pull = _normal_equations(list(zip(exact, residuals, strict=True)))
     system = curvature + np.diag(ridge + 1e-9 * np.diag(curvature) + 1e-30)

@@ -1,7 +1,8 @@
 """The end points of a table against the teacher's, and how they change with the table's parameters.
 
-For seeds s and elements e the residual is r = map(x_N) - map(target). Its Jacobian is taken by one-sided differences; a parameter of
-row n costs the model calls after that row (run.py), one of the last row none: its column is the unit times what the weight multiplies.
+For seeds s and elements e the residual is r = sqrt(w_s) (map(x_N) - map(target)). Its Jacobian is taken by one-sided differences; a
+parameter of row n costs the model calls after that row (run.py), one of the last row none: its column is the unit times what the weight
+multiplies.
 """
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ DIFFERENCE = 0.02  # parameters have units in which this is small for the model 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A table run by all chunks: the runs, residuals [M] a chunk (float32, CPU), and the mean square of all residual elements."""
+    """A table run by the chunks, or the first of them: the runs, residuals [B, E] a chunk (float32, CPU), and the mean square of all
+    their elements."""
 
     table: SolverTable
     runs: tuple[Run, ...]
@@ -42,6 +44,7 @@ class Residual:
     setting, targets : seeds, and their teacher end points [S, *shape].
     mapping : optional map of end points to what is compared, e.g. decoded and pooled images; it gets and returns tensors [B, ...], on the
         setting's device.
+    weights : w of each seed [S], above 0, 1 in the mean; default 1 for all.
     largest : memory for a Jacobian in bytes; beyond it a fixed random part of the elements of each sample enters the Jacobian.
 
     Attributes
@@ -50,10 +53,19 @@ class Residual:
     told : called after every model call; may raise `Interrupted`.
     """
 
-    def __init__(self, setting: Setting, targets: Tensor, mapping: ResidualMap | None = None, largest: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        targets: Tensor,
+        mapping: ResidualMap | None = None,
+        weights: Array | None = None,
+        largest: int = 1 << 30,
+    ) -> None:
         self.setting, self.mapping, self.largest = setting, mapping, largest
         self.chunks = list(setting.chunks())
         self.targets = [self._mapped(part) for part in targets.split(setting.batch)]
+        scales = torch.ones(len(setting.seeds)) if weights is None else torch.from_numpy(np.sqrt(weights)).float()
+        self.scales = [part[:, None] for part in scales.split(setting.batch)]
         self.calls = 0
         self.told: Callable[[], object] | None = None
 
@@ -66,13 +78,18 @@ class Residual:
         mapped = end if self.mapping is None else self.mapping(end.to(self.setting.device))
         return mapped.detach().to(device="cpu", dtype=torch.float32).reshape(len(mapped), -1)
 
-    def evaluate(self, table: SolverTable, shared: Evaluation | None = None) -> Evaluation:
-        """Residuals of `table`, sharing model calls with an earlier evaluation; mean_square is inf where values are not finite."""
+    def _residual(self, index: int, end: Tensor) -> Tensor:
+        return (self._mapped(end) - self.targets[index]) * self.scales[index]
+
+    def evaluate(self, table: SolverTable, shared: Evaluation | None = None, chunks: int | None = None) -> Evaluation:
+        """Residuals of `table` on the first `chunks` chunks (default all), sharing model calls with an earlier evaluation; mean_square is
+        inf where values are not finite."""
         runs, residuals = [], []
-        for index, chunk in enumerate(self.chunks):
-            run = run_table(chunk, table, None if shared is None else shared.runs[index], self._called)
+        for index, chunk in enumerate(self.chunks[:chunks]):
+            known = None if shared is None or index >= len(shared.runs) else shared.runs[index]
+            run = run_table(chunk, table, known, self._called)
             runs.append(run)
-            residuals.append(self._mapped(run.end) - self.targets[index])
+            residuals.append(self._residual(index, run.end))
         return Evaluation(table, tuple(runs), tuple(residuals), _mean_square(residuals))
 
     def jacobian(self, parameters: Parameters, theta: Array, at: Evaluation, index: int) -> Tensor:
@@ -85,7 +102,7 @@ class Residual:
         chunk, run = self.chunks[index], at.runs[index]
         exact: dict[int, Tensor] = {}
         if self.mapping is None and parameters.linear:
-            columns = self.last_row_columns(parameters, run).reshape(len(parameters.linear), len(chunk.seeds), -1)
+            columns = self.last_row_columns(parameters, run, index).reshape(len(parameters.linear), len(chunk.seeds), -1)
             exact = dict(zip(parameters.linear, columns, strict=True))
         jacobian = torch.empty(parameters.size, self.selected(index, at.residuals[index], parameters.size).numel())
         for p in range(parameters.size):
@@ -94,7 +111,7 @@ class Residual:
                 continue
             table, difference = _stepped(parameters, theta, p)
             changed = run_table(chunk, table, run, self._called)
-            residual = self._mapped(changed.end) - self.targets[index]
+            residual = self._residual(index, changed.end)
             jacobian[p] = self.selected(index, (residual - at.residuals[index]) / difference, parameters.size)
         if not bool(jacobian.isfinite().all()):
             raise FitError(
@@ -103,11 +120,12 @@ class Residual:
             )
         return jacobian
 
-    def last_row_columns(self, parameters: Parameters, run: Run) -> Tensor:
-        """The exact derivative [L, M] of a run's residuals by `parameters.linear`; without a mapping only."""
+    def last_row_columns(self, parameters: Parameters, run: Run, index: int) -> Tensor:
+        """The exact derivative [L, M] of the residuals of chunk `index`, whose run is given, by `parameters.linear`; without a mapping
+        only."""
         unit_b, unit_a = parameters.last_row_unit(run.table)
         weighed = [(_weighed_by_last_row(run, j), unit_a if j is None else unit_b) for j in parameters.last_row_weights()]
-        return torch.stack([self._flat(x).reshape(-1) * unit for x, unit in weighed])
+        return torch.stack([(self._flat(x) * self.scales[index]).reshape(-1) * unit for x, unit in weighed])
 
     def _flat(self, x: Tensor) -> Tensor:
         return x.detach().to(device="cpu", dtype=torch.float32).reshape(len(x), -1)

@@ -52,6 +52,12 @@ def calls_of(setting: Setting) -> int:
     return setting.model.calls
 
 
+def exact_targets(problem: Problem, setting: Setting) -> torch.Tensor:
+    """The end points [S, *shape] that the problem's ODE has for the setting's seeds."""
+    start = setting.initial(problem.sigma_max).double().numpy()
+    return torch.from_numpy(problem.exact(start, problem.sigma_max, problem.sigma_min)).float()
+
+
 def table_of(solver: str, family: str, steps: int = 4, order: int | None = None, schedule: str = "uniform_lambda", **options: Any):
     """A solver on a baseline schedule of a family."""
     return build_table(solver, baseline_sigmas(schedule, SCHEDULES[family], steps), family, order, **options)

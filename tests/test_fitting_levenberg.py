@@ -15,14 +15,9 @@ from fewstep.fitting.parameters import FULL_DEPTH, GROUPS, Parameters
 from fewstep.fitting.residual import Residual
 from fewstep.fitting.run import run_table
 
-from .fitting_problems import FAMILIES, GAUSSIANS, MIXTURES, calls_of, setting_of, table_of
+from .fitting_problems import FAMILIES, GAUSSIANS, MIXTURES, calls_of, exact_targets, setting_of, table_of
 
 DEFAULT = ("times", "evaluation", "coefficients")
-
-
-def exact_targets(problem, setting):
-    start = setting.initial(problem.sigma_max).double().numpy()
-    return torch.from_numpy(problem.exact(start, problem.sigma_max, problem.sigma_min)).float()
 
 
 def prepared(problem, nfe, solver="dpmpp_2m", groups=DEFAULT, seeds=16, spoil=None, afs=False, **changes):

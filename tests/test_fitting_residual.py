@@ -40,7 +40,7 @@ def test_the_last_row_is_differentiated_exactly(family):
         for theta in (np.zeros(parameters.size), generator.uniform(-0.1, 0.1, parameters.size)):
             evaluation = residual.evaluate(parameters.table(theta))
             before = calls_of(setting)
-            columns = residual.last_row_columns(parameters, evaluation.runs[0])
+            columns = residual.last_row_columns(parameters, evaluation.runs[0], 0)
             assert calls_of(setting) == before
             for p, column in zip(parameters.linear, columns, strict=True):
                 exact = central(setting, parameters, theta, p)
@@ -153,7 +153,7 @@ def test_polishing_finds_the_best_last_row_without_a_call(family):
         # the same by least squares in float64: the end point is a linear function of what the last row weighs
         run = evaluation.runs[0]
         parameters = Parameters(table, ("coefficients",), FULL_DEPTH)
-        columns = residual.last_row_columns(parameters, run).double().numpy()
+        columns = residual.last_row_columns(parameters, run, 0).double().numpy()
         best = np.linalg.lstsq(columns.T, -evaluation.residuals[0].reshape(-1).double().numpy(), rcond=1e-6)[0]
         left = evaluation.residuals[0].reshape(-1).double().numpy() + columns.T @ best
         assert polished <= evaluation.mean_square
