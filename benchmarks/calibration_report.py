@@ -27,8 +27,9 @@ up to three forms: as published, moved down to sigma_min before the 0, and endin
 held-out seeds (samplers far behind on three schedules are left out of the others), the better ones on more, the best on all; at numbers
 of calls other than 5, 8 and 12 those that were good at the nearest two of them. **Plain fit** is benchmarks/plain_fit.py on 24 seeds, which
 has no limit of calls. **Calibrated** is `fewstep.fitting.calibrate` with its defaults and a limit of 300 calls at 5, 1200 at 8, 300
-(N/5)^2.95 otherwise, for each number of calls on its own; of the seeds given it takes as many as its limit is enough for. What is measured
-is the table that it returns, so stock where the guard chose stock. Its guard has seeds of its own, half as many as the fit.
+(N/5)^2.95 otherwise, for each number of calls on its own; of the seeds given it takes as many as its limit is enough for, the hardest
+first (the calls that rank them are among the fit's). What is measured is the table that it returns, so stock where the guard chose stock.
+Its guard has seeds of its own, half as many as the fit.
 
 **Outside** is the share of pixels beyond [-1, 1], **excess** the mean of max(|x| - 1, 0) over all pixels; images are not clamped.
 **Judged** is the share that the judge recognises as the class asked for.

@@ -24,7 +24,7 @@ from fewstep.fitting import (
     candidates,
     default_starts,
 )  # fmt: skip
-from fewstep.fitting.calibrate import MOST_CALLS, resampled
+from fewstep.fitting.calibrate import MOST_CALLS, default_groups, resampled
 from fewstep.fitting.guard import compare
 from fewstep.recipes import Recipe
 from fewstep.solvers import SOLVERS, build_table, sample
@@ -473,3 +473,12 @@ def test_the_demo_models_weights_and_mode_are_left_alone(demo_calibrations):
     for ours, theirs in zip(setting.model.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(ours, theirs) and not ours.requires_grad
     assert not teacher.end_points.requires_grad and copy.deepcopy(setting.model)
+
+
+def test_nodes_stay_where_they_are_up_to_six_calls():
+    assert [("times" in default_groups(nfe)) for nfe in (1, 5, 6, 7, 20)] == [False, False, False, True, True]
+    setting = small()
+    few, more = quick(setting, [3, 7])
+    assert few.fitted.sigmas == pytest.approx(few.start.table.sigmas, rel=1e-6)
+    assert [row.sigma for row in few.fitted.rows] != pytest.approx([row.sigma for row in few.start.table.rows], rel=1e-3)
+    assert more.fitted.sigmas != pytest.approx(more.start.table.sigmas, rel=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -249,3 +250,46 @@ def test_a_noisy_model_is_fitted():
     residual, parameters, _ = prepared(MIXTURES["edm"], 4, spoil=lambda d, _: d.bfloat16().to(d.dtype), seeds=24)
     fit = minimise(residual, parameters, Limit(calls=400))
     assert rms(fit) < 0.5 * fit.history[0][1]
+
+
+# --- growing ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_growing_fit_takes_in_a_chunk_with_every_jacobian_and_ends_as_low_as_one_that_had_all_from_the_start():
+    residual, parameters, _ = prepared(MIXTURES["edm"], 4, seeds=24, batch=6)
+    first = residual.evaluate(parameters.start, chunks=1).mean_square
+    seen = []
+    original = residual.jacobian
+    residual.jacobian = lambda parameters, theta, at, index: (seen.append((index, len(at.runs))), original(parameters, theta, at, index))[1]
+    grown = minimise(residual, parameters, NO_LIMIT, ridge=1e-3, growing=True)
+    assert grown.history[0][1] == pytest.approx(math.sqrt(first))
+    assert seen[:5] == [(0, 1), (1, 2), (2, 3), (3, 4), (0, 4)]
+    assert len(grown.evaluation.runs) == 4
+    again, parameters, _ = prepared(MIXTURES["edm"], 4, seeds=24, batch=6)
+    whole = minimise(again, parameters, NO_LIMIT, ridge=1e-3)
+    assert rms(grown) < 1.1 * rms(whole)
+    assert rms(grown) < math.sqrt(again.evaluate(parameters.start).mean_square)
+
+
+@pytest.mark.parametrize("calls", [30, 90, 200])
+def test_a_growing_fit_keeps_its_limit(calls):
+    residual, parameters, _ = prepared(MIXTURES["vp"], 4, seeds=24, batch=6)
+    before = residual.calls
+    fit = minimise(residual, parameters, Limit(calls=calls), growing=True)
+    assert residual.calls - before <= calls
+    assert fit.jacobians >= len(fit.evaluation.runs) or fit.jacobians == 0
+
+
+def test_seeds_taken_in_later_whose_end_points_are_not_finite_end_the_fit_with_what_it_had():
+    class Spoiled(Residual):
+        def evaluate(self, table, shared=None, chunks=None):
+            found = super().evaluate(table, shared, chunks)
+            return dataclasses.replace(found, mean_square=math.inf) if len(found.runs) > 1 else found
+
+    problem = MIXTURES["edm"]
+    setting = setting_of(problem, 12, batch=6)
+    residual = Spoiled(setting, exact_targets(problem, setting))
+    parameters = Parameters(table_of("unipc", "edm", 3), DEFAULT, FULL_DEPTH)
+    fit = minimise(residual, parameters, NO_LIMIT, growing=True)
+    assert "further seeds are not finite" in fit.stopped
+    assert len(fit.evaluation.runs) == 1 and rms(fit) <= fit.history[0][1]
