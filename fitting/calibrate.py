@@ -28,11 +28,11 @@ from ..solvers import SOLVERS, SolverTable, build_table
 from ..solvers.rebuild import rebuilt
 from ..solvers.rounding import rounded_table
 from .candidates import Candidate, candidates
-from .guard import Comparison, Judge, compare
+from .guard import Comparison, Judge, Scorer, compare
 from .levenberg import INTERRUPTED, NO_LIMIT, Fit, Limit, affordable_chunks, minimise, polished_mean_square
 from .parameters import FULL_DEPTH, Parameters, check_groups
 from .residual import Evaluation, Residual, ResidualMap
-from .seed_choice import choose_seeds, squared_errors
+from .seed_choice import choose_seeds
 from .setting import FitError, Interrupted, Setting
 from .teacher import DEFAULT_STEPS, Teacher
 
@@ -311,9 +311,9 @@ class _Work:
             if self.progress is not None:
                 self.progress(Stage("fit", before + calls, limit.calls, nfe, error))
 
-        def ranked() -> None:
+        def ranked(done: int, total: int) -> None:
             nonlocal before
-            before += 1
+            before = done
             told(0, math.nan)
 
         batch, chunks = self.fitting.batch, -(-len(self.fitting.seeds) // self.fitting.batch)
@@ -324,8 +324,9 @@ class _Work:
             count = min(affordable_chunks(parameters, walked, limit, walked * nfe) * batch, len(positions))
             pool = range(min(walked * batch, len(positions)))
             if count < len(pool):
-                squares = squared_errors(self.fitting.subset(pool), self.targets[: len(pool)], parameters.start, mapping, ranked)
-                choice = choose_seeds(squares, count, batch)
+                start = Candidate("start", parameters.start, "optimized")
+                (score,) = Scorer(mapping, None, ranked).scores(self.fitting.subset(pool), self.targets[: len(pool)], [start])
+                choice = choose_seeds(score.squares, count, batch)
                 positions, weights = choice.positions, choice.weights
             else:
                 positions = range(count)

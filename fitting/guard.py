@@ -146,7 +146,7 @@ def compare(
             f"The teacher's end points have shape {tuple(targets.shape)}; the setting has {len(setting.seeds)} seeds of shape "
             f"{setting.shape}."
         )
-    scorer = _Scorer(mapping, judge, progress)
+    scorer = Scorer(mapping, judge, progress)
     entering = list(candidates)
     screened_out: list[str] = []
     if len(entering) > finalists and screen < len(setting.seeds):
@@ -199,7 +199,9 @@ def _worse_beyond_chance(judged: Array, reference: Array) -> bool:
     return float(difference.mean()) < -_BEYOND_CHANCE * spread and float(difference.mean()) < 0
 
 
-class _Scorer:
+class Scorer:
+    """Walks candidates in batches of seeds, one batch in memory at a time. calls : model calls on a batch, so far."""
+
     def __init__(self, mapping: ResidualMap | None, judge: Judge | None, progress: Callable[[int, int], object] | None) -> None:
         self.mapping, self.judge, self.progress = mapping, judge, progress
         self.calls = self.expected = 0

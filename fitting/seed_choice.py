@@ -12,18 +12,10 @@ section 5A.8). The weights are divided by their mean.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-
-from ..solvers.table import SolverTable
-from .residual import ResidualMap
-from .run import run_table
-from .setting import Setting
 
 Array = NDArray[np.float64]
 _HARDEST = 1 / 6  # of the chosen seeds
@@ -35,22 +27,6 @@ class SeedChoice:
 
     positions: tuple[int, ...]
     weights: Array
-
-
-def squared_errors(
-    setting: Setting, targets: Tensor, table: SolverTable, mapping: ResidualMap | None, called: Callable[[], object]
-) -> Array:
-    """Mean square distance of each seed's end point to its target [S], inf where it is not finite; one batch in memory at a time."""
-
-    def compared(end: Tensor) -> Tensor:
-        mapped = end if mapping is None else mapping(end.to(setting.device))
-        return mapped.detach().to(device="cpu", dtype=torch.float64).reshape(len(mapped), -1)
-
-    squares = [
-        (compared(run_table(chunk, table, None, called).end) - compared(target)).square().mean(1)
-        for chunk, target in zip(setting.chunks(), targets.split(setting.batch), strict=True)
-    ]
-    return np.nan_to_num(torch.cat(squares).numpy(), nan=np.inf)
 
 
 def choose_seeds(squares: Array, count: int, batch: int) -> SeedChoice:
