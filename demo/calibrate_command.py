@@ -7,9 +7,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ..fitting import EFFORTS, Calibration, FitError, Interrupted, Limit, Teacher
+from ..fitting import EFFORTS, Calibration, FitError, Interrupted, Limit, Teacher, calibrations
 from ..schedules.checks import real_number
-from .calibration import calibrations, demo_setting, recipe_of, summary
+from .calibration import demo_setting, recipe_of, recognised, summary
 from .model import load_demo_model
 from .shipped import recipe_file
 from .showcase import set_threads
@@ -34,12 +34,10 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     with StageBar() as bar:
         try:
             for result in calibrations(
-                setting, args.nfe, args.held_out, teacher, EFFORTS[args.effort],
-                limit=limit, groups=tuple(args.fit) if args.fit else None, afs=args.afs, progress=bar,
+                setting, args.nfe, held_out=args.held_out, teacher=teacher, effort=EFFORTS[args.effort],
+                limit=limit, groups=tuple(args.fit) if args.fit else None, afs=args.afs, judge=recognised, progress=bar,
             ):  # fmt: skip
                 done.append(result)
-                if result.comparison is None:
-                    break
         except FitError as error:
             raise ValueError(str(error)) from error
         except Interrupted as error:

@@ -5,16 +5,14 @@ everyday seeds show what a recipe does with noise it has not seen.
 """
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..fitting import Calibration, Candidate, Effort, Limit, Setting, Teacher, calibrate, default_starts
-from ..fitting.calibrate import MOST_CALLS, Progress, resampled
+from ..fitting import Calibration, Setting, Teacher
 from ..recipes import Recipe, model_identity
-from ..solvers import SolverTable
 from .judge import load_judge
 from .model import DemoModel
 from .network import IMAGE_SIZE, NUM_CLASSES
@@ -43,52 +41,6 @@ def recognised(images: Tensor, setting: Setting) -> Tensor:
     """1 for every image that the judge takes for the class asked for, else 0."""
     guesses = load_judge()[0](images.detach().cpu().float().clamp(-1, 1)).argmax(dim=1)
     return (guesses == setting.per_seed["labels"]).double()
-
-
-def calibrations(
-    setting: Setting,
-    nfes: Sequence[int],
-    held_out: int,
-    teacher: Teacher,
-    effort: Effort,
-    *,
-    limit: Limit | None = None,
-    groups: Collection[str] | None = None,
-    afs: bool = False,
-    before: tuple[int, SolverTable] | None = None,
-    progress: Progress | None = None,
-) -> Iterator[Calibration]:
-    """A calibration for each of `nfes` in ascending order as it is finished, each also starting from the times of the one before.
-
-    Parameters
-    ----------
-    limit : instead of the effort's.
-    before : model calls and table of a calibration with fewer calls, made earlier.
-    """
-    for nfe in nfes:
-        if not 1 <= nfe <= MOST_CALLS:
-            raise ValueError(f"nfe was {nfe}; calibration is for 1 to {MOST_CALLS} model calls.")
-    ns = setting.noise_schedule
-    fitting = len(setting.seeds) - held_out
-    for nfe in sorted(set(nfes)):
-        starts = default_starts(ns, nfe, afs)
-        if before is not None and (table := resampled(before[1], nfe)) is not None:
-            starts.append(Candidate(f"the times of the table for {before[0]} calls", table, "fitted"))
-        result = calibrate(
-            setting,
-            nfe,
-            held_out=held_out,
-            teacher=teacher,
-            starts=starts,
-            stock=effort.stock(ns, nfe),
-            groups=groups,
-            afs=afs,
-            limit=effort.limit(nfe, fitting, setting.batch) if limit is None else limit,
-            judge=recognised,
-            progress=progress,
-        )
-        yield result
-        before = (nfe, result.fitted)
 
 
 def recipe_of(calibration: Calibration, setting: Setting, teacher: Teacher, **facts: Any) -> Recipe:

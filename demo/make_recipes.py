@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from ..fitting import EFFORTS, Interrupted, Limit, Teacher
+from ..fitting import EFFORTS, Interrupted, Limit, Teacher, calibrations
 from ..recipes import Recipe, model_identity
-from .calibration import calibrations, demo_setting, recipe_of
+from .calibration import demo_setting, recipe_of, recognised
 from .model import load_demo_model
 from .shipped import RECIPE_CFG, RECIPE_FAMILIES, RECIPE_NFES, RECIPES_FOLDER, recipe_file
 from .stage_bar import StageBar
@@ -58,7 +58,10 @@ def _family(family: str, args: argparse.Namespace, bar: StageBar) -> None:
         recipe = None if args.again else _made_before(path, args.cfg, identity)
         if recipe is None:
             limit = None if args.max_calls is None else Limit(calls=args.max_calls)
-            (result,) = calibrations(setting, [nfe], args.held_out, teacher, EFFORTS[args.effort], limit=limit, before=before, progress=bar)
+            (result,) = calibrations(
+                setting, [nfe], held_out=args.held_out, teacher=teacher, effort=EFFORTS[args.effort], limit=limit, before=before,
+                judge=recognised, progress=bar,
+            )  # fmt: skip
             if result.comparison is None:
                 raise Interrupted("during the last table")
             recipe = recipe_of(result, setting, teacher)

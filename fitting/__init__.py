@@ -3,6 +3,7 @@ schedules from the discretization loss."""
 
 from .calibrate import Calibration, Stage, calibrate, calibrate_all, default_starts
 from .candidates import Candidate, SamplerCandidate, candidates
+from .course import calibrations, expected_calls
 from .discretization import PairCosts, discretization_costs, discretization_costs_from_samples, discretization_schedule
 from .effort import EFFORTS, Effort
 from .gits import Deviations, gits_schedule, trajectory_deviations
@@ -14,7 +15,7 @@ from .teacher import Teacher
 
 __all__ = [
     "EFFORTS", "FULL_DEPTH", "GROUPS", "Calibration", "Candidate", "Comparison", "Deviations", "Effort", "FitError", "Interrupted",
-    "Limit", "PairCosts", "SamplerCandidate", "Score", "Setting", "Stage", "Teacher", "calibrate", "calibrate_all", "candidates",
-    "compare", "default_starts", "discretization_costs", "discretization_costs_from_samples", "discretization_schedule", "error_ratio",
-    "gits_schedule", "trajectory_deviations",
+    "Limit", "PairCosts", "SamplerCandidate", "Score", "Setting", "Stage", "Teacher", "calibrate", "calibrate_all", "calibrations",
+    "candidates", "compare", "default_starts", "discretization_costs", "discretization_costs_from_samples", "discretization_schedule",
+    "error_ratio", "expected_calls", "gits_schedule", "trajectory_deviations",
 ]

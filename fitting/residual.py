@@ -36,6 +36,12 @@ class Evaluation:
     mean_square: float
 
 
+def mapped(end: Tensor, mapping: ResidualMap | None, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Tensor:
+    """End points [B, *shape] as what is compared, [B, E] on the CPU; `mapping` gets them on `device`."""
+    found = end if mapping is None else mapping(end.to(device))
+    return found.detach().to(device="cpu", dtype=dtype).reshape(len(found), -1)
+
+
 class Residual:
     """End-point residuals of a setting's seeds.
 
@@ -63,7 +69,7 @@ class Residual:
     ) -> None:
         self.setting, self.mapping, self.largest = setting, mapping, largest
         self.chunks = list(setting.chunks())
-        self.targets = [self._mapped(part) for part in targets.split(setting.batch)]
+        self.targets = [mapped(part, mapping, setting.device) for part in targets.split(setting.batch)]
         scales = torch.ones(len(setting.seeds)) if weights is None else torch.from_numpy(np.sqrt(weights)).float()
         self.scales = [part[:, None] for part in scales.split(setting.batch)]
         self.calls = 0
@@ -74,12 +80,8 @@ class Residual:
         if self.told is not None:
             self.told()
 
-    def _mapped(self, end: Tensor) -> Tensor:
-        mapped = end if self.mapping is None else self.mapping(end.to(self.setting.device))
-        return mapped.detach().to(device="cpu", dtype=torch.float32).reshape(len(mapped), -1)
-
     def _residual(self, index: int, end: Tensor) -> Tensor:
-        return (self._mapped(end) - self.targets[index]) * self.scales[index]
+        return (mapped(end, self.mapping, self.setting.device) - self.targets[index]) * self.scales[index]
 
     def evaluate(self, table: SolverTable, shared: Evaluation | None = None, chunks: int | None = None) -> Evaluation:
         """Residuals of `table` on the first `chunks` chunks (default all), sharing model calls with an earlier evaluation; mean_square is

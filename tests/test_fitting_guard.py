@@ -158,6 +158,87 @@ def test_a_fit_that_is_not_finite_loses():
     assert "inf" in comparison.table()
 
 
+SEEDS = 40
+
+
+def offset_candidate(name, kind, targets, distances):
+    """A sampler whose end points lie at these distances from the teacher's, seed by seed."""
+
+    def run(chunk):
+        first = chunk.seeds[0]
+        away = torch.tensor(distances[first : first + len(chunk.seeds)], dtype=torch.float64)
+        return targets[first : first + len(chunk.seeds)].double() + away.reshape(-1, *[1] * len(chunk.shape))
+
+    return SamplerCandidate(name, run, 4, "vp", kind)
+
+
+def compared(seeds=SEEDS, **distances):
+    """`compare` on samplers given by name = distances; those that begin with "stock" are stock, with "optimized" optimized steps."""
+    setting = setting_of(MIXTURES["vp"], seeds, batch=7)
+    targets = Teacher(setting, 8).end_points
+    kinds = {name: next((kind for kind in ("stock", "optimized") if name.startswith(kind)), "fitted") for name in distances}
+    entering = [offset_candidate(name, kinds[name], targets, values[:seeds]) for name, values in distances.items()]
+    return compare(setting, targets, entering, screen=seeds)
+
+
+def spread(typical, outliers=(), seed=0):
+    values = np.random.default_rng(seed).uniform(0.9, 1.1, SEEDS) * typical
+    values[: len(outliers)] = outliers
+    return values
+
+
+def test_one_seed_that_ends_elsewhere_does_not_decide():
+    comparison = compared(stock=spread(0.02), fit=spread(0.01, [0.5]))
+    assert comparison.score_of("fit").error > 3 * comparison.score_of("stock").error
+    assert comparison.winner.candidate.name == "fit" and comparison.best_stock.candidate.name == "stock"
+    assert "closer to the teacher on the typical seed" in comparison.verdict and "against 0.02" in comparison.verdict
+    assert "**fit**" in comparison.table()
+
+
+def test_one_seed_that_ends_elsewhere_with_stock_is_no_reason_against_it_nor_for_it():
+    usual = compared(stock=spread(0.02, [0.5]), fit=spread(0.01))
+    assert usual.winner.candidate.name == "fit" and "of the error of the best stock candidate" in usual.verdict
+    turned = compared(stock=spread(0.01, [0.5]), fit=spread(0.02))  # a smaller mean square is enough for a fit, as it always was
+    assert turned.winner.candidate.name == "fit"
+
+
+def test_many_seeds_that_end_elsewhere_are_no_chance():
+    comparison = compared(stock=spread(0.02), fit=spread(0.005, [0.1] * 8))
+    assert np.median(np.sqrt(comparison.score_of("fit").squares)) < 0.006  # but the mean square is worse, and not by chance
+    assert comparison.winner.candidate.name == "stock"
+    assert comparison.verdict.startswith("Stock wins: nothing compared is better than stock")
+
+
+def test_a_typical_seed_that_is_better_by_chance_is_not_enough():
+    distances = spread(0.02)
+    luck = distances - 0.0005 * np.sign(np.arange(SEEDS) % 2 - 0.4)
+    comparison = compared(stock=distances, fit=np.concatenate([[0.3], luck[1:]]))
+    assert comparison.winner.candidate.name == "stock"
+
+
+def test_with_few_seeds_the_mean_square_decides():
+    assert compared(11, stock=spread(0.02), fit=spread(0.01, [0.5])).winner.candidate.name == "stock"
+    assert compared(12, stock=spread(0.02), fit=spread(0.005, [0.3])).winner.candidate.name == "fit"
+
+
+def test_a_fit_may_displace_what_is_only_just_better_than_stock():
+    comparison = compared(stock=spread(0.02), optimized=spread(0.0199, seed=0), fit=spread(0.01, [0.5]))
+    assert comparison.winner.candidate.name == "fit"
+    comparison = compared(stock=spread(0.02), optimized=spread(0.008), fit=spread(0.01, [0.5]))
+    assert comparison.winner.candidate.name == "optimized"
+
+
+def test_the_other_stock_candidates_are_never_preferred_to_the_best():
+    comparison = compared(stock_best=spread(0.02), stock_tail=spread(0.01, [0.5]))
+    assert comparison.winner is comparison.best_stock is comparison.score_of("stock_best")
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 30])
+def test_a_fit_with_infinite_end_points_never_wins(seeds):
+    comparison = compared(seeds, stock=spread(0.02), fit=spread(0.001, [math.inf]))
+    assert comparison.winner.candidate.name == "stock"
+
+
 def test_the_judge_vetoes_what_it_finds_worse_beyond_chance():
     setting = setting_of(MIXTURES["vp"], 40)
     teacher = Teacher(setting, 64)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..fitting import EFFORTS, Calibration, Interrupted, Setting, Stage, Teacher, calibrate
+from ..fitting import EFFORTS, Calibration, Interrupted, Setting, Stage, Teacher, calibrations, expected_calls
 from ..fitting.calibrate import MOST_CALLS
 from ..recipes import Recipe, model_identity
 from ..schedules import NoiseSchedule
@@ -116,12 +116,7 @@ def fit(
     """
     effort = EFFORTS[wish.effort]
     batch = min(wish.batch, wish.seeds)
-    fitting = wish.seeds - wish.held_out
-    costs: dict[tuple[str, int], float] = {("teacher", 0): TEACHER_STEPS * -(-wish.seeds // batch)}
-    for nfe in wish.nfes:
-        costs["start", nfe] = 13.0 * nfe * -(-min(8, wish.seeds - wish.held_out) // batch)
-        costs["fit", nfe] = float(effort.limit(nfe, fitting, batch).calls or 0)
-        costs["guard", nfe] = nfe * (len(effort.stock(ns, nfe)) * -(-min(8, wish.held_out) // batch) + 7.0 * -(-wish.held_out // batch))
+    costs = expected_calls(ns, wish.nfes, wish.seeds, wish.held_out, batch, effort, TEACHER_STEPS)
     total = sum(costs.values())
 
     def told(stage: Stage) -> None:
@@ -148,15 +143,9 @@ def fit(
     teacher = Teacher(setting, TEACHER_STEPS)
     try:
         teacher.run(lambda done, all_calls: told(Stage("teacher", done, all_calls)))
-        for nfe in wish.nfes:
-            limit = effort.limit(nfe, fitting, batch)
-            result = calibrate(
-                setting, nfe, held_out=wish.held_out, teacher=teacher, stock=effort.stock(ns, nfe), limit=limit, progress=told
-            )
+        for result in calibrations(setting, wish.nfes, held_out=wish.held_out, teacher=teacher, effort=effort, progress=told):
             course.done.append(result)
-            if result.comparison is None:
-                course.interrupted = True
-                return
+            course.interrupted = result.comparison is None
     except Interrupted:
         course.interrupted = True
 

@@ -112,7 +112,7 @@ class FewStepCalibrate(io.ComfyNode):
         chosen = range(first_seed, first_seed + seeds)
         plan = Plan(numbers_of(nfe), chosen, held_out, min(batch_size, seeds), EFFORTS[effort], settings, name)
         ns = noise_schedule_of(model)
-        progress = Progress(plan.costs(len(plan.effort.stock(ns, max(plan.nfes)))), model)
+        progress = Progress(plan.calls(ns), model)
         outcome = Outcome()
         shapes: list[tuple[int, ...]] = []
 

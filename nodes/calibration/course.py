@@ -6,14 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ...fitting import Calibration, Candidate, Effort, Interrupted, Teacher, calibrate, default_starts
-from ...fitting.calibrate import MOST_CALLS, resampled
+from ...fitting import Calibration, Effort, Interrupted, Teacher, calibrations, expected_calls
+from ...fitting.calibrate import MOST_CALLS
+from ...schedules import NoiseSchedule
 from .guided import Guided
 from .progress import Progress
 from .teacher import TeacherSettings
 
-_RANKED_ON, _FINALISTS = 8, 7  # seeds and candidates of the guard's two rounds, for the bar only
-_STARTS = 13
 MOST_TABLES = 8  # of one run
 
 
@@ -31,22 +30,12 @@ class Plan:
 
     @property
     def fitting(self) -> int:
+        """Number of seeds that are fitted."""
         return len(self.seeds) - self.held_out
 
-    def batches(self, samples: int) -> int:
-        """Model calls that so many samples take at one noise level."""
-        return -(-samples // self.batch)
-
-    def costs(self, stock: int) -> dict[tuple[str, int], float]:
-        """Expected model calls of each stage, in their order, with so many stock candidates."""
-        costs: dict[tuple[str, int], float] = {("teacher", 0): self.teacher.steps * self.batches(len(self.seeds))}
-        few = self.batches(min(_RANKED_ON, self.fitting))
-        for nfe in sorted(set(self.nfes)):
-            costs["start", nfe] = _STARTS * nfe * few
-            costs["fit", nfe] = self.effort.limit(nfe, self.fitting, self.batch).calls
-            ranking = stock * self.batches(min(_RANKED_ON, self.held_out))
-            costs["guard", nfe] = nfe * (ranking + _FINALISTS * self.batches(self.held_out))
-        return costs
+    def calls(self, ns: NoiseSchedule) -> dict[tuple[str, int], float]:
+        """Expected model calls of each stage, in their order."""
+        return expected_calls(ns, self.nfes, len(self.seeds), self.held_out, self.batch, self.effort, self.teacher.steps)
 
 
 @dataclass
@@ -68,29 +57,12 @@ def run(guided: Guided, plan: Plan, progress: Progress, outcome: Outcome) -> Non
     progress.guided = guided
     setting = guided.setting(plan.seeds, plan.batch, plan.name)
     teacher = outcome.teacher = plan.teacher.teacher(setting)
-    ns = guided.noise_schedule
+    work = calibrations(setting, plan.nfes, held_out=plan.held_out, teacher=teacher, effort=plan.effort, progress=progress)
     try:
         teacher.run(progress.calls("teacher"))
-        for nfe in sorted(set(plan.nfes)):
-            starts = default_starts(ns, nfe)
-            if outcome.done:
-                before = list(outcome.done.values())[-1]
-                table = resampled(before.fitted, nfe)
-                starts += [] if table is None else [Candidate(f"the times of the table for {before.nfe} calls", table, "fitted")]
-            result = calibrate(
-                setting,
-                nfe,
-                held_out=plan.held_out,
-                teacher=teacher,
-                starts=starts,
-                stock=plan.effort.stock(ns, nfe),
-                limit=plan.effort.limit(nfe, plan.fitting, plan.batch),
-                progress=progress,
-            )
-            outcome.done[nfe] = result
-            if result.comparison is None:
-                outcome.interrupted = True
-                return
+        for result in work:
+            outcome.done[result.nfe] = result
+            outcome.interrupted = result.comparison is None
     except Interrupted:
         outcome.interrupted = True
 

@@ -1,0 +1,86 @@
+"""What all that calibrate for a user have in common, nodes, panel and commands: a table for each of several numbers of model calls."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from ..schedules import NoiseSchedule
+from ..solvers import SolverTable
+from .calibrate import MOST_CALLS, Calibration, calibrate, default_starts, resampled
+from .candidates import Candidate
+from .effort import Effort
+from .guard import FINALISTS, SCREENED_ON
+from .levenberg import Limit
+from .setting import Setting
+from .teacher import Teacher
+
+_RANKED_ON = 8  # seeds of the starts
+
+
+def calibrations(
+    setting: Setting,
+    nfes: Collection[int],
+    *,
+    held_out: int,
+    teacher: Teacher,
+    effort: Effort,
+    limit: Limit | None = None,
+    afs: bool = False,
+    before: tuple[int, SolverTable] | None = None,
+    **options: Any,
+) -> Iterator[Calibration]:
+    """A calibration for each of `nfes` in ascending order, as it is finished, each also starting from the times of the one before.
+
+    Parameters
+    ----------
+    setting, held_out, teacher, afs, options : see `calibrate_all`.
+    effort : stock combinations that a result has to beat, and the limit of each fit's cost.
+    limit : instead of the effort's.
+    before : model calls and table of a calibration with fewer calls, made earlier.
+
+    Raises
+    ------
+    As `calibrate_all`; `Interrupted` before a fit has begun. After a calibration that was interrupted later it ends.
+    """
+    for nfe in nfes:
+        if not 1 <= nfe <= MOST_CALLS:
+            raise ValueError(f"nfe was {nfe}; calibration is for 1 to {MOST_CALLS} model calls.")
+    ns = setting.noise_schedule
+    for nfe in sorted(set(nfes)):
+        starts = default_starts(ns, nfe, afs)
+        if before is not None and (table := resampled(before[1], nfe)) is not None:
+            starts.append(Candidate(f"the times of the table for {before[0]} calls", table, "fitted"))
+        result = calibrate(
+            setting,
+            nfe,
+            held_out=held_out,
+            teacher=teacher,
+            starts=starts,
+            stock=effort.stock(ns, nfe),
+            afs=afs,
+            limit=effort.limit(nfe, len(setting.seeds) - held_out, setting.batch) if limit is None else limit,
+            **options,
+        )
+        yield result
+        if result.comparison is None:
+            return
+        before = (nfe, result.fitted)
+
+
+def expected_calls(
+    ns: NoiseSchedule, nfes: Collection[int], seeds: int, held_out: int, batch: int, effort: Effort, teacher_steps: int
+) -> dict[tuple[str, int], float]:
+    """Model calls that each stage of `calibrations` may take, (what, nfe) as in `Stage`, in the order of work; for bars."""
+
+    def batches(samples: int) -> int:
+        return -(-samples // batch)
+
+    calls: dict[tuple[str, int], float] = {("teacher", 0): teacher_steps * batches(seeds)}
+    fitting = seeds - held_out
+    for nfe in sorted(set(nfes)):
+        calls["start", nfe] = (len(default_starts(ns, nfe)) + 1) * nfe * batches(min(_RANKED_ON, fitting))
+        calls["fit", nfe] = effort.limit(nfe, fitting, batch).calls
+        ranking = len(effort.stock(ns, nfe)) * batches(min(SCREENED_ON, held_out))
+        calls["guard", nfe] = nfe * (ranking + (FINALISTS + 1) * batches(held_out))
+    return calls

@@ -1,0 +1,91 @@
+"""Several tables one after another: each from the one before, what an interrupt leaves, and how much work is announced."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from fewstep.fitting import EFFORTS, Interrupted, Limit, Teacher, calibrate, calibrations, default_starts, expected_calls
+from fewstep.fitting.calibrate import resampled
+
+from .fitting_problems import FAMILIES, MIXTURES, calls_of, setting_of
+
+LOW = EFFORTS["low"]
+
+
+def small(family="vp", seeds=9):
+    return setting_of(MIXTURES[family], seeds, batch=4)
+
+
+def course(setting, nfes, **options):
+    return calibrations(setting, nfes, held_out=3, teacher=options.pop("teacher", Teacher(setting, 24)), effort=LOW, **options)
+
+
+def test_tables_come_in_ascending_order_each_once():
+    results = list(course(small(), [4, 2, 4, 3]))
+    assert [result.nfe for result in results] == [2, 3, 4]
+    for result in results:
+        assert result.fitted.nfe == result.nfe and result.calls.fit <= LOW.limit(result.nfe, 6, 4).calls
+        names = {score.candidate.name for score in result.comparison.scores} | set(result.comparison.screened_out)
+        assert names == {candidate.name for candidate in LOW.stock(small().noise_schedule, result.nfe)} | {f"fitted, {result.nfe} calls"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_number_is_what_calibrate_finds(family):
+    setting = small(family)
+    (result,) = course(setting, [3])
+    ns = setting.noise_schedule
+    alone = calibrate(setting, 3, held_out=3, teacher=Teacher(setting, 24), stock=LOW.stock(ns, 3), limit=LOW.limit(3, 6, 4))
+    assert result.fitted == alone.fitted and result.table == alone.table
+
+
+def test_the_table_before_is_among_the_starts(monkeypatch):
+    import fewstep.fitting.course as module
+
+    setting, given = small(), []
+    monkeypatch.setattr(module, "calibrate", lambda *a, starts, **k: given.append(starts) or calibrate(*a, starts=starts, **k))
+    first, _ = course(setting, [3, 5])
+    usual = [[candidate.table for candidate in default_starts(setting.noise_schedule, nfe)] for nfe in (3, 5)]
+    assert [candidate.table for candidate in given[0]] == usual[0]
+    assert [candidate.table for candidate in given[1]] == [*usual[1], resampled(first.fitted, 5)]
+    given.clear()
+    next(iter(course(setting, [5], before=(3, first.fitted))))
+    assert given[0][-1].table == resampled(first.fitted, 5) and given[0][-1].name == "the times of the table for 3 calls"
+
+
+def test_a_limit_replaces_the_efforts():
+    assert all(result.calls.fit <= 20 for result in course(small(), [3, 4], limit=Limit(calls=20)))
+
+
+def test_an_interrupt_ends_it_with_what_there_is():
+    def stop(stage):
+        if (stage.what, stage.nfe) == ("fit", 3) and stage.done > 12:
+            raise Interrupted("stop")
+
+    results = list(course(small(), [2, 3, 4], progress=stop))
+    assert [(result.nfe, result.comparison is None) for result in results] == [(2, False), (3, True)]
+
+
+@pytest.mark.parametrize("nfe", [0, 21, -3])
+def test_numbers_out_of_range_are_refused_before_a_call(nfe):
+    setting = small()
+    with pytest.raises(ValueError, match=f"nfe was {nfe}; calibration is for 1 to 20"):
+        list(course(setting, [3, nfe]))
+    assert calls_of(setting) == 0
+
+
+@pytest.mark.parametrize("seeds, held_out, batch", [(9, 3, 4), (36, 12, 12), (7, 1, 2)])
+def test_the_work_announced_is_the_work_done_or_more(seeds, held_out, batch):
+    setting, told = setting_of(MIXTURES["edm"], seeds, batch=batch), []
+    teacher = Teacher(setting, 20)
+    expected = expected_calls(setting.noise_schedule, [4, 3], seeds, held_out, batch, LOW, 20)
+    results = list(calibrations(setting, [4, 3], held_out=held_out, teacher=teacher, effort=LOW, progress=told.append))
+    order = [key for key, _ in itertools.groupby((stage.what, stage.nfe) for stage in told)]
+    assert order == list(expected)
+    assert expected["teacher", 0] == teacher.calls
+    for result in results:
+        for what in ("start", "fit", "guard"):
+            made = getattr(result.calls, what)
+            assert 0 < made <= expected[what, result.nfe], (what, made, expected)
+        assert result.calls.start >= 0.4 * expected["start", result.nfe]  # nor much more
