@@ -33,7 +33,7 @@ from torch import Tensor
 from fewstep.demo import load_demo_model
 from fewstep.demo.judge import load_judge
 from fewstep.demo.network import NUM_CLASSES
-from fewstep.fitting import Limit, Setting, Teacher, calibrate
+from fewstep.fitting import EFFORTS, Limit, Setting, Teacher, calibrate
 from fewstep.fitting.run import run_table
 from fewstep.schedules import NoiseSchedule
 from fewstep.solvers import SolverTable
@@ -52,7 +52,8 @@ HOPELESS = 2.5  # samplers whose best on the probed schedules is this many times
 @dataclass(frozen=True)
 class Plan:
     """How much is measured. first, second : seeds of the screening's stages. kept : entries of the second. finalists : of the last,
-    at the main numbers of calls and others. beyond : also the best stock at more calls."""
+    at the main numbers of calls and others. beyond : also the best stock at more calls, and fits
+    with more calls."""
 
     held_out: int
     first_seed: int
@@ -360,16 +361,16 @@ class Bench:
 
         return self.results.part(f"{self.problem.key}/plain/{nfe}", "fit", make)
 
-    def fit(self, nfe: int, seeds: int) -> dict[str, Any]:
-        """`calibrate` with its defaults, within the limit of calls."""
+    def fit(self, nfe: int, seeds: int, kind: str = "fit", limit: int | None = None) -> dict[str, Any]:
+        """`calibrate` with its defaults, within the limit of calls, or another."""
 
         def make() -> dict[str, Any]:
             batch = _fit_batch(self.problem, seeds)
             setting, teacher = self._fit_setting(seeds, batch)
             counting = self.problem.counting
             calls_before, samples_before = counting.calls, counting.samples
-            limit = call_limit(nfe)
-            result = calibrate(setting, nfe, held_out=seeds // 2, teacher=teacher, limit=Limit(calls=limit))
+            most = call_limit(nfe) if limit is None else limit
+            result = calibrate(setting, nfe, held_out=seeds // 2, teacher=teacher, limit=Limit(calls=most))
             counted, samples = counting.calls - calls_before, counting.samples - samples_before
             comparison = result.comparison
             assert comparison is not None
@@ -377,7 +378,7 @@ class Bench:
                 **self.describe(self.ends_of_table(result.table)),
                 "fitted_rmse": self.describe(self.ends_of_table(result.fitted))["rmse"] if not result.fit_won else None,
                 "fit_won": result.fit_won, "winner": comparison.winner.candidate.name, "verdict": result.verdict,
-                "start": result.start.name, "limit": limit, "batch": batch, "seeds": seeds,
+                "start": result.start.name, "limit": most, "batch": batch, "seeds": seeds,
                 "calls": {"teacher": self.plan.teacher_steps * -(-len(setting.seeds) // batch), "start": result.calls.start,
                           "fit": result.calls.fit, "guard": result.calls.guard},
                 "counted": counted, "counted_samples": samples, "jacobians": result.fit.jacobians, "stopped": result.fit.stopped,
@@ -386,7 +387,11 @@ class Bench:
                 "table": {"sigmas": list(result.table.sigmas), "evaluations": [row.sigma for row in result.table.rows]},
             }  # fmt: skip
 
-        return self.results.part(f"{self.problem.key}/fit/{nfe}/{seeds}", "fit", make)
+        return self.results.part(f"{self.problem.key}/{kind}/{nfe}/{seeds}", "fit", make)
+
+    def high(self, nfe: int, seeds: int) -> dict[str, Any]:
+        """The same with the limit of the effort that users know as high."""
+        return self.fit(nfe, seeds, "high", EFFORTS["high"].calls(nfe))
 
     def run(self, nfes: Sequence[int], fit_seeds: Sequence[int]) -> None:
         """Everything, the main numbers of calls first."""
@@ -402,6 +407,7 @@ class Bench:
             self.karras(more_calls(nfe, 15))
             if beyond:
                 self.stock(more_calls(nfe, 13))
+                self.high(nfe, fit_seeds[0])
 
 
 def _fit_batch(problem: Problem, seeds: int) -> int:
@@ -459,7 +465,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="results, and what an interrupted run goes on from")
     parser.add_argument("--out", type=Path, help="Markdown file, rewritten after every result; printed at the end in any case")
     parser.add_argument("--no-memory", action="store_true", help="leave out the measurement of memory")
-    parser.add_argument("--no-beyond", action="store_true", help="leave out the best stock at 1.3 times the calls")
+    parser.add_argument("--no-beyond", action="store_true", help="leave out the best stock at 1.3 times the calls, and effort high")
     parser.add_argument("--quick", action="store_true", help="edm at guidance 1, 5 and 8 calls, 48 held-out seeds, coarse screening")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -29,7 +29,8 @@ of calls other than 5, 8 and 12 those that were good at the nearest two of them.
 has no limit of calls. **Calibrated** is `fewstep.fitting.calibrate` with its defaults and a limit of 300 calls at 5, 1200 at 8, 300
 (N/5)^2.95 otherwise, for each number of calls on its own; of the seeds given it takes as many as its limit is enough for, the hardest
 first (the calls that rank them are among the fit's). What is measured is the table that it returns, so stock where the guard chose stock.
-Its guard has seeds of its own, half as many as the fit.
+Its guard has seeds of its own, half as many as the fit. **Effort high** is the same with the limit that the effort of that name has,
+8 N^3 calls.
 
 **Outside** is the share of pixels beyond [-1, 1], **excess** the mean of max(|x| - 1, 0) over all pixels; images are not clamped.
 **Judged** is the share that the judge recognises as the class asked for.
@@ -71,12 +72,19 @@ class Section:
         """Best stock, DPM++ 2M on Karras, calibrated, plain fit."""
         return self.get("stock", nfe), self.get("karras", nfe), self.get("fit", nfe, self.first), self.get("plain", nfe)
 
+    def high(self, nfe: int) -> Parts | None:
+        """Calibrated with effort high."""
+        return self.get("high", nfe, self.first)
+
     def errors(self) -> list[str]:
         """Errors and ratios."""
         seeds = [n for n in self.fit_seeds if self.get("fit", 5, n) or self.get("fit", 8, n)]
+        with_high = any(map(self.high, self.nfes))
         lines = [
             "| calls | best stock | its error | DPM++ 2M Karras | calibrated | to best stock | per seed | to DPM++ 2M Karras | "
-            + "".join(f"{n} seeds, to best stock | " for n in seeds[1:]) + "plain fit | to best stock | to DPM++ 2M Karras |",
+            + "".join(f"{n} seeds, to best stock | " for n in seeds[1:])
+            + ("effort high | to best stock | per seed | " if with_high else "")
+            + "plain fit | to best stock | to DPM++ 2M Karras |",
         ]  # fmt: skip
         lines.append("|---" * (lines[0].count("|") - 1) + "|")
         for nfe in self.nfes:
@@ -89,6 +97,10 @@ class Section:
             for n in seeds[1:]:
                 other = self.get("fit", nfe, n)
                 cells.append(ratio(other, stock) if other else "")
+            if with_high:
+                high = self.high(nfe)
+                returned = "" if high is None or high["fit_won"] else " (stock)"
+                cells += [f"{high['rmse']:.4f}{returned}", ratio(high, stock), of_typical_seeds(high, stock)] if high else [""] * 3
             cells += [f"{plain['rmse']:.4f}", ratio(plain, stock), ratio(plain, karras)] if plain else ["", "", ""]
             lines.append("| " + " | ".join(cells) + " |")
         return lines
@@ -101,8 +113,7 @@ class Section:
             "|---" * 14 + "|",
         ]
         for nfe in self.nfes:
-            for n in self.fit_seeds:
-                fit = self.get("fit", nfe, n)
+            for n, fit in [*((n, self.get("fit", nfe, n)) for n in self.fit_seeds), (f"{self.first}, effort high", self.high(nfe))]:
                 if not fit:
                     continue
                 calls = fit["calls"]
@@ -165,6 +176,10 @@ class Section:
                 if other:
                     better = fit["rmse"] <= other["rmse"]
                     yield f"{what}: no worse than {label} at {more_calls(nfe, tenths)} ({fit['rmse']:.4f}, {other['rmse']:.4f})", better
+                    high = self.high(nfe)
+                    if high:
+                        aim = f"no worse than {label} at {more_calls(nfe, tenths)} ({high['rmse']:.4f}, {other['rmse']:.4f})"
+                        yield f"{what}, effort high ({high['calls']['fit']} calls for the fit): {aim}", high["rmse"] <= other["rmse"]
             if "judged" in fit and nfe in BARS:
                 ours, theirs = float(np.mean(fit["judged"])), float(np.mean(stock["judged"]))
                 yield f"{what}: judged accuracy {ours:.1%}, at least that of the best stock, {theirs:.1%}", ours >= theirs

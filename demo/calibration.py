@@ -53,10 +53,9 @@ def recipe_of(calibration: Calibration, setting: Setting, teacher: Teacher, **fa
         "model": MODEL_NAME,
         "model_identity": identity_of(setting),
         "seeds": sum(len(part) for part in calibration.fit.evaluation.residuals),
+        "note": calibration.note,
     }
-    if comparison is None:
-        known["note"] = "Interrupted before it was compared with stock settings on held-out seeds."
-    else:
+    if comparison is not None:
         known |= {"metric": f"RMSE to the {teacher.steps}-step teacher", "error": comparison.winner.error}
         if comparison.best_stock is not None:
             known |= {"stock": comparison.best_stock.candidate.name, "stock_error": comparison.best_stock.error}

@@ -110,6 +110,18 @@ class Calibration:
             return "Interrupted before the fitted table was compared on held-out seeds; the start is kept, the fit is there unproven."
         return self.comparison.verdict
 
+    @property
+    def note(self) -> str:
+        """What a recipe of the result should say of how it was chosen, in a few words; nothing where the fit has the smaller error."""
+        if self.comparison is None:
+            return "interrupted; not compared on held-out seeds"
+        winner, stock = self.comparison.winner, self.comparison.best_stock
+        if not self.fit_won:
+            return f"not fitted: {winner.candidate.name} was best"[:180]
+        if stock is not None and winner.error >= stock.error:
+            return "closer than stock on the typical seed; a few seeds that end elsewhere decide the errors"
+        return ""
+
     def report(self) -> str:
         """Readable account, several lines."""
         first, last = self.fit.history[0][1], math.sqrt(self.fit.evaluation.mean_square)

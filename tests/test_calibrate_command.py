@@ -168,7 +168,7 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path, what, nfe, count):
     assert result["interrupted"] and [entry["nfe"] for entry in result["calibrations"]] == [2, 3]
     assert Recipe.load(tmp_path / "edm-2.json").facts.error is not None
     unproven = Recipe.load(tmp_path / "edm-3.json")
-    assert unproven.nfe == 3 and unproven.facts.error is None and unproven.facts.note.startswith("Interrupted before")
+    assert unproven.nfe == 3 and unproven.facts.error is None and unproven.facts.note.startswith("interrupted; not compared")
     assert "Interrupted" in result["calibrations"][1]["verdict"]
 
 

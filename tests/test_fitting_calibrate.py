@@ -222,6 +222,20 @@ def test_start_and_conditioning_of_the_setting_are_used():
     assert result.fit_won
 
 
+def test_a_recipe_s_note_says_how_the_table_was_chosen():
+    setting = small()
+    result = quick(setting, [3])[0]
+    assert result.fit_won and result.note == ""
+    winner, stock = result.comparison.winner, result.comparison.best_stock
+    tail = replace(winner, squares=np.append(winner.squares[1:], 100.0))
+    told = replace(result, comparison=replace(result.comparison, winner=tail))
+    assert told.note.startswith("closer than stock on the typical seed")
+    assert replace(result, comparison=replace(result.comparison, winner=stock)).note == f"not fitted: {stock.candidate.name} was best"
+    assert "not compared" in replace(result, comparison=None).note
+    for note in (told.note, "not fitted: " + stock.candidate.name):
+        assert Recipe.from_table(result.table, note=note).facts.note == note
+
+
 # --- progress, cost, interruption ------------------------------------------------------------------------------------
 
 

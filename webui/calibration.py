@@ -154,15 +154,14 @@ def recipe_of(result: Calibration, wish: Wish, facts: dict[str, Any]) -> Recipe:
     """The guard's winner as a recipe; of an interrupted calibration the fitted table, with a note."""
     facts = {**facts, "cfg": wish.cfg, "seeds": wish.seeds - wish.held_out, "date": date.today().isoformat()}
     if result.comparison is None:
-        return Recipe.from_table(result.fitted, **facts, note="interrupted; not compared on held-out seeds")
+        return Recipe.from_table(result.fitted, **facts, note=result.note)
     winner, stock = result.comparison.winner, result.comparison.best_stock
     facts |= {"metric": f"RMSE to {TEACHER_STEPS} steps"}
     if math.isfinite(winner.error):
         facts["error"] = winner.error
     if stock is not None and math.isfinite(stock.error):
         facts |= {"stock": stock.candidate.name[:80], "stock_error": stock.error}
-    note = "" if result.fit_won else f"not fitted: {winner.candidate.name} was best"
-    return Recipe.from_table(result.table, **facts, note=note[:180])
+    return Recipe.from_table(result.table, **facts, note=result.note)
 
 
 # --- In the host ------------------------------------------------------------------------------------------------------

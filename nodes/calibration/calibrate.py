@@ -154,10 +154,8 @@ class FewStepCalibrate(io.ComfyNode):
 def recipe_from(result: Calibration, plan: Plan, facts: dict[str, Any]) -> Recipe:
     """The guard's winner as a recipe; of an interrupted calibration, the fitted table with a note."""
     if result.comparison is None:
-        note = "interrupted; not compared on held-out seeds"
-        return recipe_of(result.fitted, **facts, seeds=plan.fitting, note=note)
-    note = "" if result.fit_won else f"not fitted: {result.comparison.winner.candidate.name} was best"
-    return recipe_of(result.table, **facts, **scored_facts(result.comparison, plan.teacher.steps), seeds=plan.fitting, note=note[:180])
+        return recipe_of(result.fitted, **facts, seeds=plan.fitting, note=result.note)
+    return recipe_of(result.table, **facts, **scored_facts(result.comparison, plan.teacher.steps), seeds=plan.fitting, note=result.note)
 
 
 def plot(results: list[Calibration]) -> Image.Image:
