@@ -52,8 +52,7 @@ HOPELESS = 2.5  # samplers whose best on the probed schedules is this many times
 @dataclass(frozen=True)
 class Plan:
     """How much is measured. first, second : seeds of the screening's stages. kept : entries of the second. finalists : of the last,
-    at the main numbers of calls and others. beyond : also the best stock at more calls, and fits
-    with more calls."""
+    at the main numbers of calls and others. beyond : also the best stock for tables of more calls, and fits that may take more."""
 
     held_out: int
     first_seed: int

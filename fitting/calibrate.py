@@ -41,7 +41,7 @@ _FEW = 6  # model calls up to which the nodes of a table stay where they are
 DEFAULT_STARTS = (("unipc", 3), ("unipc", 2), ("dpmpp_2m", 2), ("gradient_estimation", 1), ("deis", 3), ("ipndm", 3))
 DEFAULT_RIDGE = 1e-3
 MOST_CALLS = 20
-_PROBE = 8  # seeds that starts are ranked on
+PROBED_SEEDS = 8  # that starts are ranked on
 _RANKING = 0.15  # of a fit's limit of calls, for finding out which seeds are hard
 
 
@@ -188,11 +188,7 @@ def calibrate_all(
     FitError : the model or the teacher fails (NaN, shapes, divergence); said in a sentence.
     Interrupted : by `progress` during the teacher's pass, or before the first table's fit has begun.
     """
-    for nfe in nfes:
-        if whole_number(nfe, "nfe", 1) > MOST_CALLS:
-            raise ValueError(f"nfe was {nfe}; calibration is for 1 to {MOST_CALLS} model calls. With more, optimized steps are as good.")
-    if not nfes:
-        raise ValueError("nfes was empty; at least one number of model calls is needed, e.g. [5].")
+    check_calls(nfes)
     if groups is not None:
         check_groups(groups)
     whole_number(depth, "depth", 0)
@@ -260,6 +256,15 @@ def default_groups(nfe: int) -> tuple[str, ...]:
     return ("evaluation", "coefficients") if nfe <= _FEW else ("times", "evaluation", "coefficients")
 
 
+def check_calls(nfes: Collection[int]) -> None:
+    """ValueError unless `nfes` are numbers of model calls that tables can be fitted for, at least one."""
+    for nfe in nfes:
+        if whole_number(nfe, "nfe", 1) > MOST_CALLS:
+            raise ValueError(f"nfe was {nfe}; calibration is for 1 to {MOST_CALLS} model calls. With more, optimized steps are as good.")
+    if not nfes:
+        raise ValueError("nfes was empty; at least one number of model calls is needed, e.g. [5].")
+
+
 def _split(seeds: int, held_out: int | None) -> tuple[range, range]:
     kept = max(1, seeds // 3) if held_out is None else whole_number(held_out, "held_out", 1)
     if kept >= seeds:
@@ -299,7 +304,7 @@ class _Work:
         pool += [Candidate(f"the times of the table for {calls} calls", table, "fitted") for calls, table in warm if table is not None]
         if not pool:
             raise ValueError(f"None of the starts is a deterministic table with exactly {nfe} model calls.")
-        few = min(_PROBE, len(self.fitting.seeds))
+        few = min(PROBED_SEEDS, len(self.fitting.seeds))
         probe = Residual(self.fitting.subset(range(few)), self.targets[:few], mapping)
         best: tuple[float, Candidate] | None = None
         shared: Evaluation | None = None

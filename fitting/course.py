@@ -7,15 +7,13 @@ from typing import Any
 
 from ..schedules import NoiseSchedule
 from ..solvers import SolverTable
-from .calibrate import MOST_CALLS, Calibration, calibrate, default_starts, resampled
+from .calibrate import PROBED_SEEDS, Calibration, calibrate, check_calls, default_starts, resampled
 from .candidates import Candidate
 from .effort import Effort
 from .guard import FINALISTS, SCREENED_ON
 from .levenberg import Limit
 from .setting import Setting
 from .teacher import Teacher
-
-_RANKED_ON = 8  # seeds of the starts
 
 
 def calibrations(
@@ -43,9 +41,7 @@ def calibrations(
     ------
     As `calibrate_all`; `Interrupted` before a fit has begun. After a calibration that was interrupted later it ends.
     """
-    for nfe in nfes:
-        if not 1 <= nfe <= MOST_CALLS:
-            raise ValueError(f"nfe was {nfe}; calibration is for 1 to {MOST_CALLS} model calls.")
+    check_calls(nfes)
     ns = setting.noise_schedule
     for nfe in sorted(set(nfes)):
         starts = default_starts(ns, nfe, afs)
@@ -77,10 +73,11 @@ def expected_calls(
         return -(-samples // batch)
 
     calls: dict[tuple[str, int], float] = {("teacher", 0): teacher_steps * batches(seeds)}
-    fitting = seeds - held_out
+    fitting, most = seeds - held_out, max(nfes)
+    starts = (len(default_starts(ns, most)) + 1) * batches(min(PROBED_SEEDS, fitting))
+    compared = len(effort.stock(ns, most)) * batches(min(SCREENED_ON, held_out)) + (FINALISTS + 1) * batches(held_out)
     for nfe in sorted(set(nfes)):
-        calls["start", nfe] = (len(default_starts(ns, nfe)) + 1) * nfe * batches(min(_RANKED_ON, fitting))
+        calls["start", nfe] = starts * nfe
         calls["fit", nfe] = effort.limit(nfe, fitting, batch).calls
-        ranking = len(effort.stock(ns, nfe)) * batches(min(SCREENED_ON, held_out))
-        calls["guard", nfe] = nfe * (ranking + (FINALISTS + 1) * batches(held_out))
+        calls["guard", nfe] = compared * nfe
     return calls

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ _CHART_SIZE = (448, 300)
 _PREVIEW_SIZE = 512
 
 
-class HostProgress:
+class HostProgress(ABC):
     """What nodes with long work tell the host.
 
     Parameters
@@ -43,9 +44,9 @@ class HostProgress:
         self.reached = 0
         self.told = self.pictured = -math.inf
 
+    @abstractmethod
     def chart(self, width: int, height: int) -> Any:
         """The course so far as a picture, or None."""
-        raise NotImplementedError
 
     def reach(self, part: Hashable, share: float) -> None:
         """That so much of a part is done; the bar never goes back."""
