@@ -19,8 +19,8 @@ LIKE = {"dtype": torch.float32, "device": "cpu", "operations": comfy.ops.manual_
 
 def filled(network):
     generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * (parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1))
+    for value in (*network.parameters(), *network.buffers()):  # the host leaves them uninitialised: NaN, now and then
+        value.copy_(torch.randn(value.shape, generator=generator) * (value[0].numel() ** -0.5 if value.ndim > 1 else 0.1))
     return network.eval()
 
 def guider(network, **conds):
