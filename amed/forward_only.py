@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..fitting.levenberg import NO_LIMIT, Limit, minimise
+from ..fitting.levenberg import NO_LIMIT, Fit, Limit, minimise
 from ..fitting.parameters import Parameters
 from ..fitting.residual import Residual
 from ..fitting.setting import Setting
@@ -77,21 +77,22 @@ def fit_table(
     start: AmedTable,
     setting: Setting,
     targets: Tensor,
-    told: Callable[[int, float, AmedTable], object] | None = None,
+    report: Callable[[int, float, AmedTable], object] | None = None,
     limit: Limit = NO_LIMIT,
-) -> tuple[AmedTable, int, str]:
+) -> tuple[AmedTable, Fit, int]:
     """Fit r, c and a of every step to end points.
 
     Parameters
     ----------
     start : to begin with; its config's ranges hold.
     setting, targets : seeds, some hundred at most, and their teacher end points [S, *shape].
-    told : after every model call: calls on a batch so far, root mean square error, the table tried last; may raise `Interrupted`.
+    report : called after every model call with the calls on a batch so far, the root mean square error, and the table tried last; may raise
+        `Interrupted`.
     limit : of the cost.
 
     Returns
     -------
-    The best table, model calls made on a batch, and why it ended, in words.
+    The best table, the course of the fit, and model calls made on a batch.
 
     Raises
     ------
@@ -101,11 +102,11 @@ def fit_table(
     residual = Residual(setting, targets)
 
     def progress(calls: int, error: float) -> None:
-        if told is not None:
-            told(calls, error, parameters.latest)
+        if report is not None:
+            report(calls, error, parameters.latest)
 
     fit = minimise(residual, parameters, limit, ridge=_RIDGE, least_gain=_LEAST_GAIN, progress=progress)
-    return parameters.net_at(fit.theta), residual.calls, fit.stopped
+    return parameters.net_at(fit.theta), fit, residual.calls
 
 
 __all__ = ["AmedParameters", "fit_table"]

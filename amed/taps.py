@@ -70,6 +70,24 @@ def call_begins(tap: FeatureTap) -> None:
         begin()
 
 
+class EnteredTap:
+    """A tap that has been entered already, for a callee that enters what it is given."""
+
+    def __init__(self, tap: FeatureTap) -> None:
+        self.tap, self.source = tap, tap.source
+
+    def __enter__(self) -> EnteredTap:
+        call_begins(self.tap)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def read(self, batch: int) -> Tensor:
+        """See `FeatureTap.read`."""
+        return self.tap.read(batch)
+
+
 def pooled(maps: Tensor) -> Tensor:
     """Activations [R, C, H, W] (or [R, C, frames, H, W]) -> features [R, 64] in float32: mean over channels and frames, 8x8 cells."""
     if maps.ndim not in (4, 5):

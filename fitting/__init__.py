@@ -1,7 +1,7 @@
 """Few-step sampling fitted to a model: teacher passes, the never-worse guard, calibration of tables,
 schedules from the discretization loss."""
 
-from .calibrate import Calibration, Stage, calibrate, calibrate_all, default_starts
+from .calibrate import Calibration, calibrate, calibrate_all, default_starts
 from .candidates import Candidate, SamplerCandidate, candidates
 from .course import calibrations, expected_calls
 from .discretization import PairCosts, discretization_costs, discretization_costs_from_samples, discretization_schedule
@@ -10,11 +10,12 @@ from .gits import Deviations, gits_schedule, trajectory_deviations
 from .guard import Comparison, Score, compare, error_ratio
 from .levenberg import Limit
 from .parameters import FULL_DEPTH, GROUPS
+from .progress import Ending, Stage
 from .setting import FitError, Interrupted, Setting
 from .teacher import Teacher
 
 __all__ = [
-    "EFFORTS", "FULL_DEPTH", "GROUPS", "Calibration", "Candidate", "Comparison", "Deviations", "Effort", "FitError", "Interrupted",
+    "EFFORTS", "FULL_DEPTH", "GROUPS", "Calibration", "Candidate", "Comparison", "Deviations", "Effort", "Ending", "FitError", "Interrupted",
     "Limit", "PairCosts", "SamplerCandidate", "Score", "Setting", "Stage", "Teacher", "calibrate", "calibrate_all", "calibrations",
     "candidates", "compare", "default_starts", "discretization_costs", "discretization_costs_from_samples", "discretization_schedule",
     "error_ratio", "expected_calls", "gits_schedule", "trajectory_deviations",

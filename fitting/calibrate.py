@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,9 @@ from ..solvers.rebuild import rebuilt
 from ..solvers.rounding import rounded_table
 from .candidates import Candidate, candidates
 from .guard import Comparison, Judge, Scorer, compare
-from .levenberg import INTERRUPTED, NO_LIMIT, Fit, Limit, affordable_chunks, minimise, polished_mean_square
+from .levenberg import NO_LIMIT, Fit, Limit, affordable_chunks, minimise, polished_mean_square
 from .parameters import FULL_DEPTH, Parameters, check_groups
+from .progress import Ending, Progress, Stage, staged
 from .residual import Evaluation, Residual, ResidualMap
 from .seed_choice import choose_seeds
 from .setting import FitError, Interrupted, Setting
@@ -43,25 +44,6 @@ DEFAULT_RIDGE = 1e-3
 MOST_CALLS = 20
 PROBED_SEEDS = 8  # that starts are ranked on
 _RANKING = 0.15  # of a fit's limit of calls, for finding out which seeds are hard
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Where a calibration is, for progress bars.
-
-    what : "teacher", "start", "fit" or "guard". done, total : model calls of this stage (total is an upper bound, inf if unknown).
-    nfe : model calls of the table in work, 0 in the teacher's stage. error : root mean square so far, NaN if unknown.
-    """
-
-    what: str
-    done: int
-    total: float
-    nfe: int = 0
-    error: float = math.nan
-
-
-Progress = Callable[[Stage], object]
-"""Called after every model call (but those of a fit's first evaluation); raising `Interrupted` ends it all with the best so far."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +181,7 @@ def calibrate_all(
         teacher = Teacher(setting, DEFAULT_STEPS)
     elif teacher.setting.seeds != setting.seeds or teacher.setting.shape != setting.shape:
         raise ValueError("The teacher's pass is of other seeds or another shape than the setting; make it from the same setting.")
-    teacher.run(None if progress is None else lambda done, total: progress(Stage("teacher", done, total)))
+    teacher.run(staged(progress, "teacher"))
     targets = teacher.end_points
     work = _Work(setting.subset(fitting), targets[: len(fitting)], setting.subset(guarding), targets[len(fitting) :], progress)
     results: dict[int, Calibration] = {}
@@ -217,7 +199,7 @@ def calibrate_all(
             break
         fitted = Candidate(f"fitted, {nfe} calls", rounded_table(fit.evaluation.table), "fitted")
         comparison: Comparison | None = None
-        if fit.stopped != INTERRUPTED:
+        if fit.ending is not Ending.INTERRUPTED:
             rivals = list(stock) if stock is not None else candidates(setting.noise_schedule, nfe)
             try:
                 comparison = work.guard([*rivals, fitted], nfe, mapping, judge)

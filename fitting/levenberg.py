@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..solvers.table import SolverTable
 from .parameters import Parameters
+from .progress import INTERRUPTED, Ending
 from .residual import Evaluation, Residual
 from .setting import FitError, Interrupted
 
@@ -38,8 +39,9 @@ _FAILURES, _FAILURES_IF_UPDATED = 5, 1
 _JACOBIANS, _TRIALS = 4, 2  # of a fit that converges, and trials to a Jacobian, as measured on the demo model
 _PARAMETERS_A_JACOBIAN = 36  # with more of them, one Jacobian a chunk is not enough
 _BLOCK = 1 << 16  # columns of a Jacobian that are made float64 at once
-INTERRUPTED = "it was interrupted"
 NOTHING_GAINED = "another step gained less than one per cent"
+NOTHING_TO_FIT = "there was nothing to fit"
+LIMIT_REACHED = "the limit of cost was reached"
 NOT_FINITE = "the model returned values that are not finite at the settings tried last"
 
 
@@ -63,13 +65,14 @@ class Fit:
     """What came out.
 
     theta, evaluation : the best found. history : (calls so far, root mean square) after every accepted step.
-    jacobians : how many were measured. stopped : why it ended, in words.
+    jacobians : how many were measured. ending, stopped : how it ended, and that in words.
     """
 
     theta: Array
     evaluation: Evaluation
     history: list[tuple[int, float]] = field(default_factory=list)
     jacobians: int = 0
+    ending: Ending = Ending.FINISHED
     stopped: str = ""
 
 
@@ -134,14 +137,14 @@ def minimise(
         if search.polish():
             fit.history.append((spent(), math.sqrt(fit.evaluation.mean_square)))
         if not parameters.size:
-            fit.stopped = "there was nothing to fit"
+            fit.stopped = NOTHING_TO_FIT
             return fit
         gains = [math.inf] * len(residual.chunks)  # of the last measured Jacobian of each chunk
         while max(gains) >= least_gain:
             index = fit.jacobians % len(residual.chunks)
             grows = index == taken
             if not affordable(jacobian_cost + trial_cost * (taken + grows) + grows * parameters.start.nfe):
-                fit.stopped = "the limit of cost was reached"
+                fit.ending, fit.stopped = Ending.LIMITED, LIMIT_REACHED
                 break
             if grows:
                 taken += 1
@@ -157,11 +160,11 @@ def minimise(
                 failures = 0 if gain > worthwhile else failures + 1
             gains[index] = 1 - search.value() / before if before else 0.0
         else:
-            fit.stopped = NOTHING_GAINED if search.finite else NOT_FINITE
+            fit.ending, fit.stopped = (Ending.CONVERGED, NOTHING_GAINED) if search.finite else (Ending.FAILED, NOT_FINITE)
     except Interrupted:
-        fit.stopped = INTERRUPTED
+        fit.ending, fit.stopped = Ending.INTERRUPTED, INTERRUPTED
     except FitError as error:
-        fit.stopped = str(error).rstrip(".")
+        fit.ending, fit.stopped = Ending.FAILED, str(error).rstrip(".")
     finally:
         residual.told = None
     return fit

@@ -122,7 +122,14 @@ class Setting:
 
 
 class FitError(RuntimeError):
-    """A fit or teacher pass that cannot go on: what happened and what to do, in a sentence."""
+    """Long work that cannot go on: what happened and what to do, in a sentence.
+
+    Attributes
+    ----------
+    best : the result so far, of the type that the work returns; None where nothing was known yet.
+    """
+
+    best: object | None = None
 
 
 class Interrupted(RuntimeError):

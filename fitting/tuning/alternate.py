@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,17 @@ from torch import Tensor
 
 from ...schedules.checks import real_number, whole_number
 from ...solvers.table import SolverTable
+from ...training import Check, held_out_seeds
+from ...training.distributed import current_group
+from ...training.targets import targets_of
 from ..candidates import Candidate, SamplerCandidate
-from ..distributed import current_group
 from ..guard import Comparison, Judge, compare
+from ..progress import INTERRUPTED, Ending, Progress, staged
 from ..run import run_table
-from ..setting import Interrupted, Setting
+from ..setting import FitError, Interrupted, Setting
 from ..teacher import Teacher
 from .phase_one import PhaseOne
-from .stages import Progress, TuningStage
-from .targets import end_points_of
-from .tune import INTERRUPTED, Adapters, Check, check_arguments, tune
+from .tune import HELD_OUT_ONE_IN, Adapters, Tuning, check_arguments, tune
 
 TUNED, PHASE_ONE = "tuned model", "phase 1 alone"
 
@@ -49,6 +50,13 @@ class Round:
     calls: int
     kept: bool
 
+    @classmethod
+    def of(cls, number: int, result: Tuning, kept: bool) -> Round:
+        return cls(
+            number, result.table, result.held_out_before, result.held_out_after, tuple(result.history), result.stopped, result.seconds,
+            result.calls, kept,
+        )  # fmt: skip
+
 
 @dataclass
 class Alternation:
@@ -57,7 +65,7 @@ class Alternation:
     Attributes
     ----------
     adapters : with the numbers of the best round. table : of it. first_table : of phase 1 alone.
-    rounds : in order. stopped : why it ended.
+    rounds : in order. ending, stopped : how it ended, and that in words.
     comparison : of the guard; None where the work was interrupted before.
     calls : model calls on one batch, phase 1 and the guard not included. seconds : wall time.
     """
@@ -66,6 +74,7 @@ class Alternation:
     table: SolverTable
     first_table: SolverTable
     rounds: list[Round]
+    ending: Ending
     stopped: str
     comparison: Comparison | None
     calls: int
@@ -136,7 +145,7 @@ def alternate(
     """
     began = time.monotonic()
     count = len(setting.seeds)
-    default = min(max(16, count // 10), 256)
+    default = held_out_seeds(count, HELD_OUT_ONE_IN, 1.0)
     held, kept = default if held_out is None else held_out, default if guard is None else guard
     if whole_number(held, "held_out", 1) + whole_number(kept, "guard", 1) >= count:
         raise ValueError(
@@ -150,57 +159,89 @@ def alternate(
     group = current_group()
     tuning, guarding = setting.subset(range(count - kept)), setting.subset(range(count - kept, count))
     with torch.inference_mode(False):
-        teacher, calls = end_points_of(setting, teacher, group, progress)
-        ends, guard_ends = teacher[: count - kept], teacher[count - kept :]
-        first = group.same(phase.first(_told(progress, 1)))  # fits that end after a time are not the same in every process
-        table, best_table, done = first, first, list[Round]()
-        best = [p.detach().clone() for p in adapters.parameters()]
-        best_error, stopped = math.inf, f"{rounds} round{'s' * (rounds != 1)} were made" if rounds != 1 else "one round was made"
+        targets = targets_of(setting, teacher, group, progress, round=1)
+        ends, guard_ends = targets.ends[: count - kept], targets.ends[count - kept :]
+        first = group.same(phase.first(staged(progress, "table", 1)))  # fits that end after a time are not the same in every process
+        work = _Rounds(first, adapters, tolerance)
         try:
             for number in range(1, rounds + 1):
                 if number > 1:
                     with adapters.attached():
-                        other = group.same(phase.again(table, _told(progress, number)))
-                    if other is None or _same(other, table):
-                        stopped = "phase 1 has no other table for the tuned model"
+                        other = group.same(phase.again(work.table, staged(progress, "table", number)))
+                    if other is None or _same(other, work.table):
+                        work.ending, work.stopped = Ending.CONVERGED, "phase 1 has no other table for the tuned model"
                         break
-                    table = other
-                result = tune(
-                    tuning, table, adapters, held_out=held, teacher=ends, progress=progress, round=number,
-                    resume=None if resume is None else _numbered(Path(resume), number), **options,
-                )  # fmt: skip
-                calls += result.calls
-                better = result.held_out_after < best_error
-                gain = 1.0 if math.isinf(best_error) else 1 - result.held_out_after / best_error if best_error else 0.0
-                done.append(Round(
-                    number, table, result.held_out_before, result.held_out_after, tuple(result.history), result.stopped, result.seconds,
-                    result.calls, better,
-                ))  # fmt: skip
-                if better:
-                    best, best_table, best_error = [p.detach().clone() for p in adapters.parameters()], table, result.held_out_after
-                if result.stopped == INTERRUPTED:
-                    stopped = INTERRUPTED
-                    break
-                if gain < tolerance:
-                    stopped = f"the last round lowered the held-out error by less than {tolerance:.0%}"
+                    work.table = other
+                file = None if resume is None else _numbered(Path(resume), number)
+                result = tune(tuning, work.table, adapters, held_out=held, teacher=ends, progress=progress, round=number, resume=file, **options)
+                if work.over(number, result):
                     break
         except Interrupted:
-            if not done:
+            if not work.done:
                 raise
-            stopped = INTERRUPTED
+            work.ending, work.stopped = Ending.INTERRUPTED, INTERRUPTED
+        except FitError as error:
+            if isinstance(error.best, Tuning):
+                work.over(len(work.done) + 1, error.best)
+            work.ending, work.stopped = Ending.FAILED, str(error).rstrip(".")
+            error.best = work.result(None, targets.calls, began) if work.done else None
+            raise
         finally:
-            if done:  # also where a later round fails; in the first one the adapters are as `tune` left them
-                with torch.no_grad():
-                    for parameter, value in zip(adapters.parameters(), best, strict=True):
-                        parameter.copy_(value)
+            work.put_best()
         comparison = None
-        if stopped != INTERRUPTED:
+        if work.ending is not Ending.INTERRUPTED:
             try:
-                comparison = _guarded(guarding, guard_ends, adapters, best_table, first, stock, judge, progress)
+                comparison = _guarded(guarding, guard_ends, adapters, work.best_table, first, stock, judge, progress)
             except Interrupted:
-                comparison = None
+                work.ending, work.stopped = Ending.INTERRUPTED, INTERRUPTED
+            except FitError as error:
+                error.best = replace(work.result(None, targets.calls, began), ending=Ending.FAILED, stopped=str(error).rstrip("."))
+                raise
         group.wait()
-    return Alternation(adapters, best_table, first, done, stopped, comparison, calls, time.monotonic() - began)
+    return work.result(comparison, targets.calls, began)
+
+
+class _Rounds:
+    """The rounds so far, and the numbers of the best of them.
+
+    table : of the round in work.
+    """
+
+    def __init__(self, first: SolverTable, adapters: Adapters, tolerance: float) -> None:
+        self.first, self.adapters, self.tolerance = first, adapters, tolerance
+        self.table = self.best_table = first
+        self.done: list[Round] = []
+        self.best: list[Tensor] = []
+        self.best_error, self.calls = math.inf, 0
+        self.ending, self.stopped = Ending.FINISHED, ""
+
+    def over(self, number: int, result: Tuning) -> bool:
+        """Keep a round, if it is the best; whether it is the last one."""
+        self.calls += result.calls
+        better = result.held_out_after < self.best_error
+        gain = 1.0 if math.isinf(self.best_error) else 1 - result.held_out_after / self.best_error if self.best_error else 0.0
+        self.done.append(Round.of(number, result, better))
+        if better:
+            self.best = [p.detach().clone() for p in self.adapters.parameters()]
+            self.best_table, self.best_error = self.table, result.held_out_after
+        self.stopped = f"{number} rounds were made" if number > 1 else "one round was made"
+        if result.ending is Ending.INTERRUPTED:
+            self.ending, self.stopped = Ending.INTERRUPTED, INTERRUPTED
+        elif gain < self.tolerance:
+            self.ending, self.stopped = Ending.CONVERGED, f"the last round lowered the held-out error by less than {self.tolerance:.0%}"
+        return self.ending is not Ending.FINISHED
+
+    def put_best(self) -> None:
+        """Leave the best round's numbers in the adapters; before the first round is over they are as `tune` left them."""
+        with torch.no_grad():
+            for parameter, value in zip(self.adapters.parameters(), self.best, strict=False):
+                parameter.copy_(value)
+
+    def result(self, comparison: Comparison | None, calls: int, began: float) -> Alternation:
+        return Alternation(
+            self.adapters, self.best_table, self.first, self.done, self.ending, self.stopped, comparison, calls + self.calls,
+            time.monotonic() - began,
+        )  # fmt: skip
 
 
 def _guarded(
@@ -214,14 +255,7 @@ def _guarded(
     pool: list[Candidate | SamplerCandidate] = [  # the tuned model last: of equal errors, as where nothing was better, the first one wins
         Candidate(PHASE_ONE, first, "stock"), *stock, SamplerCandidate(TUNED, tuned, table.nfe, table.family, "fitted"),
     ]  # fmt: skip
-    return compare(
-        setting, ends, pool, judge=judge, finalists=max(len(pool), 2),
-        progress=None if progress is None else lambda done, total: progress(TuningStage("guard", done, total)),
-    )  # fmt: skip
-
-
-def _told(progress: Progress | None, number: int) -> Any:
-    return None if progress is None else lambda done, total: progress(TuningStage("table", done, total, round=number))
+    return compare(setting, ends, pool, judge=judge, finalists=max(len(pool), 2), progress=staged(progress, "guard", 1))
 
 
 def _same(table: SolverTable, other: SolverTable) -> bool:

@@ -26,7 +26,7 @@ from ...schedules import NoiseSchedule
 from ...schedules.families import alpha_of, half_log_snr
 from ...solvers.table import SolverTable
 from ...solvers.walk import Walk, advance
-from ..losses import summed_square
+from ...training.losses import summed_square
 
 Denoiser = Callable[[Tensor, float], Tensor]
 """model(x [B, ...], sigma) -> D, with gradients."""

@@ -11,16 +11,17 @@ from typing import Any, Protocol
 
 from ...solvers import SOLVERS, SolverTable, build_table, solver_named
 from ...solvers.rounding import rounded_table
-from ..calibrate import Calibration, Stage, calibrate
+from ..calibrate import Calibration, calibrate
 from ..candidates import Candidate
 from ..discretization import Form, discretization_costs
 from ..effort import EFFORTS
 from ..levenberg import NO_LIMIT, Limit
+from ..progress import Stage
 from ..setting import FitError, Interrupted, Setting
 from ..teacher import Teacher
 
-Told = Callable[[int, int], object] | None
-"""told(model calls done, in all or 0)."""
+Report = Callable[[int, float], object] | None
+"""report(model calls done, in all or inf)."""
 
 
 class PhaseOne(Protocol):
@@ -28,11 +29,11 @@ class PhaseOne(Protocol):
 
     name: str
 
-    def first(self, told: Told = None) -> SolverTable:
+    def first(self, report: Report = None) -> SolverTable:
         """For the untuned model."""
         ...
 
-    def again(self, table: SolverTable, told: Told = None) -> SolverTable | None:
+    def again(self, table: SolverTable, report: Report = None) -> SolverTable | None:
         """For the model as it is tuned now, which was tuned for `table`; None if there is no other."""
         ...
 
@@ -44,10 +45,10 @@ class GivenTable:
     table: SolverTable
     name: str = "given table"
 
-    def first(self, told: Told = None) -> SolverTable:
+    def first(self, report: Report = None) -> SolverTable:
         return self.table
 
-    def again(self, table: SolverTable, told: Told = None) -> SolverTable | None:
+    def again(self, table: SolverTable, report: Report = None) -> SolverTable | None:
         return None
 
 
@@ -71,14 +72,14 @@ class DiscretizationPhase:
         if not 1 <= self.steps <= self.teacher.steps:
             raise ValueError(f"steps was {self.steps}; it must be at least 1 and at most {self.teacher.steps}, the teacher's steps.")
 
-    def first(self, told: Told = None) -> SolverTable:
-        return self._table(discretization_costs(self.teacher, self.form, told).schedule(self.steps).tolist())
+    def first(self, report: Report = None) -> SolverTable:
+        return self._table(discretization_costs(self.teacher, self.form, report).schedule(self.steps).tolist())
 
-    def again(self, table: SolverTable, told: Told = None) -> SolverTable | None:
+    def again(self, table: SolverTable, report: Report = None) -> SolverTable | None:
         """The tuned model's outputs at each level of the teacher's trajectories against the way the untuned model goes on from there."""
         _require_finished(self.teacher)
         try:
-            costs = discretization_costs(self.teacher, self.form, told, student=self.teacher.setting)
+            costs = discretization_costs(self.teacher, self.form, report, student=self.teacher.setting)
         except FitError:  # a tuned model that fails at levels it was not tuned for
             return None
         return self._table(costs.schedule(self.steps).tolist())
@@ -104,22 +105,22 @@ class CalibrationPhase:
     start: SolverTable | None = None
     name: str = "calibration"
 
-    def first(self, told: Told = None) -> SolverTable:
+    def first(self, report: Report = None) -> SolverTable:
         if self.start is not None:
-            self.teacher.run(told)
+            self.teacher.run(report)
             return self.start
         result = calibrate(
-            self.setting, self.nfe, teacher=self.teacher, held_out=self.held_out, limit=self._limit(), progress=_stages(told)
+            self.setting, self.nfe, teacher=self.teacher, held_out=self.held_out, limit=self._limit(), progress=_stages(report)
         )  # fmt: skip
         return _ending_in_zero(result)
 
-    def again(self, table: SolverTable, told: Told = None) -> SolverTable | None:
+    def again(self, table: SolverTable, report: Report = None) -> SolverTable | None:
         _require_finished(self.teacher)
         now = Candidate("the table so far", table)
         try:
             result = calibrate(
                 self.setting, self.nfe, teacher=self.teacher, held_out=self.held_out, starts=[now], stock=[now],
-                groups=("evaluation", "coefficients"), limit=self._limit(), progress=_stages(told),
+                groups=("evaluation", "coefficients"), limit=self._limit(), progress=_stages(report),
             )  # fmt: skip
         except FitError:  # a fit that fails leaves the table as it is
             return None
@@ -152,5 +153,5 @@ def _ending_in_zero(result: Calibration) -> SolverTable:
     return next((table for table in tables if table.sigmas[-1] == 0), result.fitted)
 
 
-def _stages(told: Told) -> Callable[[Stage], object] | None:
-    return None if told is None else lambda stage: told(stage.done, int(stage.total) if stage.total < 1e12 else 0)
+def _stages(report: Report) -> Callable[[Stage], object] | None:
+    return None if report is None else lambda stage: report(stage.done, stage.total)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fewstep.amed import load_amed
-from fewstep.fitting.distributed import Group, current_group
+from fewstep.training.distributed import Group, current_group
 
 PROGRAM = Path(__file__).with_name("train_in_group.py")
 

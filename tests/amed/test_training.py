@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from fewstep.amed import AmedConfig, AmedPredictor, AmedTable, load_amed, save_amed, train_amed
 from fewstep.amed.joint import candidate, constants_on, end_points, plain_candidate, stamps_of
 from fewstep.amed.taps import ModuleTap
-from fewstep.amed.training import OtherTraining, TrainingStage
-from fewstep.amed.training_state import kept_start
-from fewstep.fitting import FitError, Interrupted, Limit, Teacher, compare
+from fewstep.amed.training import OtherState, saved_table
+from fewstep.fitting import Ending, FitError, Interrupted, Limit, Stage, Teacher, compare
 from fewstep.fitting.run import run_table
 from fewstep.fitting.trajectories import Trajectories, refined
 from fewstep.schedules import baseline_sigmas, optimal_sigmas
@@ -125,9 +124,9 @@ class Stop:
 
     def __init__(self, at: int) -> None:
         self.at = at
-        self.stages: list[TrainingStage] = []
+        self.stages: list[Stage] = []
 
-    def __call__(self, stage: TrainingStage) -> None:
+    def __call__(self, stage: Stage) -> None:
         self.stages.append(stage)
         if stage.what == "train" and stage.done >= self.at:
             raise Interrupted("enough")
@@ -141,8 +140,8 @@ def test_an_interrupted_training_goes_on_to_the_same_result(tmp_path, method):
     file = tmp_path / "state.safetensors"
     stop = Stop(4)
     part = train_amed(setting, config_of(), resume=file, progress=stop, **arguments)
-    assert part.stopped == "it was interrupted" and stop.stages[-1].done == 4
-    assert len(stop.stages[-1].r) == 2 and math.isfinite(stop.stages[-1].loss)
+    assert part.ending is Ending.INTERRUPTED and stop.stages[-1].done == 4
+    assert len(stop.stages[-1].constants["r"]) == 2 and math.isfinite(stop.stages[-1].loss)
     rest = train_amed(setting, config_of(), resume=file, **arguments)
     for a, b in zip(whole.net.parameters(), rest.net.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -183,7 +182,7 @@ def test_wherever_the_model_is_interrupted_the_rest_gives_the_same(tmp_path):
     for at in range(5, calls, 3):
         file = tmp_path / f"{at}.safetensors"
         part, _ = run(at, resume=file)
-        assert part.stopped == "it was interrupted"
+        assert part.ending is Ending.INTERRUPTED
         rest, _ = run(-1, resume=file)
         assert [(check.batches, check.error) for check in rest.history] == [(check.batches, check.error) for check in whole.history]
         assert [check.loss for check in rest.history[1:]] == pytest.approx([check.loss for check in whole.history[1:]], rel=1e-12)
@@ -208,17 +207,17 @@ def test_what_decides_whether_a_training_goes_on(tmp_path):
     first = train_amed(setting, config_of(), teacher=teacher, resume=file, **arguments)
     again = train_amed(setting, config_of(), teacher=teacher, resume=file, checkpointing=True, **arguments)
     assert again.history == first.history or again.history[-1] == first.history[-1]
-    known = kept_start(file, config_of())
+    known = saved_table(file, config_of())
     assert known is not None and torch.equal(known.r_logit, start.r_logit)
     other = AmedTable.constant("ipndm2", STAMPS["edm"], 0.3, family="edm", scale_dir=0.1, scale_time=0.1)
     for changes in ({"teacher": Teacher(setting, 20)}, {"start": other}, {"start": None}, {"teacher": 1.01 * teacher.end_points}):
-        with pytest.raises(OtherTraining, match="other settings"):
+        with pytest.raises(OtherState, match="other settings"):
             train_amed(setting, config_of(), resume=file, **({"teacher": teacher} | arguments | changes))
-    assert kept_start(tmp_path / "none", config_of()) is None
+    assert saved_table(tmp_path / "none", config_of()) is None
     ends = teacher.end_points
     train_amed(setting, config_of(), held_out=8, checks=1, teacher=ends, resume=tmp_path / "tensor")
     train_amed(setting, config_of(), held_out=8, checks=1, teacher=ends * (1 + 1e-6), resume=tmp_path / "tensor")
-    with pytest.raises(OtherTraining):
+    with pytest.raises(OtherState):
         tap = ModuleTap(setting.model.middle_block, denoiser=setting.model, source="elsewhere")
         train_amed(setting, config_of(), held_out=8, checks=1, teacher=ends, resume=tmp_path / "tensor", tap=tap)
 

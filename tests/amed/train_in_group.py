@@ -10,7 +10,7 @@ from toy_denoiser import SCHEDULES, toy_setting
 
 from fewstep.amed import AmedConfig, save_amed, train_amed
 from fewstep.fitting import Teacher
-from fewstep.fitting.distributed import join, leave
+from fewstep.training.distributed import join, leave
 from fewstep.schedules import baseline_sigmas
 
 

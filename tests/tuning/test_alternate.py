@@ -9,21 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.fitting import Candidate, FitError, Interrupted, Limit, Setting, Teacher
+from fewstep.fitting import Candidate, Ending, FitError, Interrupted, Limit, Setting, Teacher
 from fewstep.fitting.calibrate import calibrate
 from fewstep.fitting.run import run_table
 from fewstep.fitting.tuning import (
+    Alternation,
     CalibrationPhase,
     DiscretizationPhase,
     FullWeights,
     GivenTable,
     LoraAdapters,
-    OtherTuning,
-    TuningStage,
+    OtherState,
     alternate,
 )
 from fewstep.fitting.tuning.phase_one import _ending_in_zero
-from fewstep.fitting.tuning.tune import INTERRUPTED
+from fewstep.fitting.progress import INTERRUPTED, Stage
 from fewstep.solvers import SolverTable, build_table
 
 from ..fitting_problems import GAUSSIANS, setting_of
@@ -46,7 +46,7 @@ def error_of(setting: Setting, table: SolverTable, ends: Tensor) -> float:
 def test_a_given_table():
     setting = tunable_setting(SEEDS)
     teacher, adapters, table = teacher_of(setting), LoraAdapters(setting.model, 3), table_of()
-    stages: list[TuningStage] = []
+    stages: list[Stage] = []
     result = alternate(setting, GivenTable(table), adapters, teacher=teacher, progress=stages.append, **SPLIT, **LR)
     assert result.table is table and result.first_table is table and len(result.rounds) == 1
     assert result.stopped == "phase 1 has no other table for the tuned model"
@@ -59,7 +59,7 @@ def test_a_given_table():
     assert scores == pytest.approx({"tuned model": tuned, "phase 1 alone": error_of(unseen, table, ends)}, rel=1e-5)
     assert result.ships and result.verdict.startswith("Tuning wins: ") and "Round 1: held-out error" in result.report()
     assert "| tuned model" in result.report() or "**tuned model**" in result.report()
-    assert [stage.what for stage in stages] == sorted((stage.what for stage in stages), key=["teacher", "tune", "guard"].index)
+    assert [stage.what for stage in stages] == sorted((stage.what for stage in stages), key=["teacher", "train", "guard"].index)
     held = setting.subset(range(24, 32))
     with adapters.attached():
         assert error_of(held, table, teacher.end_points[24:32]) == pytest.approx(round_.after, rel=1e-5)
@@ -189,25 +189,32 @@ def test_a_failing_second_round_leaves_the_first_one_s_numbers(error):
     assert same(numbers(adapters), numbers(first))
 
 
-def test_memory_that_runs_out_in_the_second_round():
+def test_memory_that_runs_out_in_the_second_round_keeps_the_best_so_far():
     setting = tunable_setting(SEEDS)
     ends, tables = teacher_of(setting).end_points, lists(1.0, 3.0)
     first = LoraAdapters(setting.model, 3)
     alternate(setting, GivenTable(tables[0]), first, teacher=ends, **SPLIT, **LR)
 
-    def run(at: int) -> tuple[LoraAdapters, Raising]:
+    def run(at: int) -> tuple[LoraAdapters, Raising, object]:
         model = Raising(setting.model, at, torch.OutOfMemoryError("CUDA out of memory."))
-        adapters = LoraAdapters(setting.model, 3)
+        adapters, phase = LoraAdapters(setting.model, 3), Listed(setting.subset([0]), tables)
         try:
-            alternate(replace(setting, model=model), Listed(setting.subset([0]), tables), adapters, teacher=ends, rounds=2, **SPLIT, **LR)
+            result = alternate(replace(setting, model=model), phase, adapters, teacher=ends, rounds=2, **SPLIT, **LR)
         except FitError as error:
-            assert "Memory ran out" in str(error)
-            assert at > 0
-        return adapters, model
+            assert "Memory ran out" in str(error) and at > 0
+            result = error.best
+        return adapters, model, result
 
-    whole, model = run(-1)
-    adapters, _ = run(model.here - 6 - 8)  # six calls of the guard; the eight before are of the second round's last third
-    assert same(numbers(adapters), numbers(first)) and not same(numbers(adapters), numbers(whole))
+    whole, model, finished = run(-1)
+    assert isinstance(finished, Alternation) and len(finished.rounds) == 2
+    # in the first measurement of the second round nothing is known of it; after its first check the best of it counts
+    first_round = 3 + 9 * 3 + 2 * 3  # the first measurement, nine batches and two checks of three calls each
+    adapters, _, part = run(first_round + 1)
+    assert same(numbers(adapters), numbers(first)) and isinstance(part, Alternation) and len(part.rounds) == 1
+    adapters, _, part = run(model.here - 6 - 8)  # six calls of the guard; the eight before are of the second round's last third
+    assert isinstance(part, Alternation) and part.ending is Ending.FAILED and part.comparison is None and "Memory ran out" in part.stopped
+    assert len(part.rounds) == 2 and part.rounds[1].kept and part.rounds[1].after < part.rounds[0].after
+    assert not same(numbers(adapters), numbers(whole)) and not same(numbers(adapters), numbers(first))
 
 
 # --- phases ------------------------------------------------------------------------------------------------------------------------------
@@ -218,7 +225,7 @@ def test_the_schedule_is_made_again_for_the_tuned_model():
     few = Teacher(replace(setting.subset(range(16)), batch=16), 24, states=True)
     phase = DiscretizationPhase(few, 3)
     adapters = LoraAdapters(setting.model, 3)
-    stages: list[TuningStage] = []
+    stages: list[Stage] = []
     result = alternate(setting, phase, adapters, teacher=teacher_of(setting), progress=stages.append, **SPLIT, **LR)
     assert result.first_table.solver == "ddim" and result.first_table.nfe == 3 and result.first_table.sigmas[-1] == 0
     assert len(result.rounds) >= 2 and result.rounds[1].table.sigmas != result.first_table.sigmas
@@ -269,7 +276,7 @@ class StopIn:
     def __init__(self, what: str, at: int, round: int = 1) -> None:
         self.what, self.at, self.round, self.seen = what, at, round, 0
 
-    def __call__(self, stage: TuningStage) -> None:
+    def __call__(self, stage: Stage) -> None:
         if stage.what == self.what and stage.round == self.round:
             self.seen += 1
             if self.seen == self.at:  # once only, as a key that is pressed
@@ -323,12 +330,12 @@ def test_wherever_it_is_interrupted_the_rest_gives_the_same(tmp_path):
         assert [(r.before, r.after, r.history[1:]) for r in rest.rounds] == [(r.before, r.after, r.history[1:]) for r in whole.rounds]
         assert [score.error for score in rest.comparison.scores] == [score.error for score in whole.comparison.scores]
     assert sorted(path.name for path in file.parent.iterdir()) == ["state.round-2.safetensors", "state.safetensors"]
-    with pytest.raises(OtherTuning):
+    with pytest.raises(OtherState):
         run(resume=file, lr=0.01)
     second = file.with_name("state.round-2.safetensors")
     content = second.read_bytes()
     second.write_bytes(content[:-5])
-    with pytest.raises(OtherTuning):
+    with pytest.raises(OtherState):
         run(resume=file)
 
 

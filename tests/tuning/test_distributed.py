@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fewstep.fitting.distributed import Group
+from fewstep.training.distributed import Group
 from fewstep.fitting.tuning import lora_facts
 
 from .tune_in_group import HOWS, everything

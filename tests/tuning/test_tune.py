@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from fewstep.fitting import FitError, Interrupted, Teacher
 from fewstep.fitting.run import run_table
 from fewstep.fitting.trajectories import Trajectories
-from fewstep.fitting.tuning import FullWeights, LoraAdapters, OtherTuning, Samples, TuningStage, load_lora, save_lora, tune
-from fewstep.fitting.tuning.gradients import Losses
-from fewstep.fitting.tuning.options import checked_options
-from fewstep.fitting.tuning.tune import INTERRUPTED
+from fewstep.fitting.tuning import FullWeights, LoraAdapters, OtherState, Samples, load_lora, save_lora, tune
+from fewstep.fitting.tuning.objective import TuningObjective
+from fewstep.fitting.tuning.options import TuningOptions
+from fewstep.training.distributed import Group
+from fewstep.fitting.progress import INTERRUPTED, Stage
 
 from .networks import SIDE, Tunable, table_of, tunable_setting
 
@@ -223,11 +224,11 @@ def test_a_teacher_pass_is_used_as_it_is():
 class Stop:
     """Interrupts at the batch given."""
 
-    def __init__(self, at: int, what: str = "tune") -> None:
+    def __init__(self, at: int, what: str = "train") -> None:
         self.at, self.what = at, what
-        self.stages: list[TuningStage] = []
+        self.stages: list[Stage] = []
 
-    def __call__(self, stage: TuningStage) -> None:
+    def __call__(self, stage: Stage) -> None:
         self.stages.append(stage)
         if stage.what == self.what and stage.done >= self.at:
             raise Interrupted("enough")
@@ -298,7 +299,7 @@ def test_another_tuning_s_state_is_refused(tmp_path):
         "arguments": {"setting": tunable_setting(24, per_seed={"labels": torch.zeros(24, dtype=torch.long)})},
     }  # fmt: skip
     for changes in others.values():
-        with pytest.raises(OtherTuning, match="other settings"):
+        with pytest.raises(OtherState, match="other settings"):
             course(**({"resume": file, "checks": 1} | changes))
     assert file.read_bytes() == content
     again, _ = course(resume=file, checks=1, checkpointing=True, patience=7, minutes=9.0)  # these decide nothing
@@ -311,7 +312,7 @@ def test_two_sets_of_samples_are_two_tunings(tmp_path):
     course(samples=samples(), **options)
     labelled = replace(samples(), per_sample={"labels": torch.zeros(40, dtype=torch.long)})
     for other in (samples(41), labelled):
-        with pytest.raises(OtherTuning):
+        with pytest.raises(OtherState):
             course(samples=other, **options)
 
 
@@ -336,12 +337,12 @@ def test_a_damaged_state_is_refused_and_changes_nothing(tmp_path):
         save_file({**tensors, **changed}, file, {"fewstep": json.dumps({**facts, "record": told})})
         adapters = adapters_of(setting)
         before = numbers(adapters)
-        with pytest.raises(OtherTuning, match="damaged"):
+        with pytest.raises(OtherState, match="damaged"):
             tune(setting, table_of(), adapters, held_out=8, teacher=ends_of(tunable_setting(24)), passes=3, checks=2, resume=file, **LR)
         assert same(numbers(adapters), before), (list(changed), record)
     for content in (b"", b"nothing"):
         file.write_bytes(content)
-        with pytest.raises(OtherTuning, match="cannot be read"):
+        with pytest.raises(OtherState, match="cannot be read"):
             course(resume=file, passes=3)
 
 
@@ -576,22 +577,24 @@ def test_the_factor_of_half_precision_is_taken_out_again():
         with torch.no_grad():
             for up in adapters.up:
                 up += 0.1
-        options = checked_options(
-            setting, table_of(), "end", 1.0, 0.0, None, False, 1, 0.1, 0.5, 1, 1, None, 0, False, None, math.inf
-        )
-        losses = Losses(replace(setting, batch=batch), table_of(), adapters, options, ends, None, None)
-        assert losses.scale == 1.0
-        losses.scale = factor
-        found[batch, factor] = losses.of(range(24 // batch), 0)
+        options = TuningOptions(
+            method="end", matching=1.0, denoising=0.0, own_states=False, passes=1, lr=0.1, average=0.5, checks=1, patience=None, seed=0,
+            checkpointing=False, autocast=None,
+        )  # fmt: skip
+        own = replace(setting, batch=batch)
+        objective = TuningObjective(own, own, ends, ends, table_of(), adapters, options, Group())
+        assert objective.scale == 1.0
+        objective.scale = factor
+        found[batch, factor] = objective.gradient(range(24 // batch), 0)
     one, scaled, whole = found.values()
     size = float(one.gradient.abs().max())
     assert size > 1e-3 and torch.allclose(one.gradient, scaled.gradient, rtol=1e-4, atol=1e-5 * size)
     assert torch.allclose(one.gradient, whole.gradient, rtol=1e-3, atol=1e-4 * size)
-    assert one.samples == whole.samples == 24 and one.shown == pytest.approx(whole.shown, rel=1e-4)
+    assert one.samples == whole.samples == 24 and one.loss == pytest.approx(whole.loss, rel=1e-4)
     half = replace(setting, dtype=torch.float16)
-    assert Losses(half, table_of(), adapters, options, ends, None, None).scale > 1
+    assert TuningObjective(half, half, ends, ends, table_of(), adapters, options, Group()).scale > 1
     network.out.half()
-    assert Losses(setting, table_of(), adapters, options, ends, None, None).scale > 1
+    assert TuningObjective(setting, setting, ends, ends, table_of(), LoraAdapters(network, 3), options, Group()).scale > 1
 
 
 class Steep(nn.Module):
@@ -674,7 +677,7 @@ BAD = [
     ({"passes": 0}, "passes was 0"), ({"checks": 0}, "checks was 0"), ({"accumulate": 1.5}, "accumulate"), ({"patience": 0}, "patience"),
     ({"seed": -1}, "seed"), ({"seed": 2**32 + 1}, "2.32"), ({"lr": 0.0}, "learning rate"), ({"lr": 1.0}, "learning rate"),
     ({"lr": "fast"}, "finite number"), ({"average": 1.0}, "below 1"), ({"autocast": torch.float32}, "autocast was"),
-    ({"minutes": 0}, "time above 0"), ({"minutes": math.nan}, "time above 0"), ({"held_out": 24}, "left to tune on"),
+    ({"minutes": 0}, "time above 0"), ({"minutes": math.nan}, "time above 0"), ({"held_out": 24}, "left to train on"),
     ({"held_out": 0}, "held_out was 0"), ({"table": table_of(family="vp")}, "family is edm"), ({"table": "ddim"}, "must be a SolverTable"),
     ({"table": table_of("dpmpp_2m_sde")}, "fresh noise"), ({"adapters": nn.Linear(2, 2)}, "must be LoraAdapters or FullWeights"),
     ({"method": "steps", "between": -1}, "between"), ({"method": "steps", "folder": "/x", "setting": {"name": ""}}, "no name"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from fewstep.fitting import Teacher
-from fewstep.fitting.distributed import Group, join, leave
+from fewstep.training.distributed import Group, join, leave
 from fewstep.fitting.tuning import GivenTable, LoraAdapters, Samples, alternate, save_lora, tune
 from fewstep.solvers import build_table
 

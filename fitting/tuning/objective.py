@@ -1,16 +1,17 @@
-"""The gradient of phase 2's losses for one batch, as one vector.
+"""What a tuning minimises: the losses of phase 2 (losses.py) as one gradient per batch, and Adam's step with it.
 
-Chunks of seeds follow each other, and so do the parts of a loss (objectives.py), so that the graph of only one part is in memory. The
-teacher's states are made before the adapters are attached: they are the untuned model's, in the first batch and in the last.
+Chunks of seeds follow each other, and so do the parts of a loss, so that the graph of only one part is in memory. The teacher's states are
+made before the adapters are attached: they are the untuned model's, in the first batch and in the last.
 
 In half precision losses are multiplied before the backward pass and gradients divided after it; where a gradient overflows, the batch is
-left out and the factor halved, as usual.
+left out and the factor halved, as usual. The learning rate rises over the first batches and falls to 0 as half a cosine; what is measured
+and kept is a moving average of the adapters' numbers.
 """
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,93 +20,127 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...solvers.table import SolverTable
-from ..losses import HALF_PRECISION_SCALE
+from ...training import NoGradients, Objective, Step
+from ...training.distributed import Group
+from ...training.gradients import differentiating, precision
+from ...training.losses import HALF_PRECISION_SCALE, set_gradients
+from ...training.objective import end_point_error
+from ..run import run_table
 from ..setting import Setting
 from ..trajectories import Trajectories
 from .full import FullWeights
 from .lora import LoraAdapters
 from .objectives import denoising_losses, end_loss, step_losses, step_weights
-from .options import Options
+from .options import TuningOptions
 from .samples import Samples
 
 Adapters = LoraAdapters | FullWeights
 
+_RISE = 20  # batches over which the learning rate rises, or a fifth of them all
+_LARGEST_GRADIENT = 1.0  # norm; longer ones are shortened to it
+
 
 @dataclass
-class Found:
+class BatchGradient:
     """Sums over the samples of a batch: gradient of the losses, what of the losses is reported, how many samples; whether all is finite."""
 
     gradient: Tensor
-    shown: float = 0.0
+    loss: float = 0.0
     samples: int = 0
     finite: bool = True
 
 
-class Losses:
-    """The losses of a tuning and their gradients.
+class TuningObjective(Objective):
+    """The losses of a tuning.
 
     Parameters
     ----------
-    own : seeds that are tuned on. ends : the teacher's end points [S, *shape] of them. states : its states, for method "steps".
+    own, held : seeds that are tuned on and measured on, with the teacher's end points [S, *shape].
+    states : the teacher's, for method "steps".
 
     Attributes
     ----------
-    chunks : of the seeds. calls : model calls on a batch so far, a backward pass counted as two. scale : factor on the losses.
+    chunks : of the seeds that are tuned on.
     """
 
+    untrained = "untuned model"
+
     def __init__(
-        self, own: Setting, table: SolverTable, adapters: Adapters, options: Options, ends: Tensor, states: Trajectories | None,
-        samples: Samples | None,
+        self, own: Setting, held: Setting, ends: Tensor, held_ends: Tensor, table: SolverTable, adapters: Adapters, options: TuningOptions,
+        group: Group, states: Trajectories | None = None, samples: Samples | None = None,
     ) -> None:  # fmt: skip
         self.own = replace(own, extra_args=_ordinary(own.extra_args))
+        self.held, self.held_ends, self.group = held, held_ends, group
         self.table, self.adapters, self.options, self.trajectories = table, adapters, options, states
         self.samples = None if samples is None else replace(samples, extra_args=_ordinary(samples.extra_args))
         self.parameters: list[nn.Parameter] = list(adapters.parameters())
+        self.adam = torch.optim.Adam(self.parameters, lr=options.lr, betas=(0.9, 0.99))
+        self.averages = [p.detach().clone() for p in self.parameters]
         self.chunks, self.ends = list(self.own.chunks()), ends.split(own.batch)
+        self.batches = -(-len(self.chunks) // (group.size * options.accumulate))
         self.weights = step_weights(table, own.noise_schedule)
-        self.calls = 0
         half = torch.float16 in (options.autocast, own.dtype) or torch.float16 in adapters.dtypes
         self.scale = HALF_PRECISION_SCALE if half else 1.0
 
-    def of(self, positions: Sequence[int], pass_index: int) -> Found:
-        """For the chunks at these positions.
+    def rate(self, lr: float, done: int, total: int) -> float:
+        rise = min(1.0, (done + 1) / min(_RISE, max(1, total // 5)))
+        return lr * rise * 0.5 * (1 + math.cos(math.pi * done / total))
+
+    def measured(self) -> Sequence[Tensor]:
+        """The moving average, if there is one."""
+        return self.averages if self.options.average else super().measured()
+
+    def held_out_error(self) -> float:
+        def sample(chunk: Setting) -> Tensor:
+            with self.adapters.attached(), precision(self.own.device, self.options.autocast):
+                run = run_table(chunk, self.table)
+            self.calls += run.calls
+            return run.end
+
+        return end_point_error(self.held, self.held_ends, sample, self.group)
+
+    def batch(self, index: int, done: int) -> Sequence[Step]:
+        """The chunks `index * each` to `index * each + each - 1`, shared among the processes, and one step."""
+        each = self.group.size * self.options.accumulate
+        here = range(index * each + self.group.rank, (index + 1) * each, self.group.size)
+        found = self.gradient([k for k in here if k < len(self.chunks)], done // self.batches)
+        sums = self.group.total(torch.tensor([found.loss, found.samples, float(not found.finite)], dtype=torch.float64))
+        loss, count, failed = float(sums[0]), int(sums[1]), bool(sums[2])
+        if failed:
+            self.scale = max(self.scale / 2, 1.0)
+            return [Step(0.0, 0, 1)]
+        gradient = self.group.total(found.gradient) / count
+        norm = float(gradient.norm())
+        set_gradients(self.parameters, gradient * min(1.0, _LARGEST_GRADIENT / max(norm, 1e-12)))
+        self.adam.step()
+        decay = min(self.options.average, (done + 1) / (done + 10))  # early on, forget the beginning faster
+        torch._foreach_lerp_(self.averages, [p.detach() for p in self.parameters], 1 - decay)
+        return [Step(loss, count, 0)]
+
+    def gradient(self, positions: Sequence[int], pass_index: int) -> BatchGradient:
+        """Of the chunks at these positions.
 
         Raises
         ------
-        ValueError : no gradient reaches the adapters.
+        NoGradients : no gradient reaches the adapters.
         """
         states = {position: self._states(position) for position in positions}
-        found = Found(torch.zeros(sum(p.numel() for p in self.parameters), device=self.parameters[0].device))
+        found = BatchGradient(torch.zeros(sum(p.numel() for p in self.parameters), device=self.parameters[0].device))
         reached = not positions
-        try:
-            with torch.enable_grad(), self.adapters.attached():
-                for position in positions:
-                    for loss, shown in self._parts(position, states[position], pass_index):
-                        reached = reached or loss.requires_grad
-                        self._add(found, loss, shown)
-                    found.samples += len(self.chunks[position].seeds)
-        except RuntimeError as error:
-            if "nference tensor" in str(error):
-                raise ValueError(NO_GRADIENTS) from error
-            raise
+        with differentiating(), self.adapters.attached():
+            for position in positions:
+                for loss, shown in self._parts(position, states[position], pass_index):
+                    reached = reached or loss.requires_grad
+                    self._add(found, loss, shown)
+                found.samples += len(self.chunks[position].seeds)
         if not reached:
-            raise ValueError(
+            raise NoGradients(
                 "No gradient of the loss reaches the adapters: the model computes without gradients, or calls none of the adapted layers. "
                 "Take other layers, or a model without what switches gradients off."
             )
         return found
 
-    def overflowed(self) -> None:
-        """After a batch that was not finite, in half precision: try with a smaller factor."""
-        self.scale = max(self.scale / 2, 1.0)
-
-    def precision(self) -> AbstractContextManager[object]:
-        """For the model's calls."""
-        if self.options.autocast is None:
-            return nullcontext()
-        return torch.autocast(torch.device(self.own.device).type, dtype=self.options.autocast)
-
-    def _add(self, found: Found, loss: Tensor, shown: Tensor) -> None:
+    def _add(self, found: BatchGradient, loss: Tensor, shown: Tensor) -> None:
         if not bool(loss.detach().isfinite()):
             found.finite = False
         if not found.finite or not loss.requires_grad:  # the batch is left out whole
@@ -115,7 +150,7 @@ class Losses:
         vector = torch.cat([part.to(found.gradient.device) for part in flat]) / self.scale
         found.finite = bool(vector.isfinite().all())
         found.gradient += vector
-        found.shown += float(shown)
+        found.loss += float(shown)
 
     def _states(self, position: int) -> Tensor | None:
         """The teacher's, at the table's levels, its end point for the last; made with the untuned model."""
@@ -155,31 +190,12 @@ class Losses:
 
         def call(x: Tensor, sigma: float) -> Tensor:
             levels = x.new_full((len(x),), sigma, dtype=dtype)
-            with self.precision():
+            with precision(self.own.device, self.options.autocast):
                 if self.options.checkpointing:
                     return checkpoint(model, x.to(dtype), levels, use_reentrant=False, **arguments)  # type: ignore[no-any-return]
                 return model(x.to(dtype), levels, **arguments)
 
         return call
-
-
-NO_GRADIENTS = (
-    "The model's weights or what it is called with were made in torch.inference_mode, so gradients cannot pass through it. Load and make "
-    "them outside of that mode."
-)
-
-
-def require_gradients(model: object, adapters: Adapters) -> None:
-    """Refuse a model that gradients cannot pass, before anything is called.
-
-    Raises
-    ------
-    ValueError : parameters that are inference tensors.
-    """
-    with adapters.attached():  # full tuning has its own copies in their place
-        modules = [*adapters.layers_of_network(), *([model] if isinstance(model, nn.Module) else [])]
-        if any(parameter.is_inference() for module in modules for parameter in module.parameters()):
-            raise ValueError(NO_GRADIENTS)
 
 
 def drawn(count: int, shape: tuple[int, ...], seed: int, pass_index: int, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
