@@ -327,6 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(json.dumps(result, indent=1) if args.json else text)
     if result.get("interrupted"):
         return 130
+    if result.get("problem"):  # what was finished before is in the result
+        return 2
     return int(result.get("fits") is False)  # of `recipe check`
 
 

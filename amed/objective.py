@@ -19,7 +19,6 @@ from ..training.distributed import Group
 from ..training.gradients import differentiating, precision
 from ..training.losses import HALF_PRECISION_SCALE, gradients, set_gradients, summed_square
 from ..training.objective import end_point_error
-from .config import AmedConfig
 from .forward_only import fit_table
 from .predictor import FEATURES, AmedPredictor
 from .sampling import sample_amed

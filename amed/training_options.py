@@ -49,6 +49,6 @@ class AmedOptions(Options):
         if start is None:
             return
         if not isinstance(start, AmedTable):
-            raise ValueError(f"start was {type(start).__name__}; it must be an AmedTable, whose constants the training begins with, or None.")
+            raise ValueError(f"start was {type(start).__name__}; it must be an AmedTable to begin training with, or None.")
         if (start.config.form, start.config.stamps, start.config.afs) != (config.form, config.stamps, config.afs):
             raise ValueError("start is a table of another form or for other stamps than config; train from its own config, or without it.")

@@ -6,49 +6,25 @@ takes, and the first one shows the bar and writes the file.
 from __future__ import annotations
 
 import argparse
-import math
-import os
-import tempfile
-from collections.abc import Mapping
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..amed import AmedConfig, AmedPredictor, AmedTable, load_amed, save_amed, train_amed
-from ..amed.training import INTERRUPTED, AmedTraining, TrainingStage
-from ..fitting import FitError, Interrupted, Setting, Teacher
-from ..fitting.distributed import Group, join, leave
-from ..fitting.trajectories import Trajectories, teacher_for
+from ..amed import AmedConfig, AmedPredictor, AmedTable, load_amed, save_amed
+from ..fitting import Setting
+from ..jobs import Pace, TeacherPlan
+from ..jobs.saving import save_somewhere
+from ..jobs.train_amed import AmedOutcome, AmedPlan, cost_sentence, verdict
+from ..jobs.train_amed import run as train
 from ..schedules import NoiseSchedule
 from ..schedules.checks import real_number
 from .amed_shipped import amed_setting, amed_stamps
 from .calibration import MODEL_NAME, identity_of
+from .long_work import AUTOCAST, announce, check_device, check_files, ended_early, processes, require_result
 from .model import load_demo_model
 from .showcase import set_threads
-from .stage_bar import Bar
-
-AUTOCAST: Mapping[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_WORDS = {"teacher": "teacher", "train": "training", "held out": "held-out seeds"}
-
-
-class TrainingBar(Bar):
-    """A `Progress` for `train_amed`: a bar with the loss and r, c, a of every step."""
-
-    def __init__(self, shown: bool = True) -> None:
-        super().__init__(shown, "Ending after this batch with the best so far, if there is one.")
-
-    def __call__(self, stage: TrainingStage) -> None:
-        self.at(stage.what, _WORDS[stage.what], stage.done, stage.total or None, postfix(stage) if stage.what == "train" else "")
-
-
-def postfix(stage: TrainingStage) -> str:
-    """Loss, best held-out error, and r, c, a of every step."""
-    parts = [f"loss {stage.loss:.4g}"] if math.isfinite(stage.loss) else []
-    parts += [f"best {stage.error:.4g}"] if math.isfinite(stage.error) else []
-    parts += [f"{name} {' '.join(f'{value:.3f}' for value in values)}" for name, values in (("r", stage.r), ("c", stage.c), ("a", stage.a))]
-    return ", ".join(parts)
+from .stage_bar import StageBar
 
 
 def facts_of(setting: Setting, schedule: str, teacher: str) -> dict[str, Any]:
@@ -73,11 +49,25 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     set_threads()
     _check(args)
-    group = join(args.device)
-    try:
-        return _trained(args, group)
-    finally:
-        leave()
+    with processes(args.device) as group:
+        model = load_demo_model(args.family, args.device)
+        setting = amed_setting(model, real_number(args.cfg, "cfg"), args.trajectories + args.held_out, args.batch, args.device)
+        plan = AmedPlan(
+            seeds=setting.seeds, held_out=args.held_out, batch=args.batch, teacher=TeacherPlan(args.teacher_steps, folder=args.cache),
+            name=setting.name, resume=args.resume, config=_config(args, model.noise_schedule), mode=args.mode, method=args.method,
+            passes=args.passes or 1, seed=args.seed, lr=args.lr, own_states=not args.teacher_states, patience=args.patience,
+            checkpointing=args.checkpointing, autocast=AUTOCAST[args.precision], fit_first=False, trajectories=args.cache,
+        )  # fmt: skip
+        costs = plan.costs()
+        if group.first:
+            announce(costs)
+        with StageBar(Pace(costs, args.batch), group.first) as bar:
+            outcome = train(setting, plan, bar)
+        require_result(outcome, outcome.training is not None)
+        if not group.first:
+            raise SystemExit(0)  # one process reports
+        schedule = "given" if args.stamps is not None else args.schedule or "fewstep"
+        return _report(args, outcome, facts_of(setting, schedule, f"{args.teacher_steps} steps of {plan.teacher.solver}"))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -92,43 +82,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--teacher-states was given with --method {args.method}; only steps begins anywhere else than at the noise.")
     if args.stamps is not None and (args.nfe is not None or args.schedule is not None):
         raise ValueError("--stamps was given with --nfe or --schedule; noise levels of your own decide the calls, so leave these out.")
-    if args.out.exists() and not args.overwrite and not args.out.is_dir():
-        raise ValueError(f"{args.out} exists already; give another --out, or --overwrite to replace it.")
-    for option, path in (("--out", args.out), ("--resume", args.resume)):
-        if path is not None:
-            check_writable(option, path)
-
-
-def check_device(device: str) -> None:
-    """ValueError for a device that is not there."""
-    try:
-        kind = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"--device was {device!r}, which PyTorch does not know; give cpu or cuda.") from error
-    if kind.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (kind.index or 0) >= count:
-            found = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
-            raise ValueError(f"--device was {device!r}, but PyTorch finds {found} here; give cpu, or install PyTorch with CUDA.")
-        return
-    try:
-        (torch.zeros(1, device=kind) + 1).item()
-    except Exception as error:  # every kind of device has its own
-        raise ValueError(f"--device was {device!r}, which cannot be used here; give cpu or cuda.") from error
-
-
-def check_writable(option: str, path: Path) -> None:
-    """ValueError where no file can be written; leaves none."""
-    if path.is_dir():
-        raise ValueError(f"{option} was {path}, which is a folder; give the name of a file, such as {path / 'amed.safetensors'}.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"{option} was {path}, but nothing can be written there ({error}). Give another place.") from error
-    if path.exists() and not os.access(path, os.W_OK):
-        raise ValueError(f"{option} was {path}, which is read-only. Give another name.")
+    check_files(args.out, args.overwrite, args.resume)
 
 
 def _config(args: argparse.Namespace, ns: NoiseSchedule) -> AmedConfig:
@@ -154,70 +108,21 @@ def _config(args: argparse.Namespace, ns: NoiseSchedule) -> AmedConfig:
     return config
 
 
-def _trained(args: argparse.Namespace, group: Group) -> tuple[dict[str, Any], str]:
-    model = load_demo_model(args.family, args.device)
-    setting = amed_setting(model, real_number(args.cfg, "cfg"), args.trajectories + args.held_out, args.batch, args.device)
-    config = _config(args, model.noise_schedule)
-    teacher = Teacher(setting, args.teacher_steps, folder=args.cache)
-    trajectories = None
-    if args.method == "steps":
-        solver, order, between = teacher_for(config.form)
-        trajectories = Trajectories(setting.subset(range(args.trajectories)), config.stamps, solver, order, between, args.cache)
-    with TrainingBar(group.first) as bar:
-        try:
-            result = train_amed(
-                setting, config, mode=args.mode, method=args.method, held_out=args.held_out, teacher=teacher, trajectories=trajectories,
-                passes=args.passes or 1, lr=args.lr, own_states=not args.teacher_states, patience=args.patience, seed=args.seed,
-                resume=args.resume, progress=bar,
-                checkpointing=args.checkpointing, autocast=AUTOCAST[args.precision],
-            )  # fmt: skip
-        except FitError as error:
-            raise ValueError(str(error)) from error
-        except Interrupted as error:
-            raise KeyboardInterrupt from error
-    schedule = "given" if args.stamps is not None else args.schedule or "fewstep"
-    facts = facts_of(setting, schedule, f"{args.teacher_steps} steps of {teacher.table.solver}")
-    if not group.first:
-        raise SystemExit(0)  # one process tells
-    path = args.out.with_name(f"{args.out.stem}.interrupted{args.out.suffix}") if result.stopped == INTERRUPTED else args.out
-    return _told(args, result, *_kept(path, result, facts))
-
-
-def _kept(path: Path, result: AmedTraining, facts: dict[str, Any]) -> tuple[Path, str]:
-    """Where the result lies, and a sentence if that is not where it should."""
-    try:
-        save_amed(path, result.net, **facts)
-        return path, ""
-    except OSError as error:  # the disk is full now, or gone
-        other = Path(tempfile.mkdtemp(prefix="fewstep-")) / path.name
-        save_amed(other, result.net, **facts)
-        return other, f"{path} could not be written ({error}), so the file is elsewhere; move it where you want it."
-
-
-def _told(args: argparse.Namespace, result: AmedTraining, path: Path, problem: str) -> tuple[dict[str, Any], str]:
-    config, interrupted = result.net.config, result.stopped == INTERRUPTED
-    before, after = result.held_out_before, result.held_out_after
-    verdict = (
-        f"{config.method.title} with {config.nfe} model calls: error {after:.4g} on held-out images, {after / before:.2f} of the plain "
-        f"solver's {before:.4g}."
-        if result.improved
-        else f"{config.method.title} with {config.nfe} model calls: nothing was better on held-out images than the plain solver "
-        f"({before:.4g}), so that is what was saved."
-    )
-    lines = [verdict, f"It ended because {result.stopped}; {result.calls} model calls on a batch, {result.seconds:.0f} s."]
-    lines += _constants(result.net)
-    lines.append(f"File: {path.resolve()}")
-    lines += [problem] if problem else []
-    if interrupted:
-        lines.append("Interrupted: this is the best so far." + ("" if args.resume is None else " The same command goes on from there."))
+def _report(args: argparse.Namespace, outcome: AmedOutcome, known: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    training = outcome.training
+    assert training is not None
+    config, early = training.net.config, ended_early(outcome, args.resume)
+    wanted = args.out.with_name(f"{args.out.stem}.interrupted{args.out.suffix}") if early else args.out
+    path, problem = save_somewhere(wanted, lambda path: save_amed(path, training.net, **known))
+    lines = [verdict(training), cost_sentence(training), *_constants(training.net), f"File: {path.resolve()}"]
     facts = {
         "file": str(path.resolve()), "form": config.form, "nfe": config.nfe, "mode": args.mode, "method": args.method,
-        "stamps": list(config.stamps), "error_before": before, "error_after": after, "improved": result.improved,
-        "stopped": result.stopped, "calls": result.calls, "seconds": result.seconds, "skipped": result.skipped,
-        "history": [[check.batches, check.loss if math.isfinite(check.loss) else None, check.error] for check in result.history],
-        "interrupted": interrupted,
+        "stamps": list(config.stamps), "error_before": training.held_out_before, "error_after": training.held_out_after,
+        "improved": training.improved, "stopped": training.stopped, "calls": training.calls, "seconds": training.seconds,
+        "skipped": training.skipped, "history": [check.known() for check in training.history], "interrupted": outcome.interrupted,
+        "problem": str(outcome.error or ""),
     }  # fmt: skip
-    return facts, "\n".join(lines)
+    return facts, "\n".join([*lines, *([problem] if problem else []), *early])
 
 
 def _constants(net: AmedPredictor | AmedTable) -> list[str]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 import argparse
 import math
 from datetime import date
-from pathlib import Path
 from typing import Any
 
-from ..fitting import EFFORTS, Calibration, FitError, Interrupted, Limit, Teacher, calibrations
+from ..fitting import Calibration, Limit
+from ..jobs import Pace, TeacherPlan
+from ..jobs.calibrate import CalibrationOutcome, CalibrationPlan, recipe_from
+from ..jobs.calibrate import run as calibrate
+from ..jobs.saving import save_somewhere
+from ..recipes import Recipe
 from ..schedules.checks import real_number
-from .calibration import demo_setting, recipe_of, recognised, summary
+from .calibration import demo_setting, model_facts, recognised, summary
+from .long_work import announce, ended_early, require_result
 from .model import load_demo_model
 from .shipped import recipe_file
 from .showcase import set_threads
@@ -25,25 +30,20 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     KeyboardInterrupt : Ctrl-C before there was anything to keep.
     """
     set_threads()
-    limit = _limit(args)
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)  # what cannot be written to is told before the work
     setting = demo_setting(load_demo_model(args.family), real_number(args.cfg, "cfg"), args.seeds + args.held_out, args.batch)
-    teacher = Teacher(setting, args.teacher_steps, folder=args.cache)
-    done: list[Calibration] = []
-    with StageBar() as bar:
-        try:
-            for result in calibrations(
-                setting, args.nfe, held_out=args.held_out, teacher=teacher, effort=EFFORTS[args.effort],
-                limit=limit, groups=tuple(args.fit) if args.fit else None, afs=args.afs, judge=recognised, progress=bar,
-            ):  # fmt: skip
-                done.append(result)
-        except FitError as error:
-            raise ValueError(str(error)) from error
-        except Interrupted as error:
-            if not done:
-                raise KeyboardInterrupt from error
-    return _told(args, done, setting, teacher)
+    plan = CalibrationPlan(
+        seeds=setting.seeds, held_out=args.held_out, batch=args.batch, teacher=TeacherPlan(args.teacher_steps, folder=args.cache),
+        name=setting.name, nfes=args.nfe, effort=args.effort, limit=_limit(args), groups=tuple(args.fit) if args.fit else None,
+        afs=args.afs, judge=recognised,
+    )  # fmt: skip
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written to is refused before the work
+    costs = plan.costs(setting.noise_schedule)
+    announce(costs)
+    with StageBar(Pace(costs, args.batch)) as bar:
+        outcome = calibrate(setting, plan, bar)
+    require_result(outcome, bool(outcome.done))
+    return _report(args, outcome, plan, model_facts(setting) | {"date": date.today().isoformat()})
 
 
 def _limit(args: argparse.Namespace) -> Limit | None:
@@ -55,21 +55,24 @@ def _limit(args: argparse.Namespace) -> Limit | None:
     return Limit(args.max_calls or math.inf, math.inf if args.minutes is None else 60 * args.minutes)
 
 
-def _told(args: argparse.Namespace, done: list[Calibration], setting: Any, teacher: Teacher) -> tuple[dict[str, Any], str]:
-    interrupted = len(done) < len(set(args.nfe)) or done[-1].comparison is None
+def _report(
+    args: argparse.Namespace, outcome: CalibrationOutcome, plan: CalibrationPlan, known: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
     entries, paragraphs = [], []
-    for result in done:
-        recipe = recipe_of(result, setting, teacher, date=date.today().isoformat())
+    for result in outcome.done.values():
+        recipe = recipe_from(result, plan, known)
         entry = dict(summary(result)) | {"recipe": recipe.to_text()}
         lines = [result.report(), "", recipe.to_text()]
         if args.out is not None:
-            path: Path = recipe_file(args.family, result.nfe, args.out)
-            recipe.save(path)
-            entry["file"] = str(path.resolve())
-            lines.append(f"Recipe: {path.resolve()}")
+            lines += _saved(args, result, recipe, entry)
         entries.append(entry)
         paragraphs.append("\n".join(lines))
-    if interrupted:
-        paragraphs.append("Interrupted: this is the best so far.")
     facts = {"family": args.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out, "teacher_steps": args.teacher_steps}
-    return facts | {"calibrations": entries, "interrupted": interrupted}, "\n\n".join(paragraphs)
+    result = facts | {"calibrations": entries, "interrupted": outcome.interrupted, "problem": str(outcome.error or "")}
+    return result, "\n\n".join([*paragraphs, *ended_early(outcome)])
+
+
+def _saved(args: argparse.Namespace, result: Calibration, recipe: Recipe, entry: dict[str, Any]) -> list[str]:
+    path, problem = save_somewhere(recipe_file(args.family, result.nfe, args.out), recipe.save)
+    entry["file"] = str(path.resolve())
+    return [f"Recipe: {path.resolve()}", *([problem] if problem else [])]

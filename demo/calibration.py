@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..fitting import Calibration, Setting, Teacher
-from ..recipes import Recipe, model_identity
+from ..fitting import Calibration, Setting
+from ..recipes import model_identity
 from .judge import load_judge
 from .model import DemoModel
 from .network import IMAGE_SIZE, NUM_CLASSES
@@ -43,24 +43,15 @@ def recognised(images: Tensor, setting: Setting) -> Tensor:
     return (guesses == setting.per_seed["labels"]).double()
 
 
-def recipe_of(calibration: Calibration, setting: Setting, teacher: Teacher, **facts: Any) -> Recipe:
-    """The recipe of a calibration's result; of the fitted table, saying so, where it was interrupted before it was compared."""
-    comparison = calibration.comparison
-    known: dict[str, Any] = {
+def model_facts(setting: Setting) -> dict[str, Any]:
+    """What a file says about the demo model and how it was sampled."""
+    return {
         "prediction": _PREDICTIONS[setting.noise_schedule.family],
         "cfg": setting.extra_args["cfg"],
         "resolution": setting.shape,
         "model": MODEL_NAME,
         "model_identity": identity_of(setting),
-        "seeds": sum(len(part) for part in calibration.fit.evaluation.residuals),
-        "note": calibration.note,
     }
-    if comparison is not None:
-        known |= {"metric": f"RMSE to the {teacher.steps}-step teacher", "error": comparison.winner.error}
-        if comparison.best_stock is not None:
-            known |= {"stock": comparison.best_stock.candidate.name, "stock_error": comparison.best_stock.error}
-    table = calibration.fitted if comparison is None else calibration.table
-    return Recipe.from_table(table, **(known | facts))
 
 
 def identity_of(setting: Setting) -> str:

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from ..amed import AmedConfig, AmedPredictor, AmedTable, load_amed, save_amed, train_amed
 from ..amed.joint import candidate, constants_on
-from ..amed.training import INTERRUPTED, AmedTraining, OtherTraining, TrainingStage
+from ..amed.training import AmedTraining, OtherState
 from ..amed.warm_start import begin_with
-from ..fitting import Candidate, Interrupted, Limit, Setting, Teacher, compare
+from ..fitting import Candidate, Ending, Interrupted, Limit, Setting, Stage, Teacher, compare
 from ..recipes import model_identity
-from .amed_command import TrainingBar, facts_of
+from .amed_command import facts_of
 from .amed_shipped import (
     AMED_CFG,
     AMED_FAMILY,
@@ -42,6 +42,7 @@ from .amed_shipped import (
 )  # fmt: skip
 from .calibration import recognised
 from .model import DemoModel, load_demo_model
+from .stage_bar import StageBar
 
 TRAJECTORIES = 10_000
 TABLE_SEEDS, TABLE_BATCH = 96, 48
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="also make what is there")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    with tempfile.TemporaryDirectory() as nowhere, TrainingBar() as bar:
+    with tempfile.TemporaryDirectory() as nowhere, StageBar() as bar:
         try:
             maker = _Maker(args, args.cache or Path(nowhere), bar)
             for nfe in sorted(args.nfe, key=lambda nfe: (nfe != 5, nfe)):
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Maker:
-    def __init__(self, args: argparse.Namespace, cache: Path, bar: TrainingBar) -> None:
+    def __init__(self, args: argparse.Namespace, cache: Path, bar: StageBar) -> None:
         self.args, self.cache, self.bar = args, cache, bar
         self.model: DemoModel = load_demo_model(AMED_FAMILY, args.device)
         self.identity = model_identity(self.model.network)
@@ -111,7 +112,7 @@ class _Maker:
 
     def tell(self, done: int, total: int) -> None:
         """A teacher's pass, and Ctrl-C."""
-        self.bar(TrainingStage("teacher", done, total))
+        self.bar(Stage("teacher", done, total))
 
     def made(self, kind: Kind, form: str, nfe: int, trajectories: int) -> AmedPredictor | AmedTable | None:
         """What is there already."""
@@ -155,8 +156,8 @@ class _Maker:
         arguments = {"held_out": HELD_OUT, "teacher": targets, "start": table, "resume": state, "progress": self.bar}
         try:
             result = train_amed(setting, config, **arguments)
-        except OtherTraining as error:
-            print(f"{state.name} is of another training, so this one begins anew ({error})", flush=True)
+        except OtherState as error:
+            print(f"{state.name} does not match; starting over ({error})", flush=True)
             state.unlink()
             result = train_amed(setting, config, **arguments)
         self.keep("predictor", config, result)
@@ -172,7 +173,7 @@ class _Maker:
 
     def keep(self, kind: Kind, config: AmedConfig, result: AmedTraining) -> AmedPredictor | AmedTable:
         """The guard, and the file."""
-        if result.stopped == INTERRUPTED:
+        if result.ending is Ending.INTERRUPTED:
             raise Interrupted("during training")
         plain = {"plain": AmedTable(config)}
         if config.method.kind != "step":  # there the plain solver on the whole list is one of the form's own choices

@@ -7,13 +7,17 @@ does, too.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ..fitting import EFFORTS, Interrupted, Limit, Teacher, calibrations
-from ..recipes import Recipe, model_identity
-from .calibration import demo_setting, recipe_of, recognised
+from ..fitting import EFFORTS, Interrupted, Limit
+from ..jobs import TeacherPlan
+from ..jobs.calibrate import CalibrationPlan, recipe_from
+from ..jobs.calibrate import run as calibrate
+from ..recipes import Recipe
+from .calibration import demo_setting, model_facts, recognised
 from .model import load_demo_model
 from .shipped import RECIPE_CFG, RECIPE_FAMILIES, RECIPE_NFES, RECIPES_FOLDER, recipe_file
 from .stage_bar import StageBar
@@ -50,26 +54,26 @@ def main(arguments: list[str] | None = None) -> int:
 def _family(family: str, args: argparse.Namespace, bar: StageBar) -> None:
     model = load_demo_model(family, args.device)
     setting = demo_setting(model, args.cfg, args.seeds + args.held_out, args.batch, args.device)
-    teacher = Teacher(setting, args.teacher_steps, folder=args.cache)
-    identity = model_identity(model.network)
-    before = None
+    plan = CalibrationPlan(
+        seeds=setting.seeds, held_out=args.held_out, batch=args.batch, teacher=TeacherPlan(args.teacher_steps, folder=args.cache),
+        name=setting.name, nfes=args.nfe, effort=args.effort, limit=None if args.max_calls is None else Limit(calls=args.max_calls),
+        judge=recognised,
+    )  # fmt: skip
+    facts = model_facts(setting)
     for nfe in sorted(set(args.nfe)):
         path = recipe_file(family, nfe, args.out)
-        recipe = None if args.again else _made_before(path, args.cfg, identity)
+        recipe = None if args.again else _made_before(path, args.cfg, facts["model_identity"])
         if recipe is None:
-            limit = None if args.max_calls is None else Limit(calls=args.max_calls)
-            (result,) = calibrations(
-                setting, [nfe], held_out=args.held_out, teacher=teacher, effort=EFFORTS[args.effort], limit=limit, before=before,
-                judge=recognised, progress=bar,
-            )  # fmt: skip
-            if result.comparison is None:
+            outcome = calibrate(setting, replace(plan, nfes=[nfe]), bar)
+            outcome.raise_error()
+            if outcome.interrupted:
                 raise Interrupted("during the last table")
-            recipe = recipe_of(result, setting, teacher)
+            recipe = recipe_from(outcome.done[nfe], plan, facts)
             recipe.save(path)
-            bar.write(f"{path.name}: {result.verdict}")
+            bar.write(f"{path.name}: {outcome.done[nfe].verdict}")
         else:
             bar.write(f"{path.name} is there.")
-        before = (nfe, recipe.table()) if recipe.calibrated else before
+        plan = replace(plan, before=(nfe, recipe.table())) if recipe.calibrated else plan
 
 
 def _made_before(path: Path, cfg: float, identity: str) -> Recipe | None:

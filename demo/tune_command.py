@@ -12,26 +12,29 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ..fitting import FitError, Interrupted, Setting, Teacher
-from ..fitting.distributed import join, leave
+from ..fitting import Setting, Teacher
 from ..fitting.run import run_table
-from ..fitting.tuning import Alternation, FullWeights, LoraAdapters, alternate, save_lora
+from ..fitting.tuning import Alternation, FullWeights, LoraAdapters, save_lora
+from ..fitting.tuning.alternate import TUNED
+from ..jobs import Pace, TeacherPlan
+from ..jobs.saving import save_somewhere
+from ..jobs.tune import TuningOutcome, TuningPlan
+from ..jobs.tune import run as tune
 from ..recipes import Recipe
 from ..schedules.checks import real_number
 from ..solvers import SolverTable
 from ..tensor_files import save_tensors
-from .amed_command import AUTOCAST, check_device, check_writable
-from .calibration import MODEL_NAME, identity_of, recognised
+from .calibration import model_facts, recognised
 from .data import CLASS_NAMES
 from .evaluate import judged_accuracy, rmse
+from .long_work import AUTOCAST, announce, check_device, check_files, ended_early, processes, require_result
 from .model import DemoModel, load_demo_model
 from .network import NUM_CLASSES
 from .pictures import save_image_grid, save_tuning_plot
 from .showcase import set_threads
-from .stage_bar import TuningBar
+from .stage_bar import StageBar
 from .tuning import SCHEDULE, STARTS, phase_one, samples_for, stock_candidates, tuning_setting
 
-_PREDICTIONS = {"edm": "edm", "vp": "eps", "flow": "flow"}
 _SHOWN = 30  # images behind the figures of the picture
 
 
@@ -45,36 +48,38 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """
     set_threads()
     _check(args)
-    group = join(args.device)
-    try:
+    with processes(args.device) as group:
         model = load_demo_model(args.family, args.device)
         seeds = args.trajectories + args.held_out + args.guard
         setting = tuning_setting(model, real_number(args.cfg, "cfg"), seeds, args.batch, args.device)
         own = setting.subset(range(args.trajectories))  # phase 1 must not see what it is compared on
         phase = phase_one(own, args.start, args.steps, args.solver, args.order, args.cache)
         network = model.network.net
-        adapters = FullWeights(network) if args.full else LoraAdapters(network, args.rank, args.alpha, args.layers, args.seed)
-        teacher = Teacher(setting, args.teacher_steps, folder=args.cache)
-        with TuningBar(group.first, "Ending after this batch with the best so far, if there is one.") as bar:
-            try:
-                result = alternate(
-                    setting, phase, adapters, rounds=args.rounds, held_out=args.held_out, guard=args.guard, teacher=teacher,
-                    stock=stock_candidates(setting, args.steps), judge=recognised, resume=args.resume, progress=bar,
-                    method=args.method, own_states=args.own_states, matching=args.matching, denoising=args.denoising,
-                    samples=samples_for(args.data) if args.denoising else None, folder=args.cache, passes=args.passes, lr=_rate(args),
-                    average=args.average, accumulate=args.accumulate, patience=args.patience, seed=args.seed,
-                    checkpointing=args.checkpointing, autocast=AUTOCAST[args.precision],
-                    minutes=math.inf if args.minutes is None else args.minutes,
-                )  # fmt: skip
-            except FitError as error:
-                raise ValueError(str(error)) from error
-            except Interrupted as error:
-                raise KeyboardInterrupt from error
+        plan = TuningPlan(
+            seeds=setting.seeds, held_out=args.held_out, guard=args.guard, batch=args.batch,
+            teacher=TeacherPlan(args.teacher_steps, folder=args.cache), name=setting.name, resume=args.resume, table=None,
+            phase=lambda *_: phase, nfe=args.steps, method=args.method, passes=args.passes, rank=args.rank, alpha=args.alpha,
+            layers=args.layers, lr=_rate(args), rounds=args.rounds, own_states=args.own_states, matching=args.matching,
+            denoising=args.denoising, samples=samples_for(args.data) if args.denoising else None, average=args.average,
+            accumulate=args.accumulate, patience=args.patience, seed=args.seed, checkpointing=args.checkpointing,
+            autocast=AUTOCAST[args.precision], minutes=math.inf if args.minutes is None else args.minutes,
+            stock=stock_candidates(setting, args.steps), judge=recognised, folder=args.cache,
+        )  # fmt: skip
+        costs = plan.costs()
+        if group.first:
+            announce(costs)
+
+        def adapters() -> FullWeights | LoraAdapters:
+            return FullWeights(network) if args.full else LoraAdapters(network, plan.rank, plan.alpha, plan.layers, plan.seed)
+
+        adapters()  # layers that are not there are refused before the work
+        with StageBar(Pace(costs, args.batch), group.first) as bar:
+            outcome = tune(setting, plan, adapters, bar)
+        require_result(outcome, outcome.result is not None)
         if not group.first:
-            raise SystemExit(0)  # one process tells
-        return _told(args, model, setting, teacher, result)
-    finally:
-        leave()
+            raise SystemExit(0)  # one process reports
+        assert outcome.result is not None and outcome.teacher is not None
+        return _report(args, model, setting, outcome, outcome.teacher, outcome.result)
 
 
 def _rate(args: argparse.Namespace) -> float:
@@ -87,11 +92,7 @@ def _check(args: argparse.Namespace) -> None:
     check_device(args.device)
     if args.out.suffix.lower() != ".safetensors":
         raise ValueError(f"--out was {args.out}; a LoRA is a safetensors file, so the name must end in .safetensors.")
-    if args.out.exists() and not args.overwrite and not args.out.is_dir():
-        raise ValueError(f"{args.out} exists already; give another --out, or --overwrite to replace it.")
-    for option, path in (("--out", args.out), ("--resume", args.resume)):
-        if path is not None:
-            check_writable(option, path)
+    check_files(args.out, args.overwrite, args.resume)
     if args.start not in STARTS and not Path(args.start).is_file():
         raise ValueError(f"--start was {args.start!r}; it must be one of {', '.join(STARTS)}, or a recipe's file.")
     if args.data is not None and not args.denoising:
@@ -100,55 +101,53 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--full tunes all weights; --rank, --alpha and --layers are of LoRA, so leave them out.")
 
 
-def _told(
-    args: argparse.Namespace, model: DemoModel, setting: Setting, teacher: Teacher, result: Alternation
+def _report(
+    args: argparse.Namespace, model: DemoModel, setting: Setting, outcome: TuningOutcome, teacher: Teacher, result: Alternation
 ) -> tuple[dict[str, Any], str]:
-    interrupted = result.comparison is None
-    path = args.out.with_name(f"{args.out.stem}.interrupted{args.out.suffix}") if interrupted else args.out
-    recipe = _recipe(args, setting, result, path.name)
+    early = ended_early(outcome, args.resume)
+    wanted = args.out.with_name(f"{args.out.stem}.interrupted{args.out.suffix}") if early else args.out
+    recipe = _recipe(args, setting, result, wanted.name)
     facts = _facts(args, setting, result, recipe)
-    network = model.network.net
-    if isinstance(result.adapters, LoraAdapters):
-        save_lora(path, result.adapters, **facts)
-    else:
-        with result.adapters.attached():
-            save_tensors(path, {name: value.clone() for name, value in network.state_dict().items()}, facts)
-    recipe.save(path.with_suffix(".json"))
+    path, problem = save_somewhere(wanted, lambda path: _save(path, model, result, facts))
+    recipe_path = path.with_suffix(".json")
+    recipe.save(recipe_path)
     picture, plot = path.with_suffix(".png"), path.with_name(f"{path.stem}-rounds.png")
     rows = _picture(setting, teacher, result, picture)
     history = [(each.number, [(check.batches, check.loss, check.error) for check in each.history]) for each in result.rounds]
     save_tuning_plot(history, plot, f"demo model as {args.family}, {result.table.nfe} calls")
     lines = [result.report(), "", f"{'':<24} {'calls':>5}  {'RMSE':>7}  {'judged':>7}"]
     lines += [f"{row['caption']:<24} {row['nfe']:>5}  {row['rmse']:7.4f}  {100 * row['accuracy']:6.1f}%" for row in rows]
-    what = "weights" if args.full else "LoRA"
     lines += [
-        f"({_SHOWN} of the images that nothing has seen)", "",
-        f"{what}: {path.resolve()}", f"Recipe for it: {path.with_suffix('.json').resolve()}",
-        f"Pictures: {picture.resolve()}, {plot.resolve()}",
+        f"({_SHOWN} images not seen before)", "", f"{'weights' if args.full else 'LoRA'}: {path.resolve()}",
+        f"Recipe for it: {recipe_path.resolve()}", f"Pictures: {picture.resolve()}, {plot.resolve()}",
     ]  # fmt: skip
-    if interrupted:
-        lines.append("Interrupted: this is the best so far." + ("" if args.resume is None else " The same command goes on from there."))
     return {
-        **facts, "file": str(path.resolve()), "recipe_file": str(path.with_suffix(".json").resolve()), "picture": str(picture.resolve()),
+        **facts, "file": str(path.resolve()), "recipe_file": str(recipe_path.resolve()), "picture": str(picture.resolve()),
         "plot": str(plot.resolve()), "rows": rows, "ships": result.ships, "verdict": result.verdict, "stopped": result.stopped,
-        "calls": result.calls, "seconds": result.seconds, "interrupted": interrupted,
+        "calls": result.calls, "seconds": result.seconds, "interrupted": outcome.interrupted, "problem": str(outcome.error or ""),
         "rounds": [
             {"round": r.number, "before": r.before, "after": r.after, "kept": r.kept, "seconds": r.seconds, "stopped": r.stopped,
-             "history": [[c.batches, c.loss if math.isfinite(c.loss) else None, c.error] for c in r.history]}
+             "history": [check.known() for check in r.history]}
             for r in result.rounds
         ],
-    }, "\n".join(lines)  # fmt: skip
+    }, "\n".join([*lines, *([problem] if problem else []), *early])  # fmt: skip
+
+
+def _save(path: Path, model: DemoModel, result: Alternation, facts: dict[str, Any]) -> None:
+    if isinstance(result.adapters, LoraAdapters):
+        save_lora(path, result.adapters, **facts)
+        return
+    with result.adapters.attached():
+        save_tensors(path, {name: value.clone() for name, value in model.network.net.state_dict().items()}, facts)
 
 
 def _recipe(args: argparse.Namespace, setting: Setting, result: Alternation, name: str) -> Recipe:
     """The table with what is known of it; it is for the model with its LoRA."""
     known: dict[str, Any] = {}
     if result.comparison is not None:
-        scores = {score.candidate.name: score.error for score in result.comparison.scores}
-        known = {"metric": f"RMSE to the {args.teacher_steps}-step teacher", "error": scores["tuned model"]}
+        known = {"metric": f"RMSE to {args.teacher_steps} steps", "error": result.comparison.score_of(TUNED).error}
     return Recipe.from_table(
-        result.table, prediction=_PREDICTIONS[args.family], cfg=setting.extra_args["cfg"], resolution=setting.shape, model=MODEL_NAME,
-        model_identity=identity_of(setting), seeds=args.trajectories, date=date.today().isoformat(),
+        result.table, **model_facts(setting), seeds=args.trajectories, date=date.today().isoformat(),
         note=f"For the model tuned with {name}."[:180], extra={"lora": name[:180]}, **known,
     )  # fmt: skip
 
@@ -156,10 +155,11 @@ def _recipe(args: argparse.Namespace, setting: Setting, result: Alternation, nam
 def _facts(args: argparse.Namespace, setting: Setting, result: Alternation, recipe: Recipe) -> dict[str, Any]:
     """What the file says about itself."""
     last = [each for each in result.rounds if each.kept][-1]
+    model = {name: value for name, value in model_facts(setting).items() if name in ("model", "model_identity", "cfg")}
     return {
-        "model": MODEL_NAME, "model_identity": identity_of(setting), "family": args.family, "cfg": setting.extra_args["cfg"],
-        "nfe": result.table.nfe, "recipe": recipe.to_text(), "phase_1": args.start, "error_before": result.rounds[0].before,
-        "error_after": last.after, "method": args.method, "trajectories": args.trajectories, "date": date.today().isoformat(),
+        **model, "family": args.family, "nfe": result.table.nfe, "recipe": recipe.to_text(), "phase_1": args.start,
+        "error_before": result.rounds[0].before, "error_after": last.after, "method": args.method, "trajectories": args.trajectories,
+        "date": date.today().isoformat(),
     }  # fmt: skip
 
 

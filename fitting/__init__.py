@@ -3,7 +3,7 @@ schedules from the discretization loss."""
 
 from .calibrate import Calibration, calibrate, calibrate_all, default_starts
 from .candidates import Candidate, SamplerCandidate, candidates
-from .course import calibrations, expected_calls
+from .course import calibrations
 from .discretization import PairCosts, discretization_costs, discretization_costs_from_samples, discretization_schedule
 from .effort import EFFORTS, Effort
 from .gits import Deviations, gits_schedule, trajectory_deviations
@@ -15,8 +15,8 @@ from .setting import FitError, Interrupted, Setting
 from .teacher import Teacher
 
 __all__ = [
-    "EFFORTS", "FULL_DEPTH", "GROUPS", "Calibration", "Candidate", "Comparison", "Deviations", "Effort", "Ending", "FitError", "Interrupted",
-    "Limit", "PairCosts", "SamplerCandidate", "Score", "Setting", "Stage", "Teacher", "calibrate", "calibrate_all", "calibrations",
-    "candidates", "compare", "default_starts", "discretization_costs", "discretization_costs_from_samples", "discretization_schedule",
-    "error_ratio", "expected_calls", "gits_schedule", "trajectory_deviations",
+    "EFFORTS", "FULL_DEPTH", "GROUPS", "Calibration", "Candidate", "Comparison", "Deviations", "Effort", "Ending", "FitError",
+    "Interrupted", "Limit", "PairCosts", "SamplerCandidate", "Score", "Setting", "Stage", "Teacher", "calibrate", "calibrate_all",
+    "calibrations", "candidates", "compare", "default_starts", "discretization_costs", "discretization_costs_from_samples",
+    "discretization_schedule", "error_ratio", "gits_schedule", "trajectory_deviations",
 ]

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from ..schedules import NoiseSchedule
 from ..solvers import SolverTable
-from .calibrate import PROBED_SEEDS, Calibration, calibrate, check_calls, default_starts, resampled
+from .calibrate import Calibration, calibrate, check_calls, default_starts, resampled
 from .candidates import Candidate
 from .effort import Effort
-from .guard import FINALISTS, SCREENED_ON
 from .levenberg import Limit
 from .setting import Setting
 from .teacher import Teacher
@@ -62,22 +60,3 @@ def calibrations(
         if result.comparison is None:
             return
         before = (nfe, result.fitted)
-
-
-def expected_calls(
-    ns: NoiseSchedule, nfes: Collection[int], seeds: int, held_out: int, batch: int, effort: Effort, teacher_steps: int
-) -> dict[tuple[str, int], float]:
-    """Model calls that each stage of `calibrations` may take, (what, nfe) as in `Stage`, in the order of work; for bars."""
-
-    def batches(samples: int) -> int:
-        return -(-samples // batch)
-
-    calls: dict[tuple[str, int], float] = {("teacher", 0): teacher_steps * batches(seeds)}
-    fitting, most = seeds - held_out, max(nfes)
-    starts = (len(default_starts(ns, most)) + 1) * batches(min(PROBED_SEEDS, fitting))
-    compared = len(effort.stock(ns, most)) * batches(min(SCREENED_ON, held_out)) + (FINALISTS + 1) * batches(held_out)
-    for nfe in sorted(set(nfes)):
-        calls["start", nfe] = starts * nfe
-        calls["fit", nfe] = effort.limit(nfe, fitting, batch).calls
-        calls["guard", nfe] = compared * nfe
-    return calls

@@ -173,12 +173,22 @@ def compare(
         entering = kept
     else:
         scorer.expect(sum(c.nfe for c in entering) * _chunks(setting))
-    scores = sorted(scorer.scores(setting, targets, entering), key=lambda score: score.error)
-    if not math.isfinite(scores[0].error):
+    return decided(scorer.scores(setting, targets, entering), screened_out, scorer.calls)
+
+
+def decided(scores: Sequence[Score], screened_out: Sequence[str] = (), calls: int = 0) -> Comparison:
+    """The guard's decision between scores on the same seeds.
+
+    Raises
+    ------
+    FitError : none of the errors is finite.
+    """
+    ranked = sorted(scores, key=lambda score: score.error)
+    if not math.isfinite(ranked[0].error):
         raise FitError("No candidate gave finite end points. Run the model in a higher precision, or lower the guidance.")
-    best_stock = next((score for score in scores if score.candidate.kind == "stock" and math.isfinite(score.error)), None)
-    winner, verdict = _winner(scores, best_stock)
-    return Comparison(tuple(scores), tuple(screened_out), winner, best_stock, verdict, scorer.calls)
+    best_stock = next((score for score in ranked if score.candidate.kind == "stock" and math.isfinite(score.error)), None)
+    winner, verdict = _winner(ranked, best_stock)
+    return Comparison(tuple(ranked), tuple(screened_out), winner, best_stock, verdict, calls)
 
 
 def _winner(scores: Sequence[Score], best_stock: Score | None) -> tuple[Score, str]:

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from fewstep.amed import AmedPredictor, AmedTable, load_amed
-from fewstep.amed.training import TrainingStage
 from fewstep.cli import main
 from fewstep.demo import amed_command
-from fewstep.demo.amed_command import TrainingBar
 from fewstep.demo.amed_shipped import AMED_FOLDER, AMED_NFES, PREDICTOR_FORMS, PREDICTOR_NFES, TABLE_FORMS, amed_file, demo_amed
+from fewstep.demo.stage_bar import StageBar
+from fewstep.fitting import Stage
 
 SMALL = ["--cfg", "1", "--trajectories", "8", "--held-out", "4", "--batch", "4", "--teacher-steps", "6"]
 
@@ -85,17 +85,17 @@ def test_own_stamps_with_an_analytical_first_step_from_the_teacher_s_states(tmp_
     assert facts["afs"] and facts["facts"]["schedule"] == "given"
 
 
-class StoppingBar(TrainingBar):
+class StoppingBar(StageBar):
     """Ctrl-C after the second batch."""
 
-    def __call__(self, stage: TrainingStage) -> None:
+    def __call__(self, stage: Stage) -> None:
         super().__call__(stage)
         if stage.what == "train" and stage.done == 2:
             self.interrupted = True
 
 
 def test_an_interrupted_training_leaves_the_former_file(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(amed_command, "TrainingBar", StoppingBar)
+    monkeypatch.setattr(amed_command, "StageBar", StoppingBar)
     file = tmp_path / "p.safetensors"
     file.write_text("former")
     arguments = ["amed", "train", *SMALL, "--nfe", "3", "--passes", "9", "--out", str(file), "--overwrite", "--json"]
@@ -108,7 +108,7 @@ def test_an_interrupted_training_leaves_the_former_file(tmp_path, capsys, monkey
 def test_a_result_that_cannot_be_written_lies_elsewhere(tmp_path, capsys, monkeypatch):
     place = tmp_path / "disk"
 
-    class Full(TrainingBar):
+    class Full(StageBar):
         """The folder becomes a file during the work."""
 
         def __exit__(self, *error: object) -> None:
@@ -116,7 +116,7 @@ def test_a_result_that_cannot_be_written_lies_elsewhere(tmp_path, capsys, monkey
             place.rmdir()
             place.write_text("")
 
-    monkeypatch.setattr(amed_command, "TrainingBar", Full)
+    monkeypatch.setattr(amed_command, "StageBar", Full)
     result = run(capsys, "train", *SMALL, "--mode", "table", "--method", "forward", "--nfe", 3, "--out", place / "t.safetensors")
     assert "disk" not in result["file"] and isinstance(load_amed(result["file"]), AmedTable)
 

@@ -58,7 +58,7 @@ def test_recipes_of_several_sizes(capsys, tmp_path):
         assert (facts.cfg, facts.prediction, facts.resolution, facts.model, facts.seeds) == (2.0, "edm", (1, 32, 32), MODEL_NAME, 3)
         assert facts.model_identity == model_identity(model.network)
         assert facts.error == pytest.approx(entry["error"], rel=1e-3) and facts.stock == entry["stock"]
-        assert facts.metric == "RMSE to the 6-step teacher"
+        assert facts.metric == "RMSE to 6 steps"
         assert recipe.check_use(family="edm", cfg=2.0, model_identity=model_identity(model.network), resolution=(1, 32, 32)) == []
 
 
@@ -201,7 +201,8 @@ def test_the_bar_shows_stage_and_error(capsys, monkeypatch):
         for stage in (Stage("teacher", 1, 2), Stage("start", 4, 8, 5), Stage("fit", 6, float("inf"), 5, 0.0123), Stage("guard", 3, 9, 5)):
             bar(stage)
     shown = capsys.readouterr().err
-    for part in ("teacher", "ranking starts, 5 calls", "fitting, 5 calls", "error 0.0123", "comparing, 5 calls", "4/8"):
+    comparing = "5 calls: comparing on held-out seeds"
+    for part in ("Teacher", "5 calls: choosing the start", "5 calls: fitting", "error 0.0123", comparing, "4/8"):
         assert part in shown
 
 

@@ -9,8 +9,9 @@ import torch
 
 from fewstep.cli import main
 from fewstep.demo import load_demo_model, tune_command
-from fewstep.demo.stage_bar import TuningBar
-from fewstep.fitting.tuning import TuningStage, load_lora, lora_facts
+from fewstep.demo.stage_bar import StageBar
+from fewstep.fitting import Stage
+from fewstep.fitting.tuning import load_lora, lora_facts
 from fewstep.recipes import Recipe
 from fewstep.tensor_files import load_tensors
 
@@ -102,17 +103,17 @@ def test_what_cannot_be_done_is_said(tmp_path, capsys, monkeypatch, arguments, s
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-class StoppingBar(TuningBar):
+class StoppingBar(StageBar):
     """Ctrl-C after the second batch."""
 
-    def __call__(self, stage: TuningStage) -> None:
+    def __call__(self, stage: Stage) -> None:
         super().__call__(stage)
-        if stage.what == "tune" and stage.done == 2:
+        if stage.what == "train" and stage.done == 2:
             self.interrupted = True
 
 
 def test_an_interrupted_tuning_leaves_the_former_file(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tune_command, "TuningBar", StoppingBar)
+    monkeypatch.setattr(tune_command, "StageBar", StoppingBar)
     file = tmp_path / "p.safetensors"
     file.write_text("former")
     arguments = ["tune", *SMALL, "--cfg", "2", "--steps", "3", "--passes", "9", "--out", str(file), "--overwrite", "--json"]

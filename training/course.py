@@ -30,8 +30,8 @@ from .state import StateFile
 
 T = TypeVar("T")
 _TOLERATED = 20  # Adam steps in a row without a finite loss
-_COUNTERS = ("done", "skipped", "failing", "since_best", "calls", "scale", "plain_error", "best_error", "loss", "loss_sum", "loss_count", "seconds")
 _WHOLE = ("done", "skipped", "failing", "since_best")
+_COUNTERS = (*_WHOLE, "calls", "scale", "plain_error", "best_error", "loss", "loss_sum", "loss_count", "seconds")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Check:
     batches: int
     loss: float
     error: float
+
+    def known(self) -> list[float | None]:
+        """As JSON values, None for a loss that is not known."""
+        return [self.batches, self.loss if math.isfinite(self.loss) else None, self.error]
 
 
 class Course:
@@ -118,7 +122,8 @@ class Course:
         """The untrained model, and where the training begins elsewhere that, too."""
         error = self.plain_error = self.best_error = self.objective.untrained_error()
         if not math.isfinite(error):
-            raise FitError(f"The {self.objective.untrained}'s end points are not finite (NaN or infinity). Run the model in a higher precision.")
+            what = f"The {self.objective.untrained}'s end points are not finite (NaN or infinity)."
+            raise FitError(f"{what} Run the model in a higher precision.")
         if self.begins_elsewhere:
             current = [p.detach().clone() for p in self.parameters]
             error = self.objective.held_out_error()
@@ -135,7 +140,8 @@ class Course:
                 self.ending, self.stopped = Ending.LIMITED, f"{self.options.minutes:g} minutes were over"
                 return
             pass_index, position = divmod(self.done, self.objective.batches)
-            order = torch.randperm(self.objective.batches, generator=torch.Generator().manual_seed(self.options.seed * 1_000_003 + pass_index))
+            generator = torch.Generator().manual_seed(self.options.seed * 1_000_003 + pass_index)
+            order = torch.randperm(self.objective.batches, generator=generator)
             for parameters in self.objective.adam.param_groups:
                 parameters["lr"] = self.objective.rate(self.options.lr, self.done, self.total)
             self._take(int(order[position]))

@@ -91,7 +91,7 @@ class StateFile:
         wrong = [name for name, value in {**wanted, **moments}.items() if not _same_kind(tensors.get(name), value)]
         record = _record(known.get("record"), counters)
         if wrong or record is None:
-            raise OtherState(f"{self.path} is the saved state of a training, but damaged ({', '.join(wrong[:3])}). Delete it to start over.")
+            raise OtherState(f"{self.path} is a damaged state of a training ({', '.join(wrong[:3])}). Delete it to start over.")
         with torch.no_grad():
             for name, value in wanted.items():
                 value.copy_(tensors[name])

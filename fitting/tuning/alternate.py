@@ -173,7 +173,9 @@ def alternate(
                         break
                     work.table = other
                 file = None if resume is None else _numbered(Path(resume), number)
-                result = tune(tuning, work.table, adapters, held_out=held, teacher=ends, progress=progress, round=number, resume=file, **options)
+                result = tune(
+                    tuning, work.table, adapters, held_out=held, teacher=ends, progress=progress, round=number, resume=file, **options
+                )  # fmt: skip
                 if work.over(number, result):
                     break
         except Interrupted:

@@ -42,7 +42,9 @@ class TuningOptions(Options):
         if samples is not None and not isinstance(samples, Samples):
             raise ValueError(f"samples was {type(samples).__name__}; it must be Samples, as load_folder makes them.")
         if bool(self.denoising) != (samples is not None):
-            what = "denoising has a weight but there are no samples" if samples is None else "samples were given but denoising has the weight 0"
+            what = "denoising has a weight but there are no samples"
+            if samples is not None:
+                what = "samples were given but denoising has the weight 0"
             raise ValueError(f"{what}; give both or neither.")
         if samples is not None and tuple(samples.clean.shape[1:]) != tuple(setting.shape):
             raise ValueError(f"The samples have shape {tuple(samples.clean.shape[1:])}, but the setting's are {tuple(setting.shape)}.")
@@ -53,7 +55,7 @@ def check_table(table: object, family: str) -> None:
     if not isinstance(table, SolverTable):
         raise ValueError(f"table was {type(table).__name__}; it must be a SolverTable, as build_table, a recipe or a calibration give.")
     if table.family != family:
-        raise ValueError(f"The table is for {table.family} models, but the model's family is {family}. Use one that was made for this model.")
+        raise ValueError(f"The table is for {table.family} models, but the model's family is {family}; use one made for this model.")
     if table.stochastic:
         raise ValueError(f"{table.solver} adds fresh noise in its steps; tuning needs a deterministic solver.")
     if table.sigmas[-1] != 0:

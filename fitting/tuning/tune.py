@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...solvers import SolverTable
 from ...training import Check, Course, OtherState, StateFile

@@ -10,8 +10,8 @@ from toy_denoiser import SCHEDULES, toy_setting
 
 from fewstep.amed import AmedConfig, save_amed, train_amed
 from fewstep.fitting import Teacher
-from fewstep.training.distributed import join, leave
 from fewstep.schedules import baseline_sigmas
+from fewstep.training.distributed import join, leave
 
 
 def train(method: str, folder: Path, batch: int) -> None:

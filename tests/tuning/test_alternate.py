@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewstep.fitting import Candidate, Ending, FitError, Interrupted, Limit, Setting, Teacher
 from fewstep.fitting.calibrate import calibrate
+from fewstep.fitting.progress import INTERRUPTED, Stage
 from fewstep.fitting.run import run_table
 from fewstep.fitting.tuning import (
     Alternation,
@@ -23,7 +24,6 @@ from fewstep.fitting.tuning import (
     alternate,
 )
 from fewstep.fitting.tuning.phase_one import _ending_in_zero
-from fewstep.fitting.progress import INTERRUPTED, Stage
 from fewstep.solvers import SolverTable, build_table
 
 from ..fitting_problems import GAUSSIANS, setting_of

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fewstep.training.distributed import Group
 from fewstep.fitting.tuning import lora_facts
+from fewstep.training.distributed import Group
 
 from .tune_in_group import HOWS, everything
 

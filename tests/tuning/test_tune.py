@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.fitting import FitError, Interrupted, Teacher
+from fewstep.fitting.progress import INTERRUPTED, Stage
 from fewstep.fitting.run import run_table
 from fewstep.fitting.trajectories import Trajectories
 from fewstep.fitting.tuning import FullWeights, LoraAdapters, OtherState, Samples, load_lora, save_lora, tune
 from fewstep.fitting.tuning.objective import TuningObjective
 from fewstep.fitting.tuning.options import TuningOptions
 from fewstep.training.distributed import Group
-from fewstep.fitting.progress import INTERRUPTED, Stage
 
 from .networks import SIDE, Tunable, table_of, tunable_setting
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from fewstep.fitting import Teacher
-from fewstep.training.distributed import Group, join, leave
 from fewstep.fitting.tuning import GivenTable, LoraAdapters, Samples, alternate, save_lora, tune
 from fewstep.solvers import build_table
+from fewstep.training.distributed import Group, join, leave
 
 if __package__:
     from .networks import SIDE, table_of, tunable_setting

@@ -1,0 +1,97 @@
+"""What the commands with long work (calibrate, amed train, tune) have in common: checks before it begins, several processes, its end."""
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from ..jobs import Outcome
+from ..jobs.plan import Costs
+from ..jobs.words import cost_line
+from ..training.distributed import Group, join, leave
+
+AUTOCAST: Mapping[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def check_files(out: Path, overwrite: bool, resume: Path | None) -> None:
+    """ValueError where a result or a state cannot be written."""
+    if out.exists() and not overwrite and not out.is_dir():
+        raise ValueError(f"{out} exists already; give another --out, or --overwrite to replace it.")
+    for option, path in (("--out", out), ("--resume", resume)):
+        if path is not None:
+            _check_writable(option, path)
+
+
+def _check_writable(option: str, path: Path) -> None:
+    """ValueError where no file can be written; leaves none."""
+    if path.is_dir():
+        raise ValueError(f"{option} was {path}, which is a folder; give the name of a file, such as {path / 'result.safetensors'}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{option} was {path}, but nothing can be written there ({error}). Give another place.") from error
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ValueError(f"{option} was {path}, which is read-only. Give another name.")
+
+
+def check_device(device: str) -> None:
+    """ValueError for a device that is not there."""
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device was {device!r}, which PyTorch does not know; give cpu or cuda.") from error
+    if kind.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (kind.index or 0) >= count:
+            found = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
+            raise ValueError(f"--device was {device!r}, but PyTorch finds {found} here; give cpu, or install PyTorch with CUDA.")
+        return
+    try:
+        (torch.zeros(1, device=kind) + 1).item()
+    except Exception as error:  # every kind of device has its own
+        raise ValueError(f"--device was {device!r}, which cannot be used here; give cpu or cuda.") from error
+
+
+@contextmanager
+def processes(device: str) -> Iterator[Group]:
+    """What torchrun started, or this process alone; only the first one returns a result from a command."""
+    group = join(device)
+    try:
+        yield group
+    finally:
+        leave()
+
+
+def announce(costs: Costs) -> None:
+    """Say what the work will cost, where a person reads it."""
+    if sys.stderr.isatty():
+        print(cost_line(costs), file=sys.stderr)
+
+
+def require_result(outcome: Outcome, there: bool) -> None:
+    """End a command whose job has nothing to show.
+
+    Raises
+    ------
+    ValueError : it failed; in a sentence. KeyboardInterrupt : Ctrl-C before there was anything to keep.
+    """
+    if there:
+        return
+    if outcome.error is not None:
+        raise ValueError(str(outcome.error)) from outcome.error
+    raise KeyboardInterrupt
+
+
+def ended_early(outcome: Outcome, resume: Path | None = None) -> list[str]:
+    """A line for people where the work was interrupted or failed."""
+    again = "" if resume is None else " The same command resumes it."
+    if outcome.error is not None:
+        return [f"It ended early: {outcome.error} This is the best so far.{again}"]
+    return [f"Interrupted: this is the best so far.{again}"] if outcome.interrupted else []

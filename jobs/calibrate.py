@@ -1,0 +1,159 @@
+"""Calibration as a job: few-step tables for several numbers of model calls (fitting/calibrate.py), and the recipes of them."""
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..fitting import EFFORTS, Calibration, Ending, Limit, Setting, calibrations, default_starts
+from ..fitting.calibrate import MOST_CALLS, PROBED_SEEDS, check_calls
+from ..fitting.effort import Effort
+from ..fitting.guard import FINALISTS, SCREENED_ON, Judge
+from ..fitting.progress import Progress, staged
+from ..recipes import Recipe
+from ..schedules import NoiseSchedule
+from ..solvers import SolverTable
+from .facts import recipe_of, scored_facts
+from .outcome import Outcome, ending_of
+from .plan import Costs, Part, Plan
+from .words import cost_line
+
+MOST_TABLES = 8
+"""Of one run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationPlan(Plan):
+    """Recipes to be fitted.
+
+    Attributes
+    ----------
+    nfes : model calls of each recipe, in the order of the results.
+    effort : a name in `fitting.EFFORTS`. limit : of each fit instead of the effort's.
+    groups, afs, judge : see `fitting.calibrate_all`.
+    before : model calls and table of a calibration with fewer calls, made earlier.
+    """
+
+    nfes: Sequence[int]
+    effort: str = "normal"
+    limit: Limit | None = None
+    groups: Sequence[str] | None = None
+    afs: bool = False
+    judge: Judge | None = None
+    before: tuple[int, SolverTable] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_calls(self.nfes)
+        if self.effort not in EFFORTS:
+            raise ValueError(f"effort was {self.effort!r}; it must be one of {', '.join(EFFORTS)}.")
+
+    @property
+    def means(self) -> Effort:
+        """What the effort's name means."""
+        return EFFORTS[self.effort]
+
+    def costs(self, ns: NoiseSchedule) -> Costs:
+        """Expected sample-calls."""
+        costs: dict[Part, float] = {("teacher", 0): self.teacher_cost}
+        most = max(self.nfes)
+        starts = (len(default_starts(ns, most, self.afs)) + 1) * min(PROBED_SEEDS, self.fitting)
+        compared = len(self.means.stock(ns, most)) * min(SCREENED_ON, self.held_out) + (FINALISTS + 1) * self.held_out
+        for nfe in sorted(set(self.nfes)):
+            limit = self.means.limit(nfe, self.fitting, self.batch) if self.limit is None else self.limit
+            costs["start", nfe] = float(starts * nfe)
+            costs["fit", nfe] = limit.calls * min(self.batch, self.fitting)
+            costs["guard", nfe] = float(compared * nfe)
+        return costs
+
+
+@dataclass
+class CalibrationOutcome(Outcome):
+    """done : calibrations by model calls, in the order of work; the last one has no comparison if it was interrupted."""
+
+    done: dict[int, Calibration] = field(default_factory=dict)
+
+    def results(self, plan: CalibrationPlan) -> list[Calibration]:
+        """In the order of the plan, as far as they are finished."""
+        return [self.done[nfe] for nfe in plan.nfes if nfe in self.done]
+
+
+def run(
+    setting: Setting, plan: CalibrationPlan, progress: Progress | None = None, outcome: CalibrationOutcome | None = None
+) -> CalibrationOutcome:
+    """Calibrate.
+
+    Parameters
+    ----------
+    setting : model with the plan's seeds. progress : see `Progress`. outcome : to be filled while it runs; default a new one.
+
+    Raises
+    ------
+    ValueError : a plan that does not fit the model.
+    """
+    outcome = outcome or CalibrationOutcome()
+    with ending_of(outcome, plan):
+        teacher = outcome.teacher = plan.teacher.of(setting)
+        teacher.run(staged(progress, "teacher"))
+        for result in calibrations(
+            setting, plan.nfes, held_out=plan.held_out, teacher=teacher, effort=plan.means, limit=plan.limit, afs=plan.afs,
+            before=plan.before, groups=plan.groups, judge=plan.judge, progress=progress,
+        ):  # fmt: skip
+            outcome.done[result.nfe] = result
+            if result.comparison is None:
+                outcome.ending = Ending.INTERRUPTED
+    return outcome
+
+
+def recipe_from(result: Calibration, plan: CalibrationPlan, facts: Mapping[str, Any]) -> Recipe:
+    """The guard's winner as a recipe; of an interrupted calibration the fitted table, which says so.
+
+    Parameters
+    ----------
+    facts : of the model and how it was sampled, see `Recipe.from_table`.
+    """
+    table = result.fitted if result.comparison is None else result.table
+    chosen = scored_facts(result.comparison, plan.teacher.steps)
+    fitted_to = sum(len(part) for part in result.fit.evaluation.residuals)
+    return recipe_of(table, {**facts, **chosen, "seeds": fitted_to, "note": result.note})
+
+
+def report_lines(outcome: CalibrationOutcome, plan: CalibrationPlan, ns: NoiseSchedule) -> list[str]:
+    """What was found and what it cost."""
+    lines = [f"{plan.fitting} seeds to fit and {plan.held_out} held out, effort {plan.effort}", cost_line(plan.costs(ns))]
+    lines += [teacher_line(outcome, plan)]
+    for result in outcome.results(plan):
+        lines += ["", result.report()]
+    return lines
+
+
+def teacher_line(outcome: Outcome, plan: Plan) -> str:
+    """What the many-step pass was and what it cost."""
+    made = "not made"
+    if outcome.teacher is not None:
+        made = f"{outcome.teacher.calls} model calls on a batch" if outcome.teacher.calls else "found on disk, no model calls"
+    if plan.teacher.folder is None:
+        where = "not stored"
+    elif not plan.name:
+        where = "not stored: the model or the conditioning carries functions (patches, ControlNets) that cannot be told apart"
+    else:
+        where = "stored for later runs"
+    return f"Teacher: {plan.teacher.steps} steps of {plan.teacher.solver}, {made}; {where}"
+
+
+def numbers_of(text: str) -> list[int]:
+    """The numbers of model calls in a text such as "5, 8", each once, in its order; ValueError in a sentence."""
+    parts = re.split(r"[\s,;]+", str(text).strip(" \t\r\n,;"))
+    if not all(re.fullmatch(r"[0-9]{1,3}", part) and 1 <= int(part) <= MOST_CALLS for part in parts) or len(parts) > MOST_TABLES:
+        raise ValueError(
+            f"nfe was {str(text)[:80]!r}; it must be 1 to {MOST_TABLES} numbers of model calls from 1 to {MOST_CALLS}, such as 5, 8."
+        )
+    return list(dict.fromkeys(map(int, parts)))
+
+
+def save_all(outcome: CalibrationOutcome, plan: CalibrationPlan, facts: Mapping[str, Any], save: Any) -> list[tuple[Recipe, Path]]:
+    """Every recipe that is finished, and where `save(recipe, result)` has put it."""
+    recipes = [(recipe_from(result, plan, facts), result) for result in outcome.done.values()]
+    return [(recipe, save(recipe, result)) for recipe, result in recipes]

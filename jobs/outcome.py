@@ -1,0 +1,99 @@
+"""How a job ended. Every failure of long work is handled here, for all jobs alike."""
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from safetensors import SafetensorError
+
+from ..fitting import Ending, FitError, Interrupted, Teacher
+from ..training import OtherState
+from ..training.gradients import enough_memory
+from .plan import Plan, ResumablePlan, keep_newest, remove_states
+
+T = TypeVar("T")
+_logger = logging.getLogger("fewstep")
+
+
+@dataclass
+class Outcome:
+    """What a job has; filled while it runs, so that nothing finished is lost whatever happens.
+
+    Attributes
+    ----------
+    ending : None while it runs.
+    error : why it failed; what it says is a sentence for the user.
+    teacher : that was used. seconds : wall time.
+    """
+
+    ending: Ending | None = None
+    error: FitError | None = None
+    teacher: Teacher | None = None
+    seconds: float = 0.0
+    began: float = field(default_factory=time.monotonic, repr=False)
+
+    @property
+    def finished(self) -> bool:
+        return self.ending not in (None, Ending.INTERRUPTED, Ending.FAILED)
+
+    @property
+    def interrupted(self) -> bool:
+        return self.ending is Ending.INTERRUPTED
+
+    def raise_error(self) -> None:
+        """Raise `error`, if there is one: for hosts, once they have kept what is finished."""
+        if self.error is not None:
+            raise self.error
+
+
+@contextmanager
+def ending_of(outcome: Outcome, plan: Plan, advice: str = "Take smaller batches.") -> Iterator[None]:
+    """Run a job inside: `outcome` says afterwards how it ended.
+
+    Memory and disks that run out become a `FitError` in the outcome, as does what `fitting` and `training` refuse to go on with.
+
+    Raises
+    ------
+    ValueError : a plan that does not fit the model. Whatever else is nobody's expectation: a host's own exceptions, and mistakes.
+    """
+    try:
+        with enough_memory(plan.batch, advice):
+            yield
+        outcome.ending = outcome.ending or Ending.FINISHED
+    except Interrupted:
+        outcome.ending = Ending.INTERRUPTED
+    except FitError as error:
+        outcome.ending, outcome.error = Ending.FAILED, error
+    except (OSError, SafetensorError) as error:
+        failure = FitError(f"A file could not be read or written ({error}). Free space, or choose another folder.")
+        failure.__cause__ = error
+        outcome.ending, outcome.error = Ending.FAILED, failure
+    except BaseException:
+        outcome.ending = Ending.FAILED
+        raise
+    finally:
+        outcome.seconds = time.monotonic() - outcome.began
+
+
+def resumed(plan: ResumablePlan, work: Callable[[], T]) -> T:
+    """What `work` returns; started over where the state that FewStep itself had kept does not match.
+
+    Raises
+    ------
+    OtherState : the state in a file that the user named does not match.
+    """
+    file = plan.state_file
+    if file is not None and plan.most_states is not None:
+        keep_newest(file.parent, file.stem, plan.most_states)
+    try:
+        return work()
+    except OtherState as error:
+        if file is None or plan.resume is not None:
+            raise
+        _logger.warning("FewStep: the saved state of an interrupted run does not match; starting over. (%s)", error)
+        remove_states(file)
+        return work()

@@ -1,0 +1,74 @@
+"""How far a job is, and how long it will take.
+
+Every part of a job has an expected cost in sample-calls. Time is measured against the cost of what was really done, so a part that ends
+early shortens the rest without distorting the pace.
+"""
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from ..fitting import Stage
+from .plan import Costs, Part
+
+
+def part_of(stage: Stage) -> Part:
+    """The part of a job that a stage belongs to."""
+    return stage.what, stage.nfe or stage.round
+
+
+class Pace:
+    """Share of the work done, and time left.
+
+    Parameters
+    ----------
+    costs : expected sample-calls of each part, in the order of work.
+    batch : samples per model call.
+
+    Attributes
+    ----------
+    share : of the whole, 0 to 1; never falls.
+    """
+
+    def __init__(self, costs: Costs, batch: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.costs, self.batch, self._clock = dict(costs), batch, clock
+        self.share = 0.0
+        self._done: dict[Part, float] = {}  # share of each part
+        self._current: Part | None = None
+        self._began = clock()
+
+    @property
+    def total(self) -> float:
+        """Expected sample-calls of the whole job; inf if unknown."""
+        return sum(self.costs.values())
+
+    def reach(self, stage: Stage) -> None:
+        """Note where the work is."""
+        part = part_of(stage)
+        if part not in self.costs:
+            return
+        self._current = part
+        if math.isinf(stage.total):
+            third = self.costs[part] / self.batch / 3
+            share = stage.done / (stage.done + third) if math.isfinite(third) and third else 0.5
+        else:
+            share = min(stage.done / stage.total, 1.0) if stage.total > 0 else 1.0
+        self._done[part] = max(share, self._done.get(part, 0.0))
+        left = self._left()
+        if math.isfinite(left) and self.total > 0:
+            self.share = max(self.share, min(1 - left / self.total, 1.0))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate, an upper bound where costs are; None before anything was timed, or where the rest is unknown."""
+        worked = sum(share * self.costs[part] for part, share in self._done.items())
+        left = self._left()
+        if not worked > 0 or not math.isfinite(worked) or not math.isfinite(left):
+            return None
+        return (self._clock() - self._began) * left / worked
+
+    def _left(self) -> float:
+        parts = list(self.costs)
+        at = parts.index(self._current) if self._current is not None else 0
+        return sum((1 - self._done.get(part, 0.0)) * self.costs[part] for part in parts[at:])

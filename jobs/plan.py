@@ -1,0 +1,138 @@
+"""What every job is asked for: seeds, the teacher, and what that will cost.
+
+Cost is counted in sample-calls: model calls times samples in them, a backward pass counted as two. Guidance doubles the forward passes of
+each.
+"""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from ..fitting import Setting, Teacher
+from ..fitting.teacher import DEFAULT_STEPS
+from ..schedules.checks import whole_number
+
+Part = tuple[str, int]
+"""A stage with the model calls of its table, or its round; 0 where it has neither."""
+
+Costs = Mapping[Part, float]
+"""Expected sample-calls of each part, in the order of work; upper bounds, inf if unknown."""
+
+
+@dataclass(frozen=True)
+class TeacherPlan:
+    """The many-step pass that results are measured against.
+
+    Attributes
+    ----------
+    steps, solver : of the pass. folder : where it is stored, None for memory.
+    most_kept : stored passes; older ones are removed.
+    """
+
+    steps: int = DEFAULT_STEPS
+    solver: str = "unipc"
+    folder: Path | None = None
+    most_kept: int | None = None
+
+    def of(self, setting: Setting) -> Teacher:
+        """The pass over `setting`, stored if the setting has a name; nothing runs yet."""
+        folder = self.folder if setting.name else None
+        teacher = Teacher(setting, self.steps, self.solver, folder=folder)
+        if folder is not None and self.most_kept is not None:
+            keep_newest(folder, teacher.key, self.most_kept)
+        return teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Seeds and teacher.
+
+    Attributes
+    ----------
+    seeds : of all samples. held_out : how many of them, the last ones, decide.
+    batch : samples per model call.
+    name : see `Setting.name`; "" where model and conditioning cannot be told apart from others: then nothing is stored.
+
+    Raises
+    ------
+    ValueError : numbers that do not go together; nothing was called.
+    """
+
+    seeds: Sequence[int]
+    held_out: int
+    batch: int
+    teacher: TeacherPlan = TeacherPlan()
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        whole_number(self.batch, "batch", 1)
+        if not 1 <= whole_number(self.held_out, "held_out", 1) < len(self.seeds):
+            raise ValueError(
+                f"There are {len(self.seeds)} seeds and {self.held_out} of them are to decide; at least one must be left. Give more seeds."
+            )
+
+    @property
+    def fitting(self) -> int:
+        """Number of seeds that are fitted or trained on."""
+        return len(self.seeds) - self.held_out
+
+    @property
+    def teacher_cost(self) -> float:
+        return float(self.teacher.steps * len(self.seeds))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumablePlan(Plan):
+    """A plan whose work keeps its state in a file, so that an interrupted run is resumed.
+
+    Attributes
+    ----------
+    resume : the file; None for `states`.
+    states : folder for files named after a hash of the plan; None for no state.
+    most_states : that are kept there; older ones are removed.
+    """
+
+    resume: Path | None = None
+    states: Path | None = None
+    most_states: int | None = None
+
+    @property
+    def state_file(self) -> Path | None:
+        if self.resume is not None or self.states is None or not self.name:
+            return self.resume
+        elsewhere = ("resume", "states", "most_states")
+        facts = "|".join(repr(getattr(self, each.name)) for each in fields(self) if each.repr and each.name not in elsewhere)
+        return self.states / f"{hashlib.sha256(facts.encode()).hexdigest()[:24]}.safetensors"
+
+    def forget(self) -> None:
+        """Remove the state: the last thing a host does, so that until then the work can be resumed."""
+        file = self.state_file
+        if file is not None and self.resume is None:
+            remove_states(file)
+
+
+def keep_newest(folder: Path, used: str, most: int) -> None:
+    """Remove the oldest files and folders in `folder`, except those whose name begins with `used`, so that `most` are left with these."""
+    with contextlib.suppress(OSError):  # another run may be doing the same
+        others = []
+        for path in folder.iterdir():
+            if path.name.startswith(used):
+                os.utime(path)
+            else:
+                others.append(path)
+        for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[most - 1 :]:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def remove_states(file: Path) -> None:
+    """The state in `file`, and those of further rounds beside it."""
+    for path in (file, *file.parent.glob(f"{file.stem}.round-*{file.suffix}")):
+        path.unlink(missing_ok=True)

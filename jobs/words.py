@@ -1,0 +1,69 @@
+"""Where a job is and what it will cost, in words: the same for the command line, ComfyUI and the WebUI."""
+from __future__ import annotations
+
+import math
+
+from ..fitting import Stage
+from .pace import Pace
+from .plan import Costs
+
+_LABELS = {
+    "teacher": "Teacher", "start": "Choosing the start", "fit": "Fitting", "guard": "Comparing on held-out seeds",
+    "table": "Fitting the recipe", "train": "Training",
+}  # fmt: skip
+_COST_NAMES = {"teacher": "teacher", "start": "start", "fit": "fit", "guard": "comparison", "table": "recipe", "train": "training"}
+
+
+def label(stage: Stage) -> str:
+    """What is being done, such as "5 calls: fitting"."""
+    name = _LABELS.get(stage.what, stage.what)
+    if stage.nfe:
+        return f"{stage.nfe} calls: {name[0].lower()}{name[1:]}"
+    return f"{name}, round {stage.round}" if stage.round > 1 else name
+
+
+def notes(stage: Stage) -> list[str]:
+    """Loss, error, and AMED's constants, as far as they are known."""
+    found = [f"loss {stage.loss:.4g}"] if math.isfinite(stage.loss) else []
+    if math.isfinite(stage.error):
+        found.append(f"{'best error' if stage.what == 'train' else 'error'} {stage.error:.4g}")
+    learned = {name: values for name, values in stage.constants.items() if any(value != 1.0 for value in values)}
+    return found + [f"{name} {' '.join(f'{value:.3f}' for value in values)}" for name, values in learned.items()]
+
+
+def progress_lines(stage: Stage, pace: Pace) -> list[str]:
+    """The stage with its count and the time left, then what is known of it."""
+    unit = "batch" if stage.what == "train" else "model call"
+    total = f" of {stage.total:.0f}" if math.isfinite(stage.total) else ""
+    first = f"{label(stage)}: {unit} {stage.done}{total}"
+    left = time_left(pace)
+    return [first + (f", {left}" if left else ""), *notes(stage)]
+
+
+def time_left(pace: Pace) -> str:
+    """Such as "about 24 min left"; "" where it is unknown."""
+    seconds = pace.seconds_left
+    return "" if seconds is None else f"about {duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Such as "40 s", "24 min" or "1 h 30 min"."""
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def cost_line(costs: Costs) -> str:
+    """What a job will cost, by purpose."""
+    sums: dict[str, float] = {}
+    for (what, _), cost in costs.items():
+        name = _COST_NAMES.get(what, what)
+        sums[name] = sums.get(name, 0.0) + cost
+    parts = ", ".join(f"{name} {number(cost)}" for name, cost in sums.items())
+    return f"Expected cost: at most {number(sum(sums.values()))} sample-calls ({parts})"
+
+
+def number(value: float) -> str:
+    """Whole, with separators; in words where it has no bound."""
+    return f"{value:,.0f}" if math.isfinite(value) else "without limit"
