@@ -111,7 +111,8 @@ def line_chart(curves: Sequence[Curve], axis: Axis, width: int, height: int, tit
 
     Raises
     ------
-    ValueError : no curve has a finite height.
+    ValueError
+        If no curve has a finite height.
     """
     finite = [h for curve in curves for h in curve.heights if math.isfinite(h)]
     if not finite:

@@ -23,7 +23,7 @@ def kind_of(net: AmedPredictor | AmedTable) -> str:
 
 
 def describe(net: AmedPredictor | AmedTable) -> list[str]:
-    """Lines for people."""
+    """Lines of a description to read."""
     config, facts = net.config, net.facts
     kind = kind_of(net)
     lines = [
@@ -106,11 +106,12 @@ def cfg_warning(net: AmedPredictor | AmedTable, cfg: float | None) -> str | None
 def warnings_for(
     net: AmedPredictor | AmedTable, model: Any = None, cfg: float | None = None, shape: Sequence[int] | None = None
 ) -> list[str]:
-    """One sentence for each thing that does not fit; what is None is not compared.
+    """One sentence per thing that does not fit; what is None is not compared.
 
     Raises
     ------
-    ValueError : the model is of another family, or has no block that a predictor's features are read from.
+    ValueError
+        If the model is of another family, or has no block that a predictor's features are read from.
     """
     found = [cfg_warning(net, cfg), _size_warning(net, shape)]
     if model is not None:

@@ -20,7 +20,8 @@ def amed_candidates(guided: Guided, net: AmedPredictor | AmedTable) -> list[Cand
 
     Raises
     ------
-    TapError : the model has no features for a predictor.
+    TapError
+        If the model has no features for a predictor.
     """
     plain = plain_candidate(net.config)
     if isinstance(net, AmedTable):
