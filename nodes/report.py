@@ -1,4 +1,4 @@
-"""What nodes show: curves for the browser and readable text."""
+"""What nodes report: curves for the browser and readable text."""
 
 from __future__ import annotations
 
@@ -131,11 +131,11 @@ def same_levels(levels: np.ndarray, others: Sequence[float]) -> bool:
     return len(levels) == len(others) and bool(np.allclose(levels, others, rtol=_ROUNDING, atol=0.0))
 
 
-def objective_line(problem: Problem, chosen_p: float | None, source: str) -> str:
+def objective_line(problem: Problem, given_p: float | None, source: str) -> str:
     """What was minimised and where the answer came from."""
-    choice = "the measured default" if chosen_p is None else "the paper's bound, with the solver's order"
+    choice = "the measured default" if given_p is None else "the paper's bound, with the solver's order"
     where = {"shipped": "shipped with FewStep", "cached": "from the cache on this machine", "computed": "computed now"}[source]
-    bound = f"the bound of a solver of order {problem.order}" + (", which measured best for all" if chosen_p is None else "")
+    bound = f"the bound of a solver of order {problem.order}" + (", which measured best for all" if given_p is None else "")
     return f"Objective: {bound}; p {problem.p:g} ({choice}); {where}"
 
 
