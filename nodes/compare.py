@@ -20,12 +20,12 @@ from ..schedules import BASELINES
 from ..solvers import HIGH_GUIDANCE, SOLVERS, order_at_guidance, solver_named
 from .host import noise_schedule_of
 from .inputs import MOST_STEPS, OPTIMIZED, check, problem_with, solver_input, steps_input, steps_problem
-from .lists import Wish
+from .lists import ScheduleRequest
 from .report import as_ui, curve
 from .sampling import solver_function
 
 MOST_SCHEDULES = 12
-REFERENCE = Wish("uniform_lambda", "unipc")
+REFERENCE = ScheduleRequest("uniform_lambda", "unipc")
 """What the reference run uses: with many steps all consistent solvers and schedules meet in the same image."""
 
 _KEY = "fewstep_compare"
@@ -138,7 +138,7 @@ class FewStepCompareSchedules(io.ComfyNode):
         check(_problem(str(solver), schedules) or steps_problem(steps) or steps_problem(reference_steps))
         ns = noise_schedule_of(model)
         # All lists first, so that what cannot be done is told before anything is sampled.
-        lists = {name: Wish(name, solver).sigmas(ns, steps) for name in schedule_names(schedules)}
+        lists = {name: ScheduleRequest(name, solver).sigmas(ns, steps) for name in schedule_names(schedules)}
         used = sampler if sampler is not None else comfy.samplers.KSAMPLER(solver_function(solver))
         bench = _Bench(model, positive, negative, latent_image, seed, cfg, reference_steps + steps * len(lists))
         reference = None

@@ -41,6 +41,25 @@ def as_picture(image: Tensor) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array[..., :3]).convert("RGB")
 
 
+def stacked(*pictures: Image.Image | None) -> Image.Image:
+    """The pictures one below the other; those that are None are left out.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    shown = [picture for picture in pictures if picture is not None]
+    if not shown:
+        raise ValueError("There is no picture to stack; give at least one.")
+    whole = Image.new("RGB", (max(picture.width for picture in shown), sum(picture.height for picture in shown)), PAPER)
+    top = 0
+    for picture in shown:
+        whole.paste(picture, (0, top))
+        top += picture.height
+    return whole
+
+
 # -- charts ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -92,7 +111,8 @@ def line_chart(curves: Sequence[Curve], axis: Axis, width: int, height: int, tit
 
     Raises
     ------
-    ValueError : no curve has a finite height.
+    ValueError
+        If no curve has a finite height.
     """
     finite = [h for curve in curves for h in curve.heights if math.isfinite(h)]
     if not finite:

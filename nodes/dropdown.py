@@ -18,7 +18,7 @@ import torch
 
 from ..solvers import solver_named
 from .host import noise_schedule_of_sampling
-from .lists import Wish
+from .lists import ScheduleRequest
 from .sampling import SamplerFunction, solver_function
 
 ENVIRONMENT_VARIABLE = "FEWSTEP_DROPDOWN"
@@ -51,10 +51,10 @@ _logger = logging.getLogger("fewstep")
 
 def scheduler_handler(solver: str) -> Callable[[Any, int], torch.Tensor]:
     """What the host calls for a list: handler(model_sampling, steps) -> float32 [steps + 1]."""
-    wish = Wish(solver=solver_named(solver).name)
+    request = ScheduleRequest(solver=solver_named(solver).name)
 
     def handler(model_sampling: Any, steps: int) -> torch.Tensor:
-        return wish.sigmas(noise_schedule_of_sampling(model_sampling), steps)
+        return request.sigmas(noise_schedule_of_sampling(model_sampling), steps)
 
     return handler
 

@@ -239,3 +239,18 @@ def architecture_of(model: ModelPatcher) -> str:
     config = getattr(getattr(model, "model", None), "model_config", None)
     names = (_PRESET_OF_ARCHITECTURE.get(c.__name__) for c in type(config).__mro__)  # variants are subclasses of their base model
     return next((name for name in names if name), "")
+
+
+def latent_shape(latent: dict[str, Any], model: ModelPatcher | None = None) -> tuple[int, ...] | None:
+    """The shape of one latent of a LATENT, without the batch; None where it consists of several tensors.
+
+    With a model, an empty latent is counted with the channels that the host would sample it with.
+    """
+    import comfy.sample
+
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False):
+        return None
+    if model is not None:
+        samples = comfy.sample.fix_empty_latent_channels(model, samples)
+    return tuple(samples.shape[1:])

@@ -27,7 +27,7 @@ from .inputs import (
     steps_problem,
     version_input,
 )
-from .lists import Wish
+from .lists import ScheduleRequest
 from .metadata import records, write_entry
 from .report import as_ui, curve, distilled_lines, headline, model_line, sigmas_line, solver_line, version_line
 from .sampling import solver_function
@@ -124,8 +124,8 @@ class FewStepKSampler(io.ComfyNode):
         check(_problem(str(preset), str(solver), algorithm_version) or steps_problem(steps))
         chosen = AUTO_SOLVER if solver == AUTO else solver
         ns = noise_schedule_of(model)
-        wish = Wish(solver=chosen, denoise=denoise)
-        sigmas = wish.sigmas(ns, PRESETS[preset] or steps)
+        request = ScheduleRequest(solver=chosen, denoise=denoise)
+        sigmas = request.sigmas(ns, PRESETS[preset] or steps)
         sampler = comfy.samplers.KSAMPLER(solver_function(chosen))
         latent = sample_latent(model, positive, negative, latent_image, seed if add_noise else None, cfg, sampler, sigmas)
 
@@ -135,7 +135,7 @@ class FewStepKSampler(io.ComfyNode):
         guidance = "cfg 1, no guidance" if halves == 1 else f"{2 * nfe} with both halves of guidance at cfg {cfg:g}"
         report = "\n".join(
             [
-                headline(wish, sigmas),
+                headline(request, sigmas),
                 model_line(ns),
                 solver_line(chosen, order),
                 f"Model calls: {nfe} ({guidance})",

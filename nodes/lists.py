@@ -23,16 +23,22 @@ _LONGEST_LIST = 100_000
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a scheduler node was asked for, apart from the number of steps.
+class ScheduleRequest:
+    """A list of noise levels that a node was asked for, apart from the number of steps.
 
     Attributes
     ----------
-    schedule : "optimized" or a name in `BASELINES`.
-    solver, order : for "optimized"; order None is the solver's default.
-    p : None for the measured default.
-    denoise : in [0, 1]. The optimized list starts at that share of the model's time and has all its steps below; baselines follow the
-        host's rule, the tail of a list of int(steps / denoise) steps. 0 gives an empty list, as in the host.
+    schedule : str
+        "optimized" or a name in `BASELINES`.
+    solver : str
+        The solver that an optimized list is for.
+    order : int or None
+        Its order; None for the solver's default.
+    p : float or None
+        Strength of the model-error term in the bound that an optimized list minimises; None for the measured default.
+    denoise : float
+        In [0, 1]. An optimized list starts at that share of the model's time and has all its steps below. Baselines follow
+        the host's rule: the tail of a list of int(steps / denoise) steps. 0 gives an empty list, as in the host.
     """
 
     schedule: str = OPTIMIZED
@@ -43,7 +49,7 @@ class Wish:
 
     @property
     def highest_order(self) -> int:
-        """The solver's order: the one asked for where it has a choice."""
+        """The order asked for where the solver has a choice; otherwise its own."""
         solver = solver_named(self.solver)
         return solver.default_order if self.order is None or len(solver.orders) == 1 else self.order
 
@@ -52,7 +58,8 @@ class Wish:
 
         Raises
         ------
-        ValueError : from the schedules, for a denoise outside [0, 1], or where float32 has no room for so many levels.
+        ValueError
+            From the schedules, for a denoise outside [0, 1], or where float32 has no room for so many levels.
         """
         if not 0 <= self.denoise <= 1:  # the host checks widgets, but not what comes through a connection
             raise ValueError(f"denoise was {self.denoise:g}; it must lie between 0 and 1.")
@@ -77,7 +84,7 @@ class Wish:
         return sigmas
 
     def problem(self, ns: NoiseSchedule, steps: int) -> Problem:
-        """What is minimised for an optimized list with denoise above 0."""
+        """The minimisation behind an optimized list with denoise above 0."""
         return make_problem(ns, steps, self.solver, self.highest_order, self.p, self.denoise)
 
 
@@ -89,14 +96,14 @@ def origin(problem: Problem) -> str:
     return "computed" if default_cache().get(parameters) is None else "cached"
 
 
-def scheduler_function(wish: Wish) -> Callable[[ModelPatcher, str, int], torch.Tensor]:
-    """What Impact Pack and Inspire Pack call for a list: f(model, sampler_name, steps) -> SIGMAS.
+def scheduler_function(request: ScheduleRequest) -> Callable[[ModelPatcher, str, int], torch.Tensor]:
+    """The function f(model, sampler_name, steps) -> SIGMAS from which Impact Pack and Inspire Pack get a list.
 
-    They ask for int(steps / denoise) steps and cut the tail themselves where their own denoise is below 1, so every number of steps
-    works, and they write into what they get, so it is new each time. Nothing is dropped for any sampler.
+    Where their own denoise is below 1 they ask for int(steps / denoise) steps and cut off the tail themselves, so every
+    number of steps works. They write into the list, so it is a new one each time. No level is dropped for any sampler.
     """
 
     def scheduler(model: ModelPatcher, sampler_name: Any, steps: int) -> torch.Tensor:
-        return wish.sigmas(noise_schedule_of(model), steps)
+        return request.sigmas(noise_schedule_of(model), steps)
 
     return scheduler

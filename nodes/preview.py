@@ -24,7 +24,7 @@ from ..schedules.clocks import CosineClock, FlowClock, RatioClock, SigmaClock
 from ..schedules.model_families import PRESETS
 from ..solvers import build_table, solver_named
 from .inputs import AUTO, OPTIMIZED, ORDERS, chosen_order, problem_with
-from .lists import Wish
+from .lists import ScheduleRequest
 from .remembered import remembered
 from .report import curve
 
@@ -74,10 +74,10 @@ def preview(params: Mapping[str, str]) -> dict[str, Any]:
     ns, assumed = remembered(params.get("key", "")), {"source": "model", "title": "this model"}
     if ns is None:
         ns, assumed = _assumed(tuple((name, params[name]) for name in _SCHEDULE_PARAMETERS if name in params))
-    return {"curves": [_curve(ns, _wish(params), _steps(params))], "assumed": assumed}
+    return {"curves": [_curve(ns, _schedule_request(params), _steps(params))], "assumed": assumed}
 
 
-def _wish(params: Mapping[str, str]) -> Wish:
+def _schedule_request(params: Mapping[str, str]) -> ScheduleRequest:
     schedule, solver = params.get("schedule", OPTIMIZED), params.get("solver", "unipc")
     order, strength = params.get("order", AUTO), params.get("p", AUTO)
     wrong = problem_with(schedule=(schedule, (OPTIMIZED, *BASELINES)), order=(order, ORDERS))
@@ -87,7 +87,7 @@ def _wish(params: Mapping[str, str]) -> Wish:
     denoise = _number(params, "denoise", 1.0)
     if not 0 <= denoise <= 1:
         raise ValueError(f"denoise was {denoise:g}; it must lie between 0 and 1.")
-    return Wish(schedule, solver, chosen_order(order), None if strength == AUTO else _number(params, "p", 0.0), denoise)
+    return ScheduleRequest(schedule, solver, chosen_order(order), None if strength == AUTO else _number(params, "p", 0.0), denoise)
 
 
 def _steps(params: Mapping[str, str]) -> int:
@@ -141,15 +141,15 @@ def _changed(ns: NoiseSchedule, to: dict[str, float]) -> NoiseSchedule:
 
 
 @lru_cache(256)
-def _curve(ns: NoiseSchedule, wish: Wish, steps: int) -> dict[str, Any]:
+def _curve(ns: NoiseSchedule, request: ScheduleRequest, steps: int) -> dict[str, Any]:
     try:
-        sigmas = wish.sigmas(ns, steps)
+        sigmas = request.sigmas(ns, steps)
     except ValueError as error:
         raise NoCurve(str(error)) from error
     if not len(sigmas):
         raise NoCurve("With denoise 0 nothing is sampled: the list of noise levels is empty.")
-    nfe = build_table(wish.solver, sigmas, ns.family).nfe  # the same for every order
-    return curve(sigmas, ns, wish.solver if wish.schedule == OPTIMIZED else wish.schedule, nfe, 2 * nfe, exact=False)
+    nfe = build_table(request.solver, sigmas, ns.family).nfe  # the same for every order
+    return curve(sigmas, ns, request.solver if request.schedule == OPTIMIZED else request.schedule, nfe, 2 * nfe, exact=False)
 
 
 def register() -> None:

@@ -6,16 +6,13 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from ..recipes import Recipe
 from ..solvers import sample
 from .host import family_of_sampling, guidance_of, model_sampling_of
-from .report import numbers
+from .report import few_levels, numbers, same_levels
 from .sampling import SamplerFunction, fresh_noise
-
-_ROUNDING = 1e-5  # relative, between the recipe's levels and what comes through the socket
 
 _logger = logging.getLogger("fewstep")
 
@@ -24,7 +21,7 @@ def recipe_function(recipe: Recipe) -> SamplerFunction:
     """`sampler(model, x, sigmas, extra_args=None, callback=None, disable=None)` that walks the recipe's table.
 
     The table belongs to the recipe's own noise levels: others are refused, and so is a model for which its numbers mean something else.
-    A guidance scale far from the recipe's is told in the log.
+    A guidance scale far from the recipe's gives a warning in the log.
     """
 
     def sampler(
@@ -38,10 +35,10 @@ def recipe_function(recipe: Recipe) -> SamplerFunction:
         levels = numbers(sigmas)
         if not len(levels):  # nothing to do, as in the host's samplers
             return x
-        if not same_levels(levels, recipe):
+        if not same_levels(levels, recipe.levels):
             raise ValueError(
                 f"The sampler of the recipe ({recipe.solver}, {recipe.nfe} model calls) was given {len(levels)} noise levels that are not "
-                f"its own {len(recipe.levels)}: {_few(levels)} instead of {_few(np.array(recipe.levels))}. Its coefficients are for its "
+                f"its own {len(recipe.levels)}: {few_levels(levels)} instead of {few_levels(recipe.levels)}. Its coefficients are for its "
                 "own levels only: connect the SIGMAS output of the same FewStep Apply Recipe node, whole, with denoise 1."
             )
         family = family_of_sampling(model_sampling_of(model))
@@ -57,14 +54,3 @@ def recipe_function(recipe: Recipe) -> SamplerFunction:
 
     sampler.__name__ = sampler.__qualname__ = "sample_fewstep_recipe"
     return sampler
-
-
-def same_levels(levels: np.ndarray, recipe: Recipe) -> bool:
-    """Whether `levels` are the recipe's, up to float32 rounding."""
-    own = np.array(recipe.levels)
-    return len(levels) == len(own) and bool(np.allclose(levels, own, rtol=_ROUNDING, atol=0.0))
-
-
-def _few(levels: np.ndarray) -> str:
-    shown = [f"{level:.5g}" for level in levels]
-    return ", ".join(shown if len(shown) <= 6 else [*shown[:3], "...", *shown[-2:]])

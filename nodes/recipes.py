@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.sample
 import comfy.samplers
 import torch
 from comfy_api.latest import io
@@ -12,12 +11,12 @@ from comfy_api.latest import io
 from .. import __version__
 from ..recipes import Recipe
 from ..schedules.text import sigma_text
-from . import recipe_files
-from .calibration.facts import warnings_for
-from .calibration.sockets import RecipeType, checked_recipe, pasted, problem_with_text
-from .host import noise_schedule_of
-from .inputs import check
+from .common.facts import warnings_for
+from .common.sockets import RecipeType, checked_recipe, pasted, problem_with_text
+from .file_nodes import LoadNode, SaveNode
+from .host import latent_shape, noise_schedule_of
 from .metadata import records, write_entry
+from .recipe_files import RECIPE_FILES
 from .recipe_sampler import recipe_function
 from .report import as_ui, curve, sigmas_line
 
@@ -94,7 +93,7 @@ class FewStepApplyRecipe(io.ComfyNode):
             used, source = checked_recipe(recipe), "the connected node"
         else:
             raise ValueError("There is no recipe: paste a recipe's text, or connect a node that has one, such as FewStep Load Recipe.")
-        shape = None if latent_image is None else _shape(latent_image, model)
+        shape = None if latent_image is None else latent_shape(latent_image, model)
         warnings = warnings_for(used, model, cfg_to_check if cfg_to_check > 0 else None, shape)
         ns = None if model is None else noise_schedule_of(model)
         sigmas = used.sigmas.to(torch.float32)
@@ -119,86 +118,53 @@ class FewStepApplyRecipe(io.ComfyNode):
         return io.NodeOutput(sigmas, sampler, report, used, ui={**shown, "fewstep_recipe": [own]})
 
 
-class FewStepLoadRecipe(io.ComfyNode):
+class FewStepLoadRecipe(LoadNode):
     """A recipe from a file."""
+
+    FILES = RECIPE_FILES
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        names = list(recipe_files.listed())
-        return io.Schema(
+        return cls.schema(
             node_id="FewStepLoadRecipe",
             display_name="FewStep Load Recipe",
             category="FewStep/recipes",
             description="Loads a recipe from the folder models/fewstep/recipes: files that FewStep Save Recipe wrote, that others shared, "
             "or that an interrupted calibration kept. Press R to see new ones.",
-            inputs=[
-                io.Combo.Input(
-                    "name",
-                    options=names,
-                    tooltip="Files in models/fewstep/recipes (.json, or .txt with a recipe's text).",
-                )
-            ],
+            tooltip="Files in models/fewstep/recipes (.json, or .txt with a recipe's text).",
             outputs=[
                 RecipeType.Output("recipe", display_name="recipe", tooltip="For FewStep Apply Recipe."),
-                io.String.Output("text", display_name="text", tooltip="Its text, to share."),
+                io.String.Output("text", display_name="text", tooltip="The recipe's text, to share."),
             ],
         )
-
-    @classmethod
-    def validate_inputs(cls, name: str | None = None) -> bool | str:
-        if name is None:
-            return True
-        try:
-            recipe_files.load(name)
-        except (ValueError, OSError) as error:
-            return str(error)
-        return True
-
-    @classmethod
-    def fingerprint_inputs(cls, name: str) -> float | None:
-        path = recipe_files.listed().get(name)
-        return path.stat().st_mtime if path is not None and path.exists() else None
 
     @classmethod
     def execute(cls, name: str) -> io.NodeOutput:
-        recipe = recipe_files.load(name)
-        text = recipe.to_text()
-        return io.NodeOutput(recipe, text, ui=_shown(recipe, recipe.describe()))
+        recipe = cls.FILES.load(name)
+        return io.NodeOutput(recipe, recipe.to_text(), ui=_shown(recipe, recipe.describe()))
 
 
-class FewStepSaveRecipe(io.ComfyNode):
+class FewStepSaveRecipe(SaveNode):
     """A recipe to a file."""
+
+    FILES = RECIPE_FILES
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return cls.schema(
             node_id="FewStepSaveRecipe",
             display_name="FewStep Save Recipe",
             category="FewStep/recipes",
-            description="Saves a recipe as a file in the folder models/fewstep/recipes, from which FewStep Load Recipe offers it.",
-            inputs=[
-                RecipeType.Input("recipe", tooltip="From FewStep Calibrate, Compare Recipes or Load Recipe."),
-                io.String.Input("name", default="my recipe", tooltip="Name of the file, without folders."),
-                io.Boolean.Input(
-                    "overwrite", default=False, tooltip="Replace a file of this name. Off: a number is added to the name instead."
-                ),
-            ],
+            description="Saves a recipe as a file in the folder models/fewstep/recipes, where FewStep Load Recipe finds it.",
+            content=RecipeType.Input("recipe", tooltip="From FewStep Calibrate, Compare Recipes or Load Recipe."),
+            name="my recipe",
             outputs=[io.String.Output("text", display_name="text", tooltip="The recipe's text, to share.")],
-            is_output_node=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, name: str | None = None) -> bool | str:
-        return True if name is None else recipe_files.problem_with_name(name) or True
 
     @classmethod
     def execute(cls, recipe: Any, name: str, overwrite: bool) -> io.NodeOutput:
         checked = checked_recipe(recipe)
-        check(recipe_files.problem_with_name(name))
-        try:
-            path = recipe_files.save(checked, name, overwrite)
-        except OSError as error:
-            raise ValueError(f"The recipe cannot be saved in models/fewstep/recipes ({error}). Free space, or make it writable.") from error
+        path = cls.FILES.save(checked, name, overwrite)
         return io.NodeOutput(checked.to_text(), ui=_shown(checked, f"Saved as {path.name}\n{checked.describe()}"))
 
 
@@ -233,15 +199,6 @@ class FewStepRecipeToText(io.ComfyNode):
 def _shown(recipe: Recipe, report: str) -> dict[str, Any]:
     shown = as_ui(report, curve(recipe.sigmas, recipe.family, f"{recipe.solver}, {recipe.nfe} calls", recipe.nfe))
     return {**shown, "fewstep_recipe": [recipe.to_text()]}
-
-
-def _shape(latent: dict[str, Any], model: Any) -> tuple[int, ...] | None:
-    samples = latent["samples"]
-    if getattr(samples, "is_nested", False):
-        return None
-    if model is not None:
-        samples = comfy.sample.fix_empty_latent_channels(model, samples)
-    return tuple(samples.shape[1:])
 
 
 NODES: list[type[io.ComfyNode]] = [FewStepApplyRecipe, FewStepLoadRecipe, FewStepSaveRecipe, FewStepRecipeToText]

@@ -1,4 +1,4 @@
-"""What nodes tell: curves for the browser and readable text."""
+"""What nodes report: curves for the browser and readable text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..solvers import solver_named
 from .checkpoints import checkpoint_names, looks_distilled
 from .host import architecture_of, percent_of
 from .inputs import OPTIMIZED
-from .lists import Wish
+from .lists import ScheduleRequest
 from .remembered import remember
 
 
@@ -72,6 +72,7 @@ def curve(
 
 
 _LONGEST_SHOWN = 62
+_ROUNDING = 1e-5  # relative, between levels that were stored and what comes through a socket
 
 
 def as_ui(report: str, *curves: dict[str, Any]) -> dict[str, Any]:
@@ -79,14 +80,14 @@ def as_ui(report: str, *curves: dict[str, Any]) -> dict[str, Any]:
     return {"fewstep_curve": list(curves), "text": [report]}
 
 
-def headline(wish: Wish, sigmas: torch.Tensor) -> str:
+def headline(request: ScheduleRequest, sigmas: torch.Tensor) -> str:
     """What kind of list it is."""
     steps = len(sigmas) - 1
     if steps < 1:
         return "FewStep: denoise 0, nothing is sampled"
-    counted = f"{steps} optimized step" if wish.schedule == OPTIMIZED else f"{steps} step"
-    source = "" if wish.schedule == OPTIMIZED else f" of {wish.schedule} ({BASELINES[wish.schedule].description})"
-    part = "" if wish.denoise == 1 else f", denoise {wish.denoise:g}: from sigma {float(sigmas[0]):.6g}"
+    counted = f"{steps} optimized step" if request.schedule == OPTIMIZED else f"{steps} step"
+    source = "" if request.schedule == OPTIMIZED else f" of {request.schedule} ({BASELINES[request.schedule].description})"
+    part = "" if request.denoise == 1 else f", denoise {request.denoise:g}: from sigma {float(sigmas[0]):.6g}"
     return f"FewStep: {counted}{'s' * (steps != 1)}{source}{part}"
 
 
@@ -119,11 +120,22 @@ def sigmas_line(sigmas: torch.Tensor) -> str:
     return f"Sigmas: {sigma_text(sigmas) or 'none'}"
 
 
-def objective_line(problem: Problem, wish_p: float | None, source: str) -> str:
+def few_levels(levels: Sequence[float] | np.ndarray) -> str:
+    """At most six levels for a message, rounded; the middle of a longer list is left out."""
+    shown = [f"{level:.5g}" for level in levels]
+    return ", ".join(shown if len(shown) <= 6 else [*shown[:3], "...", *shown[-2:]])
+
+
+def same_levels(levels: np.ndarray, others: Sequence[float]) -> bool:
+    """Whether two lists agree up to float32 rounding."""
+    return len(levels) == len(others) and bool(np.allclose(levels, others, rtol=_ROUNDING, atol=0.0))
+
+
+def objective_line(problem: Problem, given_p: float | None, source: str) -> str:
     """What was minimised and where the answer came from."""
-    choice = "the measured default" if wish_p is None else "the paper's bound, with the solver's order"
+    choice = "the measured default" if given_p is None else "the paper's bound, with the solver's order"
     where = {"shipped": "shipped with FewStep", "cached": "from the cache on this machine", "computed": "computed now"}[source]
-    bound = f"the bound of a solver of order {problem.order}" + (", which measured best for all" if wish_p is None else "")
+    bound = f"the bound of a solver of order {problem.order}" + (", which measured best for all" if given_p is None else "")
     return f"Objective: {bound}; p {problem.p:g} ({choice}); {where}"
 
 

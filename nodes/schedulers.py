@@ -33,7 +33,7 @@ from .inputs import (
     strength_input,
     version_input,
 )
-from .lists import Wish, origin, scheduler_function
+from .lists import ScheduleRequest, origin, scheduler_function
 from .metadata import records, write_entry
 from .report import (
     GUIDANCE_LINE,
@@ -123,21 +123,21 @@ class FewStepScheduler(io.ComfyNode):
         algorithm_version: int = NEWEST_VERSION,
     ) -> io.NodeOutput:
         check(_problem(str(solver), str(order), str(p), str(schedule), algorithm_version) or steps_problem(steps))
-        wish = Wish(schedule, solver, chosen_order(order), chosen_number(p), denoise)
+        request = ScheduleRequest(schedule, solver, chosen_order(order), chosen_number(p), denoise)
         ns = noise_schedule_of(model)
-        source = origin(wish.problem(ns, steps)) if schedule == OPTIMIZED and denoise > 0 else ""
-        sigmas = wish.sigmas(ns, steps)
+        source = origin(request.problem(ns, steps)) if schedule == OPTIMIZED and denoise > 0 else ""
+        sigmas = request.sigmas(ns, steps)
         nfe = build_table(solver, sigmas, ns.family).nfe if len(sigmas) else 0
         report = "\n".join(
             [
-                headline(wish, sigmas),
+                headline(request, sigmas),
                 model_line(ns),
-                solver_line(solver, wish.order),
+                solver_line(solver, request.order),
                 calls_line(nfe),
-                *([objective_line(wish.problem(ns, steps), wish.p, source)] if source else []),
+                *([objective_line(request.problem(ns, steps), request.p, source)] if source else []),
                 sigmas_line(sigmas),
                 pairing_line(solver, sampler_entry(solver), sampler_entry("unipc")),
-                *([GUIDANCE_LINE] if wish.order is None and solver_named(solver).default_order > 2 else []),
+                *([GUIDANCE_LINE] if request.order is None and solver_named(solver).default_order > 2 else []),
                 *distilled_lines(model, cls.hidden),
                 version_line(algorithm_version),
             ]
@@ -155,7 +155,7 @@ class FewStepScheduler(io.ComfyNode):
         write_entry(cls.hidden, entry)
         label = solver if schedule == OPTIMIZED else schedule
         ui = as_ui(report, curve(sigmas, ns, label, nfe, 2 * nfe))
-        return io.NodeOutput(sigmas, report, scheduler_function(wish), ui=ui)
+        return io.NodeOutput(sigmas, report, scheduler_function(request), ui=ui)
 
 
 @records
@@ -195,13 +195,13 @@ class FewStepBaselineScheduler(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, schedule: str, steps: int, denoise: float, algorithm_version: int = NEWEST_VERSION) -> io.NodeOutput:
         check(problem_with(algorithm_version, schedule=(str(schedule), BASELINES)) or steps_problem(steps))
-        wish = Wish(schedule, denoise=denoise)
+        request = ScheduleRequest(schedule, denoise=denoise)
         ns = noise_schedule_of(model)
-        sigmas = wish.sigmas(ns, steps)
+        sigmas = request.sigmas(ns, steps)
         nfe = max(len(sigmas) - 1, 0)
         report = "\n".join(
             [
-                headline(wish, sigmas),
+                headline(request, sigmas),
                 model_line(ns),
                 calls_line(nfe) + "; solvers like heun take twice as many",
                 f"Source: {BASELINES[schedule].source}",

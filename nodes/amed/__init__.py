@@ -2,10 +2,12 @@
 
     taps        the host's networks as sources of features
     sampling    a predictor as the host calls samplers
-    ordinary    gradients through a model inside the host's inference mode
     course      a training from its noise levels to its times
     chosen      what was chosen in a run
-    files, facts, picture, sockets    what the nodes in use.py and train.py share
+    guard       predictors and tables in FewStep Compare Recipes
+    use         the nodes that load, save and use predictors
+    train       the node that trains them
+    files, facts, picture    what the nodes share
 
 `amed` does all the mathematics.
 """

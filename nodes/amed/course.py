@@ -19,10 +19,10 @@ from ...amed.training import INTERRUPTED, AmedTraining, OtherTraining, TrainingS
 from ...amed.training_state import kept_start
 from ...fitting import Interrupted, Setting, Teacher
 from ...schedules import NoiseSchedule
-from ..calibration.guided import Guided
-from ..calibration.teacher import TeacherSettings, stored_passes
-from ..lists import Wish
-from ..training_progress import TrainingProgress
+from ..common.guided import Guided
+from ..common.progress import TrainingProgress
+from ..common.teacher import TeacherSettings, stored_passes
+from ..lists import ScheduleRequest
 from .chosen import Chosen, KeptFeatures, chosen_by
 from .taps import tap_of
 
@@ -50,7 +50,7 @@ def stamps_for(schedule: str, ns: NoiseSchedule, calls: int, afs: bool) -> tuple
             f"nfe was {calls}; AMED calls the model twice in each step and once in the last, so it takes {allowed}. Choose another "
             f"number{'' if afs else ', or turn afs on'}."
         )
-    return stamps_of(Wish(schedule).sigmas(ns, levels).double())
+    return stamps_of(ScheduleRequest(schedule).sigmas(ns, levels).double())
 
 
 @dataclass(frozen=True)

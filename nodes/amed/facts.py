@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from ...amed import FORMS, AmedConfig, AmedPredictor, AmedTable
-from ..calibration.facts import NOISE_SCHEDULE, schedule_key
-from ..calibration.identity import weights_identity
+from ..common.facts import NOISE_SCHEDULE, schedule_key
+from ..common.identity import weights_identity
 from ..host import noise_schedule_of
+from ..report import few_levels, same_levels
 from .taps import refusal, where
 
-_ROUNDING = 1e-5  # relative, between the stamps and what comes through the socket
 _CFG_FACTOR = 1.5
 _SIZE_FACTOR = 1.5
 
@@ -23,7 +23,7 @@ def kind_of(net: AmedPredictor | AmedTable) -> str:
 
 
 def describe(net: AmedPredictor | AmedTable) -> list[str]:
-    """Lines for people."""
+    """Lines of a description to read."""
     config, facts = net.config, net.facts
     kind = kind_of(net)
     lines = [
@@ -62,13 +62,12 @@ def errors_of(net: AmedPredictor | AmedTable) -> tuple[float | None, float | Non
 
 def wrong_stamps(levels: np.ndarray, config: AmedConfig) -> str | None:
     """A sentence where these are not the levels it was trained on."""
-    own = np.array(config.stamps)
-    if len(levels) == len(own) and np.allclose(levels, own, rtol=_ROUNDING, atol=0.0):
+    if same_levels(levels, config.stamps):
         return None
     return (
-        f"The AMED sampler ({config.form}, {config.nfe} model calls) was given {len(levels)} noise levels that are not its own {len(own)}: "
-        f"{_few(levels)} instead of {_few(own)}. It was trained for its own levels only: connect the SIGMAS output of FewStep AMED "
-        "Scheduler with the same predictor, whole, with denoise 1."
+        f"The AMED sampler ({config.form}, {config.nfe} model calls) was given {len(levels)} noise levels that are not its own "
+        f"{len(config.stamps)}: {few_levels(levels)} instead of {few_levels(config.stamps)}. It was trained for its own levels only: "
+        "connect the SIGMAS output of FewStep AMED Scheduler with the same predictor, whole, with denoise 1."
     )
 
 
@@ -107,11 +106,12 @@ def cfg_warning(net: AmedPredictor | AmedTable, cfg: float | None) -> str | None
 def warnings_for(
     net: AmedPredictor | AmedTable, model: Any = None, cfg: float | None = None, shape: Sequence[int] | None = None
 ) -> list[str]:
-    """One sentence for each thing that does not fit; what is None is not compared.
+    """One sentence per thing that does not fit; what is None is not compared.
 
     Raises
     ------
-    ValueError : the model is of another family, or has no block that a predictor's features are read from.
+    ValueError
+        If the model is of another family, or has no block that a predictor's features are read from.
     """
     found = [cfg_warning(net, cfg), _size_warning(net, shape)]
     if model is not None:
@@ -168,8 +168,3 @@ def _size_warning(net: AmedPredictor | AmedTable, shape: Sequence[int] | None) -
 
 def _or_unknown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else "unknown"
-
-
-def _few(levels: np.ndarray) -> str:
-    shown = [f"{level:.5g}" for level in levels]
-    return ", ".join(shown if len(shown) <= 6 else [*shown[:3], "...", *shown[-2:]])

@@ -10,9 +10,8 @@ from torch import Tensor
 from ...amed import AmedPredictor, AmedTable
 from ...amed.joint import candidate, plain_candidate
 from ...fitting import Candidate, SamplerCandidate, Setting
-from ..calibration.guided import Guided
+from ..common.guided import Guided
 from .facts import warnings_for as amed_warnings
-from .sockets import checked_net
 from .taps import tap_of
 
 
@@ -21,7 +20,8 @@ def amed_candidates(guided: Guided, net: AmedPredictor | AmedTable) -> list[Cand
 
     Raises
     ------
-    TapError : the model has no features for a predictor.
+    TapError
+        If the model has no features for a predictor.
     """
     plain = plain_candidate(net.config)
     if isinstance(net, AmedTable):
@@ -40,4 +40,4 @@ def amed_candidates(guided: Guided, net: AmedPredictor | AmedTable) -> list[Cand
     return [replace(own, run=run), plain]
 
 
-__all__ = ["amed_candidates", "amed_warnings", "checked_net"]
+__all__ = ["amed_candidates", "amed_warnings"]

@@ -14,20 +14,20 @@ from PIL import Image
 from ...amed import FORMS, AmedConfig
 from ...amed.training import METHODS
 from ...schedules import BASELINES
-from ..calibration.facts import NOISE_SCHEDULE, model_facts
-from ..calibration.guided import LARGEST_SEED, with_guided_model
-from ..calibration.identity import run_name
-from ..calibration.sockets import AmedType, model_inputs
-from ..calibration.teacher import TeacherSettings, TeacherType
-from ..drawing import PAPER, as_images
+from ..common.differentiable import differentiable
+from ..common.facts import NOISE_SCHEDULE, model_facts
+from ..common.guided import with_guided_model
+from ..common.identity import run_name
+from ..common.sockets import LARGEST_SEED, AmedType, TeacherType, model_inputs
+from ..common.teacher import TeacherSettings
+from ..drawing import PAPER, as_images, stacked
 from ..host import noise_schedule_of
 from ..inputs import OPTIMIZED, advanced, check, problem_with, schedule_input
 from ..report import as_ui, distilled_lines, model_line, numbers
-from . import files
 from .chosen import Chosen
 from .course import PASSES, Outcome, Plan, Progress, run, stamps_for
 from .facts import describe
-from .ordinary import ordinary_tensors
+from .files import AMED_FILES
 from .picture import WIDTH, report_lines, times_chart
 from .use import stamps_curve
 
@@ -245,7 +245,7 @@ class FewStepTrainAmed(io.ComfyNode):
         )
         progress = Progress(plan, model, getattr(cls.hidden, "unique_id", None))
         outcome = Outcome()
-        around = nullcontext if method == "forward" else ordinary_tensors
+        around = nullcontext if method == "forward" else differentiable
         try:
             with_guided_model(
                 model, positive, negative, cfg, latent_image, batch, lambda guided: run(guided, plan, progress, outcome), around
@@ -295,7 +295,9 @@ class FewStepTrainAmed(io.ComfyNode):
                 *(f"| {at.batches} | {at.loss:.4g} | {at.error:.4g} |" for at in training.history),
             ]
         )
-        picture = as_images([_stacked(_times(config, mode, chosen), progress.chart(WIDTH, _CHART_HEIGHT))])
+        times, course = _times(config, mode, chosen), progress.chart(WIDTH, _CHART_HEIGHT)
+        parts = (times, course) if times or course else (Image.new("RGB", (WIDTH, _CHART_HEIGHT), PAPER),)
+        picture = as_images([stacked(*parts)])
         shown = as_ui(report, stamps_curve(training.net, model))
         return io.NodeOutput(training.net, report, picture, ui={**ui.PreviewImage(picture, cls=cls).as_dict(), **shown})
 
@@ -307,17 +309,6 @@ def _times(config: AmedConfig, mode: str, chosen: Chosen | None) -> Image.Image 
     images = chosen.r.shape[1]
     of = "intermediate times" if mode == "table" else f"times of {images} held-out seed{'s' * (images != 1)}"
     return times_chart(config, chosen.r, f"{FORMS[config.form].title}, {config.nfe} model calls: {of}")
-
-
-def _stacked(*pictures: Image.Image | None) -> Image.Image:
-    """One below the other; empty paper where there are none."""
-    shown = [picture for picture in pictures if picture is not None] or [Image.new("RGB", (WIDTH, _CHART_HEIGHT), PAPER)]
-    whole = Image.new("RGB", (max(picture.width for picture in shown), sum(picture.height for picture in shown)), PAPER)
-    top = 0
-    for picture in shown:
-        whole.paste(picture, (0, top))
-        top += picture.height
-    return whole
 
 
 def _verdict(outcome: Outcome) -> str:
@@ -344,7 +335,7 @@ def _teacher_line(outcome: Outcome, plan: Plan) -> str:
 def _keep(net: Any) -> None:
     """Save what an interrupted training has found."""
     stamp = time.strftime("%Y-%m-%d %H.%M.%S")
-    path = files.save(net, f"interrupted {stamp}, {net.config.form}, {net.config.nfe} calls")
+    path = AMED_FILES.save(net, f"interrupted {stamp}, {net.config.form}, {net.config.nfe} calls")
     _logger.info("FewStep: the training was interrupted; the best so far is kept in %s", path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.sample
 import comfy.samplers
 import torch
 from comfy_api.latest import io, ui
@@ -12,106 +11,75 @@ from comfy_api.latest import io, ui
 from ... import __version__
 from ...amed import FORMS, AmedPredictor, AmedTable
 from ...schedules.text import sigma_text
-from ..calibration.sockets import AmedType
+from ..common.sockets import AmedType, checked_net
 from ..drawing import as_images
-from ..host import noise_schedule_of
+from ..file_nodes import LoadNode, SaveNode
+from ..host import latent_shape, noise_schedule_of
 from ..inputs import check, problem_with
 from ..metadata import records, write_entry
 from ..report import as_ui, curve, sigmas_line
-from . import files
 from .chosen import Chosen
 from .facts import describe, kind_of, warnings_for, wrong_solver
+from .files import AMED_FILES
 from .picture import report_lines, times_chart
 from .sampling import AmedFunction
-from .sockets import checked_net
 
 OWN = "the predictor's own"
 SOLVERS = (OWN, *FORMS)
 NOT_CHECKED = 0.0
 
 
-class FewStepLoadAmed(io.ComfyNode):
+class FewStepLoadAmed(LoadNode):
     """A predictor or table from a file."""
+
+    FILES = AMED_FILES
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return cls.schema(
             node_id="FewStepLoadAmed",
             display_name="FewStep Load AMED Predictor",
             category="FewStep/AMED",
             description="Loads an AMED predictor or table from the folder models/fewstep: files that FewStep Save AMED Predictor or the "
             "command line wrote, that others shared, or that an interrupted training kept. Those for the demo model come with FewStep. "
             "Press R to see new ones.",
-            inputs=[
-                io.Combo.Input(
-                    "name",
-                    options=list(files.listed()),
-                    tooltip="Files in models/fewstep (.safetensors). A predictor or table is for one model, one number of model calls and "
-                    "one solver.",
-                )
-            ],
+            tooltip="Files in models/fewstep (.safetensors). A predictor or table is for one model, one number of model calls and one "
+            "solver.",
             outputs=[
                 AmedType.Output("predictor", display_name="predictor", tooltip="For FewStep AMED Sampler and FewStep AMED Scheduler."),
-                io.String.Output("description", display_name="description", tooltip="What it is, for people."),
+                io.String.Output("description", display_name="description", tooltip="A description to read."),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, name: str | None = None) -> bool | str:
-        if name is None:
-            return True
-        try:
-            files.load(name)
-        except (ValueError, OSError) as error:
-            return str(error)
-        return True
-
-    @classmethod
-    def fingerprint_inputs(cls, name: str) -> float | None:
-        path = files.listed().get(name)
-        return path.stat().st_mtime if path is not None and path.exists() else None
-
-    @classmethod
     def execute(cls, name: str) -> io.NodeOutput:
-        net = files.load(name)
+        net = cls.FILES.load(name)
         report = "\n".join(describe(net))
         return io.NodeOutput(net, report, ui=as_ui(report, stamps_curve(net)))
 
 
-class FewStepSaveAmed(io.ComfyNode):
+class FewStepSaveAmed(SaveNode):
     """A predictor or table to a file."""
+
+    FILES = AMED_FILES
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return cls.schema(
             node_id="FewStepSaveAmed",
             display_name="FewStep Save AMED Predictor",
             category="FewStep/AMED",
-            description="Saves an AMED predictor or table as a safetensors file in the folder models/fewstep, from which FewStep Load AMED "
-            "Predictor offers it. A predictor has some 40 kB.",
-            inputs=[
-                AmedType.Input("predictor", tooltip="From FewStep Train AMED Predictor."),
-                io.String.Input("name", default="my predictor", tooltip="Name of the file, without folders."),
-                io.Boolean.Input(
-                    "overwrite", default=False, tooltip="Replace a file of this name. Off: a number is added to the name instead."
-                ),
-            ],
+            description="Saves an AMED predictor or table as a safetensors file in the folder models/fewstep, where FewStep Load AMED "
+            "Predictor finds it. A predictor takes about 40 kB.",
+            content=AmedType.Input("predictor", tooltip="From FewStep Train AMED Predictor."),
+            name="my predictor",
             outputs=[io.String.Output("file", display_name="file", tooltip="Name of the file that was written.")],
-            is_output_node=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, name: str | None = None) -> bool | str:
-        return True if name is None else files.problem_with_name(name) or True
 
     @classmethod
     def execute(cls, predictor: Any, name: str, overwrite: bool) -> io.NodeOutput:
         net = checked_net(predictor)
-        check(files.problem_with_name(name))
-        try:
-            path = files.save(net, name, overwrite)
-        except OSError as error:
-            raise ValueError(f"The predictor cannot be saved in models/fewstep ({error}). Free space, or make it writable.") from error
+        path = cls.FILES.save(net, name, overwrite)
         report = "\n".join([f"Saved as {path.name}", *describe(net)])
         return io.NodeOutput(path.name, ui=as_ui(report, stamps_curve(net)))
 
@@ -281,13 +249,3 @@ def entry_of(net: AmedPredictor | AmedTable) -> dict[str, Any]:
     known = {name: net.facts[name] for name in ("model", "cfg", "date") if net.facts.get(name) is not None}
     levels = sigma_text(torch.tensor(config.stamps))
     return {"kind": kind_of(net), "form": config.form, "sigmas": levels, "nfe": config.nfe, **known, "fewstep": __version__}
-
-
-def latent_shape(latent: dict[str, Any], model: Any) -> tuple[int, ...] | None:
-    """Of one latent, without the batch; None for latents of several tensors."""
-    samples = latent["samples"]
-    if getattr(samples, "is_nested", False):
-        return None
-    if model is not None:
-        samples = comfy.sample.fix_empty_latent_channels(model, samples)
-    return tuple(samples.shape[1:])

@@ -1,11 +1,12 @@
 """Nodes that fit recipes to a model and compare them.
 
-    guided      ComfyUI's model, conditioning and guidance as the denoiser that `fitting` asks for
-    course      the order of work, and what is kept when it ends early
-    identity    whether a model and its conditioning are the same another time
-    facts       what a recipe says about where it comes from, and whether a model fits it
+    calibrate          the node that fits recipes
+    compare            the node that compares them with each other and with stock settings
+    teacher_settings   the node with the settings of the many-step run
+    course             the order of work of a calibration, and what is kept when it ends early
+    progress           its progress
 
-`fitting` does all the mathematics.
+`fitting` does all the mathematics; `nodes.common` has what these nodes share with other long ones.
 """
 
 from __future__ import annotations
@@ -14,6 +15,6 @@ from comfy_api.latest import io
 
 from .calibrate import FewStepCalibrate
 from .compare import FewStepCompareRecipes
-from .teacher import FewStepTeacherSettings
+from .teacher_settings import FewStepTeacherSettings
 
 NODES: list[type[io.ComfyNode]] = [FewStepCalibrate, FewStepTeacherSettings, FewStepCompareRecipes]

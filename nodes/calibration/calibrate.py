@@ -13,19 +13,19 @@ from PIL import Image
 from ...fitting import EFFORTS, Calibration
 from ...fitting.calibrate import MOST_CALLS
 from ...recipes import Recipe
-from .. import recipe_files
+from ..common.bars import bar_chart, panel
+from ..common.facts import model_facts, recipe_of, scored_facts
+from ..common.guided import with_guided_model
+from ..common.identity import run_name
+from ..common.sockets import RecipeType, TeacherType, model_inputs, seed_inputs
+from ..common.teacher import TeacherSettings
 from ..drawing import as_images
 from ..host import noise_schedule_of
 from ..inputs import check, problem_with
+from ..recipe_files import RECIPE_FILES
 from ..report import as_ui, curve, distilled_lines, model_line
-from .bars import bar_chart, panel
 from .course import MOST_TABLES, Outcome, Plan, numbers_of, run
-from .facts import model_facts, recipe_of, scored_facts
-from .guided import with_guided_model
-from .identity import run_name
 from .progress import Progress
-from .sockets import RecipeType, model_inputs, seed_inputs
-from .teacher import TeacherSettings, TeacherType
 
 _logger = logging.getLogger("fewstep")
 
@@ -170,7 +170,7 @@ def _keep(outcome: Outcome, plan: Plan, facts: dict[str, Any]) -> None:
     """Save what a run that ended early has found."""
     stamp = time.strftime("%Y-%m-%d %H.%M.%S")
     for result in outcome.done.values():
-        path = recipe_files.save(recipe_from(result, plan, facts), f"interrupted {stamp}, {result.nfe} calls")
+        path = RECIPE_FILES.save(recipe_from(result, plan, facts), f"interrupted {stamp}, {result.nfe} calls")
         _logger.info("FewStep: the calibration ended early; what it had for %d model calls is kept in %s", result.nfe, path)
 
 

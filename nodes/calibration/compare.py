@@ -12,17 +12,27 @@ from ...fitting import EFFORTS, Candidate, Comparison, Interrupted, SamplerCandi
 from ...fitting.calibrate import MOST_CALLS
 from ...fitting.guard import FINALISTS, SCREENED_ON
 from ...recipes import Recipe
+from ..common.bars import bar_chart, panel
+from ..common.facts import model_facts, recipe_of, scored_facts, warnings_for
+from ..common.guided import Guided, with_guided_model
+from ..common.identity import run_name
+from ..common.sockets import (
+    AmedType,
+    RecipeType,
+    TeacherType,
+    checked_net,
+    checked_recipe,
+    model_inputs,
+    pasted,
+    problem_with_text,
+    seed_inputs,
+)
+from ..common.teacher import TeacherSettings
 from ..drawing import as_images
 from ..host import noise_schedule_of
 from ..inputs import check, problem_with
 from ..report import as_ui, curve, model_line
-from .bars import bar_chart, panel
-from .facts import model_facts, recipe_of, scored_facts, warnings_for
-from .guided import Guided, with_guided_model
-from .identity import run_name
 from .progress import Progress
-from .sockets import AmedType, RecipeType, checked_recipe, model_inputs, pasted, problem_with_text, seed_inputs
-from .teacher import TeacherSettings, TeacherType
 
 MOST_SOCKETS = 3
 MOST_RECIPES = 12
@@ -110,7 +120,7 @@ class FewStepCompareRecipes(io.ComfyNode):
             f"recipe {i}": checked_recipe(r, f"recipe_{i}") for i, r in enumerate((recipe_1, recipe_2, recipe_3), 1) if r is not None
         }
         recipes |= {f"text {i}": pasted(line) for i, line in enumerate(_lines(texts), 1)}
-        from ..amed.guard import amed_candidates, amed_warnings, checked_net
+        from ..amed.guard import amed_candidates, amed_warnings
 
         net = None if predictor is None else checked_net(predictor)
         if net is not None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from ...fitting import Calibration, Effort, Interrupted, Teacher, calibrations, expected_calls
 from ...fitting.calibrate import MOST_CALLS
 from ...schedules import NoiseSchedule
-from .guided import Guided
+from ..common.guided import Guided
+from ..common.teacher import TeacherSettings
 from .progress import Progress
-from .teacher import TeacherSettings
 
 MOST_TABLES = 8  # of one run
 

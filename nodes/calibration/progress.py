@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from ...fitting import Stage
+from ..common.progress import HostProgress
 from ..drawing import Axis, Curve, line_chart
-from ..host_progress import HostProgress
 
 
 class Progress(HostProgress):

@@ -18,8 +18,8 @@ from ...fitting.losses import squares
 from ...fitting.run import run_table
 from ...fitting.tuning import Alternation, CalibrationPhase, GivenTable, LoraAdapters, OtherTuning, PhaseOne, TuningStage, alternate
 from ...solvers import SolverTable
-from ..calibration.guided import Guided
-from ..calibration.teacher import TeacherSettings, stored_passes
+from ..common.guided import Guided
+from ..common.teacher import TeacherSettings, stored_passes
 from .progress import Progress
 
 PASSES: Mapping[str, int] = {"low": 1, "normal": 4, "high": 16}

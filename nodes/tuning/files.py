@@ -11,34 +11,37 @@ import folder_paths
 from torch import Tensor
 
 from ...fitting.tuning import LoraAdapters, save_lora
-from ..model_folder import ModelFolder
-
-ENDING = ".safetensors"
+from ..model_files import ModelFolder
 
 
-def folder() -> Path:
-    """The folder that files are saved in, the first of those that the host has for LoRAs; it need not exist yet."""
+def _folder() -> Path:
+    """The first of the folders that the host has for LoRAs."""
     return Path(folder_paths.get_folder_paths("loras")[0])
 
 
-FOLDER = ModelFolder("models/loras", folder, ENDING)
-problem_with_name, path_for = FOLDER.problem_with_name, FOLDER.path_for
+LORA_FILES = ModelFolder(kind="LoRA", place="models/loras", path=_folder, endings=(".safetensors",))
 
 
 def save(path: Path, adapters: LoraAdapters, **facts: Any) -> None:
-    """Write the file in one piece.
+    """Write a LoRA file, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        From `LORA_FILES.path_for`.
+    facts
+        For the file's metadata.
 
     Raises
     ------
-    ValueError : numbers that are not finite, or a disk that refuses, in a sentence.
+    ValueError
+        If numbers are not finite, or the disk refuses.
     """
-    try:
+    with LORA_FILES.saving():
         save_lora(path, adapters, **facts)
-    except OSError as error:
-        raise ValueError(f"The LoRA cannot be saved in {path.parent} ({error}). Free space, or make it writable.") from error
 
 
 def loaded(model: Any, lora: Path | dict[str, Tensor]) -> Any:
-    """A MODEL with the LoRA at strength 1, as the host's LoraLoaderModelOnly gives it; `model` is as it was."""
+    """A MODEL with the LoRA at strength 1, as the host's LoraLoaderModelOnly gives it; `model` stays as it was."""
     tensors = comfy.utils.load_torch_file(str(lora), safe_load=True) if isinstance(lora, Path) else lora
     return comfy.sd.load_lora_for_models(model, None, tensors, 1.0, 0.0)[0]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...fitting.tuning import TuningStage
-from ..training_progress import TrainingProgress
+from ..common.progress import TrainingProgress
 
 
 class Progress(TrainingProgress):

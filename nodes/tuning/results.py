@@ -12,8 +12,8 @@ from PIL import Image
 
 from ... import __version__
 from ...recipes import Recipe
-from ..calibration.bars import WIDTH, Bar, Panel, bar_chart
-from ..drawing import PAPER
+from ..common.bars import WIDTH, Bar, Panel, bar_chart
+from ..drawing import stacked
 from . import files
 from .course import Outcome, Plan
 from .progress import Progress
@@ -74,7 +74,7 @@ def keep(outcome: Outcome, plan: Plan, given: Recipe, facts: dict[str, Any]) -> 
     assert outcome.adapters is not None
     stamp = time.strftime("%Y-%m-%d %H.%M.%S")
     try:
-        path = files.path_for(f"interrupted {stamp}, {given.solver}, {given.nfe} calls")
+        path = files.LORA_FILES.path_for(f"interrupted {stamp}, {given.solver}, {given.nfe} calls")
         recipe = recipe_for(outcome, plan, given, facts, path.name, "", None)
         files.save(path, outcome.adapters, interrupted=True, **record(outcome, plan, recipe, facts, None))
     except ValueError as error:
@@ -123,14 +123,7 @@ def picture(progress: Progress, verdict: Verdict, given: Recipe) -> Image.Image:
     if verdict.as_loaded is not None:
         bars.append(Bar("LoRA before rounding", verdict.tuned, "optimized"))
     title = f"{given.nfe} model calls: error on {verdict.seeds} seeds that nothing has seen (RMSE)"
-    parts = [progress.chart(WIDTH, _CHART_HEIGHT), bar_chart([Panel(title, sorted(bars, key=lambda bar: bar.error))], {})]
-    shown = [part for part in parts if part is not None]
-    whole = Image.new("RGB", (max(part.width for part in shown), sum(part.height for part in shown)), PAPER)
-    top = 0
-    for part in shown:
-        whole.paste(part, (0, top))
-        top += part.height
-    return whole
+    return stacked(progress.chart(WIDTH, _CHART_HEIGHT), bar_chart([Panel(title, sorted(bars, key=lambda bar: bar.error))], {}))
 
 
 def _shown(loss: float) -> str:

@@ -18,12 +18,12 @@ from ...fitting.tuning import LAYERS, METHODS
 from ...fitting.tuning.lora_file import lora_tensors
 from ...recipes import Recipe
 from ...solvers import SolverTable
-from ..amed.ordinary import ordinary_tensors
-from ..calibration.facts import model_facts, warnings_for
-from ..calibration.guided import LARGEST_SEED, with_guided_model
-from ..calibration.identity import run_name, weights_identity
-from ..calibration.sockets import RecipeType, checked_recipe, model_inputs, pasted, problem_with_text
-from ..calibration.teacher import TeacherSettings, TeacherType
+from ..common.differentiable import differentiable
+from ..common.facts import model_facts, warnings_for
+from ..common.guided import with_guided_model
+from ..common.identity import run_name, weights_identity
+from ..common.sockets import LARGEST_SEED, RecipeType, TeacherType, checked_recipe, model_inputs, pasted, problem_with_text
+from ..common.teacher import TeacherSettings
 from ..drawing import as_images
 from ..host import noise_schedule_of
 from ..inputs import advanced, check, problem_with
@@ -248,7 +248,7 @@ class FewStepTuneLora(io.ComfyNode):
         outcome = Outcome()
         sampled = (positive, negative, cfg, latent_image, plan.batch)
         try:
-            around = partial(ordinary_tensors, advice=UNQUANTISED)
+            around = partial(differentiable, advice=UNQUANTISED)
             with_guided_model(model, *sampled, lambda guided: run(guided, plan, progress, outcome), around)
             if not outcome.finished:
                 raise Interrupted
@@ -274,7 +274,7 @@ class FewStepTuneLora(io.ComfyNode):
         facts = model_facts(model, cls.hidden, cfg, outcome.shape)
         tuned, used, lora_name, saved = model, given, "", "No file was written."
         if verdict.wins:
-            path = files.path_for(name, overwrite)
+            path = files.LORA_FILES.path_for(name, overwrite)
             lora_name = path.name
             tuned = files.loaded(model, lora_tensors(outcome.adapters))
             used = recipe_for(outcome, plan, given, facts, lora_name, weights_identity(tuned), verdict)
@@ -350,7 +350,7 @@ def _autocast(model: Any, precision: str) -> torch.dtype | None:
 
 def _problem(text: Any, method: Any, effort: Any, layers: Any, name: Any, precision: Any) -> str | None:
     wrong = problem_with(method=(method, METHODS), effort=(effort, PASSES), precision=(precision, PRECISIONS))
-    wrong = wrong or problem_with_text(text) or (None if name is None else files.problem_with_name(name))
+    wrong = wrong or problem_with_text(text) or (None if name is None else files.LORA_FILES.problem_with_name(name))
     if wrong or layers is None:
         return wrong
     known = ", ".join(LAYERS)

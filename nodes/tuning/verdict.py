@@ -9,7 +9,7 @@ import torch
 
 from ...fitting.tuning.alternate import PHASE_ONE, TUNED
 from ...fitting.tuning.lora_file import lora_tensors
-from ..calibration.guided import with_guided_model
+from ..common.guided import with_guided_model
 from . import files
 from .course import Outcome, Plan, guard_error
 from .progress import Progress

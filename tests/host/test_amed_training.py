@@ -189,7 +189,7 @@ import torch
 load_pack()
 pack = next(name.removesuffix(".nodes.host") for name in sys.modules if name.endswith(".nodes.host"))
 part = lambda name: importlib.import_module(f"{pack}.{name}")
-guided, amed = part("nodes.calibration.guided"), part("nodes.amed")
+guided, amed = part("nodes.common.guided"), part("nodes.amed")
 train = amed.FewStepTrainAmed
 
 def digest(model):
@@ -211,7 +211,7 @@ with torch.inference_mode():
     before, kept = digest(model), objects(model)
     patched = model.clone()
     patched.add_patches({"diffusion_model.conv_in.weight": ("diff", (torch.full_like(model.model.diffusion_model.conv_in.weight, 0.05),))})
-    short = part("nodes.calibration.teacher").TeacherSettings(16)
+    short = part("nodes.common.teacher").TeacherSettings(16)
     for method, used in (("steps", model), ("end", patched)):
         arguments = (used, positive, negative, latent, 2.0, "amed", 3, "predictor", method, 4, 0, 2, "low")
         net = train.execute(*arguments, fit_table_first=False, teacher=short).args[0]
@@ -232,7 +232,7 @@ with torch.inference_mode():
             told["gradient"] = torch.autograd.grad(output.square().sum(), x)[0].abs().sum().item()
         raise KeyError("stop")
 
-    ordinary = part("nodes.amed.ordinary").ordinary_tensors
+    ordinary = part("nodes.common.differentiable").differentiable
     try:
         guided.with_guided_model(model, positive, negative, 3.0, latent, 1, fails, ordinary)
     except KeyError:
@@ -265,7 +265,7 @@ import torch
 load_pack()
 pack = next(name.removesuffix(".nodes.host") for name in sys.modules if name.endswith(".nodes.host"))
 part = lambda name: importlib.import_module(f"{pack}.{name}")
-course, facts, ordinary = part("nodes.amed.course"), part("nodes.amed.facts"), part("nodes.amed.ordinary")
+course, facts, ordinary = part("nodes.amed.course"), part("nodes.amed.facts"), part("nodes.common.differentiable")
 train, Interrupted = part("nodes.amed").FewStepTrainAmed, part("fitting").Interrupted
 state = Path("STATE")
 course.Plan.state_file = lambda plan: state
@@ -273,7 +273,7 @@ told = {}
 
 def run(**changes):
     given = dict(form="amed", nfe=2, mode="predictor", method="end", trajectories=4, first_seed=0, batch_size=2, effort="low", afs=True)
-    given |= dict(fit_table_first=False, teacher=part("nodes.calibration.teacher").TeacherSettings(16))
+    given |= dict(fit_table_first=False, teacher=part("nodes.common.teacher").TeacherSettings(16))
     return train.execute(model, positive, negative, latent, 2.0, **(given | changes)).args
 
 with torch.inference_mode():
@@ -308,7 +308,7 @@ with torch.inference_mode():
     class Guider:
         conds, inner_model = {}, holder
     before, moved = holder.bias, torch.nn.Parameter(torch.zeros(2, 2))
-    with ordinary.ordinary_tensors(Guider()):
+    with ordinary.differentiable(Guider()):
         holder.weight = moved
     told["moved meanwhile"] = holder.weight is moved and holder.bias is before
 tell(**told)

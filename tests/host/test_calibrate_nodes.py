@@ -288,13 +288,13 @@ load_pack()
 pack = next(name for name in sys.modules if name.endswith("nodes.host")).removesuffix(".nodes.host")
 part = lambda name: importlib.import_module(f"{pack}.{name}")
 node, guided, identity, model = (part(f"nodes.{name}") for name in
-    ("calibration.calibrate", "calibration.guided", "calibration.identity", "demo_model.model"))
+    ("calibration.calibrate", "common.guided", "common.identity", "demo_model.model"))
 from types import SimpleNamespace
 
 edm, positive, negative = model.load("edm"), model.conditioning([0, 1, 2]), model.conditioning([None])
 latent = model.empty_latent(1)
 arguments = dict(latent_image=latent, cfg=3.0, nfe="2", effort="low", seeds=4, first_seed=0, batch_size=2, held_out_share=0.3)
-settings = part("nodes.calibration.teacher").TeacherSettings(16, "unipc", False)
+settings = part("nodes.common.teacher").TeacherSettings(16, "unipc", False)
 
 def fails(patched, positive=positive):
     try:

@@ -293,3 +293,52 @@ def test_an_edited_file_is_read_again(comfy, tmp_path):
         out = source.out(tmp_path, text=loaded[1])
         texts.append(comfy.run(source.graph).ui(out, "text")[0])
     assert [Recipe.from_text(text).steps for text in texts] == [3, 4]
+
+
+REFUSED = """
+import importlib
+from dataclasses import replace
+from pathlib import Path
+load_pack()
+pack = next(name for name in sys.modules if name.endswith("nodes.host")).removesuffix(".nodes.host")
+part = lambda name: importlib.import_module(f"{pack}.{name}")
+recipes, nets, loras = part("nodes.recipe_files").RECIPE_FILES, part("nodes.amed.files").AMED_FILES, part("nodes.tuning.files")
+
+def sentence(call, *arguments):
+    try:
+        call(*arguments)
+    except ValueError as error:
+        return str(error)
+
+told, models = {}, Path(nodes.folder_paths.models_dir)
+for kind, files in (("recipe", recipes), ("net", nets)):
+    first = next(iter(files.listed()))
+    content = files.load(first)
+    told[kind] = {"gone": sentence(files.load, "gone"), "modified": [files.modified(first) is not None, files.modified("gone") is None]}
+    empty = replace(files, shipped=models / "nowhere", path=lambda: models / "nothing", key=f"empty_{kind}")
+    told[kind] |= {"none": sentence(empty.load, "gone"), "listed": list(empty.listed())}
+    told[kind] |= {"unsafe": sentence(files.save, content, "../outside"), "written": [files.save(content, "it").name for _ in range(2)]}
+    (models / kind).write_text("a file where the folder should be")
+    blocked = replace(files, path=lambda: models / kind / "folder")
+    told[kind] |= {"disk": sentence(blocked.save, content, "it")}
+adapters = part("fitting.tuning").LoraAdapters(nodes.torch.nn.Sequential(nodes.torch.nn.Linear(8, 8)), 2, None, "all")
+told["lora"] = {"disk": sentence(loras.save, models / "net" / "folder" / "it.safetensors", adapters)}
+tell(**told)
+"""
+
+
+def test_files_that_cannot_be_loaded_or_saved(in_host):
+    told = in_host(REFUSED)
+    kinds = (
+        ("recipe", "recipe", "models/fewstep/recipes", ".json", "Recipe"),
+        ("net", "AMED predictor", "models/fewstep", ".safetensors", "AMED Predictor"),
+    )
+    for key, kind, place, ending, node in kinds:
+        said = told[key]
+        assert said["gone"].startswith(f"There is no {kind} 'gone' in {place}. Choose one of these: demo model: "), said
+        assert said["none"].startswith(f"There is no {kind} 'gone', nor any other in {place}. Save one with FewStep Save {node}"), said
+        assert said["listed"] == [] and said["modified"] == [True, True]
+        assert f"goes into the folder {place}." in said["unsafe"] and said["written"] == [f"it{ending}", f"it (2){ending}"]
+        assert said["disk"].startswith(f"The {kind} cannot be saved in {place} ("), said
+    assert told["lora"]["disk"].startswith("The LoRA cannot be saved in models/loras ("), told["lora"]
+    assert all(told[key]["disk"].endswith("Free some space, or make the folder writable.") for key in ("recipe", "net", "lora"))

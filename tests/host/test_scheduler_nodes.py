@@ -83,7 +83,7 @@ def seen(sampling):
         "sigma_min": [float(np.float32(ns.sigma_min)), float(sampling.sigma_min)],
         "percent": float(np.abs(host.percent_of(at, ns) - PERCENTS).max()),
         "ends": host.percent_of(np.array([1e9, ns.sigma_max, 0.0]), ns).tolist(),
-        "first": lists.Wish().sigmas(ns, 5)[0].item(),
+        "first": lists.ScheduleRequest().sigmas(ns, 5)[0].item(),
         "same": host.noise_schedule_of_sampling(sampling) is ns,
         "preset": recognise(ns),
     }

@@ -152,10 +152,10 @@ load_pack()
 pack = next(name.removesuffix(".nodes.host") for name in sys.modules if name.endswith(".nodes.host"))
 part = lambda name: importlib.import_module(f"{pack}.{name}")
 module, files = part("nodes.tuning.tune"), part("nodes.tuning.files")
-node, guided = module.FewStepTuneLora, part("nodes.calibration.guided")
-ordinary, run_table = part("nodes.amed.ordinary").ordinary_tensors, part("fitting.run").run_table
+node, guided = module.FewStepTuneLora, part("nodes.common.guided")
+ordinary, run_table = part("nodes.common.differentiable").differentiable, part("fitting.run").run_table
 build_table, Recipe = part("solvers").build_table, part("recipes").Recipe
-short = part("nodes.calibration.teacher").TeacherSettings(8)
+short = part("nodes.common.teacher").TeacherSettings(8)
 loras = Path(folder_paths.get_folder_paths("loras")[0])
 written = lambda: sorted(path.name for path in loras.glob("*"))
 
@@ -294,7 +294,8 @@ with torch.inference_mode():
     out = tune(model, *rest)
     told["success"] = same() and out[2] == "inside.safetensors" and written() == [out[2]]
     told["patched"] = bool(out[0].patches) and not model.patches
-    told["numbered"] = files.path_for("inside").name == "inside (2).safetensors" and files.path_for("inside", True).name == out[2]
+    named = files.LORA_FILES.path_for
+    told["numbered"] = named("inside").name == "inside (2).safetensors" and named("inside", True).name == out[2]
     lost = tune(model, *rest, learning_rate=1e-6, trajectories=4, first_seed=905)
     told["lost"] = (lost[2] == "" and lost[0] is model and lost[1].to_text() == EDM and "does not win" in lost[3]) or lost[3]
     told["lost wrote nothing"] = len(written()) == 1
@@ -331,7 +332,7 @@ with torch.inference_mode():
     told["same in the end"] = same() and torch.is_inference_mode_enabled()
 
     # Interrupted in the middle, with a state on disk: it goes on from there, and to the same end.
-    state, usual, told_of = part("nodes.calibration.teacher").stored_passes().parent / "tuning", module.Progress.__call__, []
+    state, usual, told_of = part("nodes.common.teacher").stored_passes().parent / "tuning", module.Progress.__call__, []
     def watched(progress, stage):
         told_of.append(stage.what)
         if told_of.count("tune") == stop:

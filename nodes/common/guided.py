@@ -1,8 +1,8 @@
 """ComfyUI's guided model as the denoiser of a fit, prepared once for hundreds of calls.
 
 The host prepares a model in `CFGGuider.sample`: it loads weights, encodes the conditioning, starts hooks and ControlNets, then calls a
-sampler, and puts everything back afterwards, after errors too. So a whole calibration runs as one sampler (`_Inside`): whatever works
-in KSampler works in it.
+sampler, and puts everything back afterwards, after errors too. So the whole work runs as one sampler (`_WorkAsSampler`), and what works
+in KSampler works here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from ..host import noise_schedule_of
 
 T = TypeVar("T")
 
-LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
 _MOST_ORDERED = 64  # batches whose conditioning is kept in their order
 
 
@@ -33,8 +32,14 @@ class Guided:
 
     Attributes
     ----------
-    noise_schedule : of the model. shape : of one latent, without the batch. guider : the host's, ready to sample.
-    latest : D of the call at the lowest noise level since `take_latest`, for previews.
+    noise_schedule : NoiseSchedule
+        Of the model.
+    shape : tuple of int
+        Shape of one latent, without the batch.
+    guider : comfy.samplers.CFGGuider
+        The host's guider, ready to sample.
+    latest : tuple or None
+        Noise level and output of the call at the lowest level since `take_latest`, for previews.
     """
 
     def __init__(self, sampler: comfy.samplers.Sampler, guider: Any, extra_args: dict[str, Any], noise: Tensor, ns: NoiseSchedule) -> None:
@@ -47,11 +52,16 @@ class Guided:
         self.latest: tuple[float, Tensor] | None = None
 
     def setting(self, seeds: Sequence[int], batch: int, name: str) -> Setting:
-        """Samples as KSampler draws them: sample i has the noise of `seeds[i]` alone, and of a batch of conditioning the entry i.
+        """Samples as KSampler draws them: sample i has the noise of `seeds[i]` and, in a batch of conditioning, entry i.
 
         Parameters
         ----------
-        batch : samples a model call. name : see `Setting.name`.
+        seeds : sequence of int
+            One per sample.
+        batch : int
+            Samples per model call.
+        name : str
+            See `Setting.name`.
         """
         places = {"place": torch.arange(len(seeds))}
         return Setting(
@@ -60,7 +70,7 @@ class Guided:
         )  # fmt: skip
 
     def take_latest(self) -> Tensor | None:
-        """`latest` without its level, and forget it."""
+        """Return `latest` without its level and clear it."""
         latest, self.latest = self.latest, None
         return None if latest is None else latest[1]
 
@@ -119,12 +129,19 @@ def with_guided_model(
 
     Parameters
     ----------
-    model, positive, negative, cfg, latent : as on the inputs of a sampler. Of the latent only the size counts: samples start from noise.
-    around : given the guider that is ready to sample, what `work` runs inside.
+    model, positive, negative, cfg, latent
+        As on the inputs of a sampler. Of the latent only the size counts: samples start from noise.
+    batch : int
+        Most latents of a model call.
+    work : callable
+        Called with a `Guided`.
+    around : callable
+        Given the guider that is ready to sample, a context in which `work` runs.
 
     Raises
     ------
-    ValueError : a latent of several tensors, or a model with unknown noise levels.
+    ValueError
+        If the latent consists of several tensors, or the model's noise levels are unknown.
     """
     samples = latent["samples"]
     if getattr(samples, "is_nested", False):
@@ -137,12 +154,12 @@ def with_guided_model(
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
-    inside = _Inside(ns, work, around)
+    inside = _WorkAsSampler(ns, work, around)
     guider.sample(empty, empty, inside, torch.tensor([ns.sigma_max, 0.0], dtype=torch.float32), disable_pbar=True, seed=0)
     return inside.result
 
 
-class _Inside(comfy.samplers.Sampler):
+class _WorkAsSampler(comfy.samplers.Sampler):
     def __init__(self, ns: NoiseSchedule, work: Callable[[Guided], Any], around: Callable[[Any], AbstractContextManager[object]]) -> None:
         self.ns, self.work, self.around, self.result = ns, work, around, None
 

@@ -1,4 +1,4 @@
-"""What a recipe says about where it comes from, and what a workflow says about itself when a recipe is used in it."""
+"""What a recipe says about its origin, and warnings where it is used for another model or in another way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..host import noise_schedule_of
 from .identity import weights_identity
 
 NOISE_SCHEDULE = "noise_schedule"
-"""A fact of recipes made here: the beginning of the noise schedule's fingerprint."""
+"""Name of a fact in recipes made here: the beginning of the noise schedule's fingerprint."""
 
 _LONGEST_NAME = 80  # bytes, of models and candidates in a recipe
 _KEY_DIGITS = 16
@@ -21,7 +21,7 @@ _SAME = 1e-4  # relative, of first noise levels
 
 
 def model_facts(model: Any, hidden: Any, cfg: float, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Facts for `Recipe.from_table` about the model and how it was sampled."""
+    """Facts about the model and how it was sampled, for `Recipe.from_table`."""
     files = checkpoint_names(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None))
     return {
         "prediction": prediction_of(model),
@@ -42,7 +42,7 @@ def scored_facts(comparison: Comparison, teacher_steps: int) -> dict[str, Any]:
 
 
 def recipe_of(table: SolverTable, **facts: Any) -> Recipe:
-    """The recipe of a table; an error that is not finite is left out."""
+    """The recipe of a table; facts that are None are left out."""
     return Recipe.from_table(table, **{name: value for name, value in facts.items() if value is not None})
 
 
@@ -60,12 +60,12 @@ def prediction_of(model: Any) -> str:
 
 
 def schedule_key(model: Any) -> str:
-    """The beginning of the noise schedule's fingerprint; another shift or other patches of the levels change it."""
+    """The beginning of the noise schedule's fingerprint, which another shift or other patches of the levels change."""
     return noise_schedule_of(model).fingerprint()[:_KEY_DIGITS]
 
 
 def warnings_for(recipe: Recipe, model: Any = None, cfg: float | None = None, shape: tuple[int, ...] | None = None) -> list[str]:
-    """One sentence for each thing that does not fit the recipe; what is None is not compared."""
+    """One sentence per thing that does not fit the recipe; what is None is not compared."""
     if model is None:
         return recipe.check_use(cfg=cfg, resolution=shape)
     ns = noise_schedule_of(model)
@@ -84,7 +84,7 @@ def warnings_for(recipe: Recipe, model: Any = None, cfg: float | None = None, sh
     elif abs(recipe.levels[0] - start) > _SAME * start:
         found.append(
             f"The recipe starts at sigma {recipe.levels[0]:.5g}, but this model's highest level is {start:.5g}: it was made for other "
-            "noise levels, so calibrate again, or choose a recipe that was made for them."
+            "noise levels, so calibrate again, or choose a recipe made for these."
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Inputs and types that the recipe nodes share."""
+"""Socket types of recipes, AMED predictors and teachers, and the inputs that nodes with long work share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...amed import AmedPredictor, AmedTable
 from ...recipes import Recipe
 
 RecipeType = io.Custom("FEWSTEP_RECIPE")
@@ -14,16 +15,41 @@ RecipeType = io.Custom("FEWSTEP_RECIPE")
 AmedType = io.Custom("FEWSTEP_AMED")
 """Socket type; what goes through is an `AmedPredictor` or `AmedTable`."""
 
+TeacherType = io.Custom("FEWSTEP_TEACHER")
+"""Socket type; what goes through are `TeacherSettings`."""
+
+MOST_SEEDS = 4096
+LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
+
 
 def checked_recipe(value: Any, what: str = "recipe") -> Recipe:
-    """`value` if it came from one of these nodes; TypeError in a sentence for what another pack sent through a socket of this name."""
+    """`value` if it is a recipe.
+
+    Raises
+    ------
+    TypeError
+        If another node pack sent something else through a socket of this name.
+    """
     if isinstance(value, Recipe):
         return value
     raise TypeError(f"{what} was {type(value).__name__}; connect a FewStep node with a recipe output.")
 
 
+def checked_net(value: Any) -> AmedPredictor | AmedTable:
+    """`value` if it is an AMED predictor or table.
+
+    Raises
+    ------
+    TypeError
+        If another node pack sent something else through a socket of this name.
+    """
+    if isinstance(value, (AmedPredictor, AmedTable)):
+        return value
+    raise TypeError(f"predictor was {type(value).__name__}; connect FewStep Load AMED Predictor or FewStep Train AMED Predictor.")
+
+
 def problem_with_text(text: str | None) -> str | None:
-    """A sentence where a pasted text is no recipe; None for a whole one, and for nothing."""
+    """A sentence where a pasted text is no recipe; None for a recipe and for an empty text."""
     if text is None or not text.strip():
         return None
     try:
@@ -39,32 +65,28 @@ def pasted(text: str) -> Recipe:
 
 
 def model_inputs(*, cfg_tooltip: str) -> list[io.Input]:
-    """What is sampled: model, conditioning, guidance and size."""
+    """Inputs for what is sampled: model, conditioning, guidance and size."""
     return [
         io.Model.Input("model", tooltip="The model, with the LoRAs and ModelSampling nodes that it will be used with."),
-        io.Conditioning.Input("positive", tooltip="A typical prompt. A batch of conditioning is dealt out, entry i to sample i."),
+        io.Conditioning.Input("positive", tooltip="A typical prompt. Of a batch of conditioning, entry i goes to sample i."),
         io.Conditioning.Input("negative", tooltip="The negative prompt. Not used at cfg 1."),
-        io.Latent.Input("latent_image", tooltip="Empty latent: only its size counts. Take the size of the pictures that you make."),
+        io.Latent.Input("latent_image", tooltip="Empty latent: only its size counts. Use the size of the pictures that you make."),
         io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=cfg_tooltip),
     ]
 
 
 def seed_inputs(*, seeds: int, first: int, least: int, seeds_tooltip: str) -> list[io.Input]:
-    """Which noise, and how much at a time."""
+    """Inputs for the noise: how many seeds, from which on, and how many samples per model call."""
     return [
         io.Int.Input("seeds", default=seeds, min=least, max=MOST_SEEDS, tooltip=seeds_tooltip),
         io.Int.Input(
-            "first_seed", default=first, min=0, max=LARGEST_FIRST, tooltip="The seeds are this one and those after it, one a sample."
+            "first_seed", default=first, min=0, max=LARGEST_SEED - MOST_SEEDS, tooltip="The first of consecutive seeds, one per sample."
         ),
         io.Int.Input(
             "batch_size",
             default=4,
             min=1,
             max=1024,
-            tooltip="Samples a model call. More is faster as long as they fit into the graphics memory.",
+            tooltip="Samples per model call. More is faster as long as they fit into the graphics memory.",
         ),
     ]
-
-
-MOST_SEEDS = 4096
-LARGEST_FIRST = 0xFFFFFFFFFFFFFFFF - MOST_SEEDS

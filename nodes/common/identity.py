@@ -1,4 +1,4 @@
-"""What tells models, conditioning and guidance apart: for recipes, and for the names of stored teacher passes.
+"""Identities of models, conditioning and guidance: for recipes, and for the names of stored teacher passes.
 
 A model's weights are those of the checkpoint with the LoRAs that patch it. ComfyUI writes patches into the weights while it samples and
 keeps the originals in `backup`, so the weights in memory alone may be those of another branch of the workflow.
@@ -16,19 +16,19 @@ from torch import Tensor
 
 from ...recipes import model_identity
 
-_MOST_VALUES = 4096  # of a tensor that enter; LoRAs have a thousand tensors
+_MOST_VALUES = 4096  # that are read of a tensor; LoRAs have a thousand tensors
 _DEEPEST = 12
 _DIGITS = 16
 
 
 class NotComparable(Exception):
-    """Something of which nothing says whether it is the same another time: a function, an object of another pack."""
+    """Something that cannot be recognised another time: a function, or an object of another pack."""
 
 
 def weights_identity(model: Any) -> str:
-    """`recipes.model_identity` of a MODEL's network, also where LoRAs patch it; "" where its weights cannot be told apart.
+    """`recipes.model_identity` of a MODEL's network, also where LoRAs patch it; "" where its weights have none.
 
-    Without patches it is what the command line gives for the same network.
+    Without patches it equals that of the command line for the same network.
     """
     network = model.model.diffusion_model
     weights = dict(network.state_dict())
@@ -45,9 +45,9 @@ def weights_identity(model: Any) -> str:
 
 
 def run_name(model: Any, positive: Any, negative: Any, cfg: float) -> str:
-    """A name for what is sampled, equal only where everything is; "" where that cannot be told.
+    """A name for what is sampled, equal only where everything is; "" where something cannot be recognised another time.
 
-    The noise schedule, the size and the seeds are not in it: stored passes have them in their keys.
+    The noise schedule, the size and the seeds are not part of it: stored passes have them in their keys.
     """
     identity = weights_identity(model)
     if not identity:
@@ -79,7 +79,7 @@ def _short(*texts: str) -> str:
 
 
 def _leaves(value: Any) -> list[Any]:
-    """What is in nested containers, which hosts and packs leave empty behind them."""
+    """The values in nested containers; hosts and packs leave empty containers behind."""
     if isinstance(value, Mapping):
         return [leaf for inner in value.values() for leaf in _leaves(inner)]
     if isinstance(value, (list, tuple, set)):
@@ -88,7 +88,13 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def _text(value: Any, depth: int) -> str:
-    """Text that is equal only for equal content; NotComparable for what has none."""
+    """A text that is equal only for equal content.
+
+    Raises
+    ------
+    NotComparable
+        If a value has no such text.
+    """
     if depth > _DEEPEST:
         raise NotComparable("nesting")
     if value is None or isinstance(value, (bool, int, float, str, bytes, torch.dtype, torch.device)):

@@ -1,4 +1,4 @@
-"""Errors of candidates as a picture: a horizontal bar each, shortest on top, one panel for each number of model calls."""
+"""Errors of candidates as a bar chart: shortest bar on top, one panel per number of model calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LEGEND = {"stock": "stock", "optimized": "optimized steps", "fitted": "fitted"}
 
 @dataclass(frozen=True)
 class Bar:
-    """A candidate: kind "stock", "optimized" or "fitted"."""
+    """A candidate and its error; `kind` is "stock", "optimized" or "fitted", `won` marks the one that is used."""
 
     name: str
     error: float
@@ -32,7 +32,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Panel:
-    """Bars from short to long; `more` is how many are left out."""
+    """Bars from short to long; `more` counts those that are left out."""
 
     title: str
     bars: Sequence[Bar]
@@ -48,7 +48,14 @@ def panel(comparison: Comparison, title: str) -> Panel:
 
 
 def bar_chart(panels: Sequence[Panel], legend: Mapping[str, str] = _LEGEND) -> Image.Image:
-    """The panels one below the other; each has its own scale, from 0. `legend`: what kinds of candidates are called."""
+    """The panels one below the other, each with a scale of its own from 0.
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+    legend : mapping
+        What the kinds of candidates are called; empty for no legend.
+    """
     heights = [_HEAD + _LINE * (len(p.bars) + bool(p.more)) + _FOOT for p in panels]
     image = Image.new("RGB", (WIDTH * _SCALE, (sum(heights) + (_LINE if legend else 0)) * _SCALE), PAPER)
     pen = ImageDraw.Draw(image)

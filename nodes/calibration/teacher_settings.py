@@ -1,61 +1,12 @@
-"""The many-step run that calibrations and comparisons measure against, and its settings node."""
+"""The node with the settings of the teacher, the many-step run that calibrations and comparisons measure against."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-from dataclasses import dataclass
-from pathlib import Path
-
-import folder_paths
 from comfy_api.latest import io
 
-from ...fitting import Setting, Teacher
-from ...solvers import SOLVERS
+from ..common.sockets import TeacherType
+from ..common.teacher import LEAST_STEPS, MOST_STEPS, SOLVER_CHOICES, USUAL_STEPS, TeacherSettings
 from ..inputs import check, problem_with
-
-TeacherType = io.Custom("FEWSTEP_TEACHER")
-
-SOLVER_CHOICES = tuple(name for name, solver in SOLVERS.items() if solver.calls_per_step == 1 and not solver.stochastic)
-LEAST_STEPS, MOST_STEPS, USUAL_STEPS = 16, 1000, 64
-_MOST_KEPT = 24  # stored passes; some 10 MB each at the size of SDXL
-
-
-@dataclass(frozen=True)
-class TeacherSettings:
-    """What goes through the socket FEWSTEP_TEACHER: steps and solver of the pass, and whether it is stored on disk."""
-
-    steps: int = USUAL_STEPS
-    solver: str = "unipc"
-    on_disk: bool = True
-
-    def teacher(self, setting: Setting) -> Teacher:
-        """A pass over `setting`, stored if that is wanted and the setting has a name; nothing runs yet."""
-        folder = stored_passes() if self.on_disk and setting.name else None
-        teacher = Teacher(setting, self.steps, self.solver, folder=folder)
-        if folder is not None:
-            _forget_oldest(folder, teacher.key)
-        return teacher
-
-
-def stored_passes() -> Path:
-    """The folder of stored passes, in the host's folder for data of node packs."""
-    own = getattr(folder_paths, "get_system_user_directory", None)  # hosts before the end of 2025 have none
-    root = Path(own("fewstep")) if own is not None else Path(folder_paths.get_user_directory()) / "fewstep"
-    return root / "teacher"
-
-
-def _forget_oldest(folder: Path, used: str) -> None:
-    with contextlib.suppress(OSError):  # another run may be doing the same
-        passes = [path for path in folder.iterdir() if path.is_dir()]
-        for path in passes:
-            if path.name == used:
-                os.utime(path)
-        passes.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in passes[_MOST_KEPT:]:
-            if path.name != used:
-                shutil.rmtree(path, ignore_errors=True)
 
 
 class FewStepTeacherSettings(io.ComfyNode):

@@ -1,7 +1,7 @@
-"""A model that gradients pass through, inside the host's inference mode.
+"""Gradients through a model inside the host's inference mode.
 
-ComfyUI runs nodes in `torch.inference_mode`, and what its loaders make there are inference tensors, which autograd refuses to remember.
-For the time of a training every weight, buffer and conditioning tensor is therefore replaced by an ordinary tensor on the same memory:
+ComfyUI runs nodes in `torch.inference_mode`, and what its loaders make there are inference tensors, which autograd refuses to record.
+During a training, every weight, buffer and conditioning tensor is therefore replaced by an ordinary tensor on the same memory:
 nothing is copied, nothing can be written by mistake (the weights ask for no gradient), and afterwards the very objects that were there are
 put back, so the model is as it was to the last bit.
 """
@@ -20,16 +20,24 @@ FORWARD_ONLY = "Train with mode 'table' and method 'forward', which needs forwar
 
 
 @contextmanager
-def ordinary_tensors(guider: Any, advice: str = FORWARD_ONLY) -> Iterator[None]:
-    """Inside, `guider` (ready to sample) can be differentiated by what it is called with.
+def differentiable(guider: Any, advice: str = FORWARD_ONLY) -> Iterator[None]:
+    """A context in which gradients pass through the model of `guider` to its input.
+
+    Parameters
+    ----------
+    guider : comfy.samplers.CFGGuider
+        Ready to sample.
+    advice : str
+        Ends the message of the error.
 
     Raises
     ------
-    ValueError : the model has weights in a format that gradients cannot pass; the sentence ends with `advice`.
+    ValueError
+        If the model has weights in a format that gradients cannot pass.
     """
 
     def plain(value: Tensor) -> Tensor:
-        return ordinary(value, advice)
+        return _ordinary(value, advice)
 
     put_back: list[tuple[Any, str, Any, Any]] = []
     conds = guider.conds
@@ -49,13 +57,13 @@ def ordinary_tensors(guider: Any, advice: str = FORWARD_ONLY) -> Iterator[None]:
                     holder[name] = value
 
 
-def ordinary(value: Tensor, advice: str = FORWARD_ONLY) -> Tensor:
-    """The same numbers in the same memory as a tensor that autograd may keep."""
+def _ordinary(value: Tensor, advice: str = FORWARD_ONLY) -> Tensor:
+    """The same numbers in the same memory, as a tensor that autograd may keep."""
     if not value.is_inference():
         return value
     if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided or value.is_quantized:
         raise ValueError(
-            f"The model keeps weights as {type(value).__name__} (quantised), which gradients cannot pass. {advice}"
+            f"The model keeps weights as {type(value).__name__} (quantised), and gradients cannot pass through those. {advice}"
         )
     same = torch.empty(0, dtype=value.dtype, device=value.device)
     return same.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())
@@ -71,7 +79,7 @@ def _replace(holder: Any, put_back: list[tuple[Any, str, Any, Any]], by: Any) ->
 def _ordinary_in(value: Any) -> Any:
     """Nested conditioning with its tensors replaced; models of ControlNets and the like stay as they are."""
     if isinstance(value, Tensor):
-        return ordinary(value)
+        return _ordinary(value)
     if isinstance(value, dict):
         return {name: _ordinary_in(inner) for name, inner in value.items()}
     if type(value) in (list, tuple):

@@ -1,0 +1,168 @@
+"""Files of one kind in a folder among ComfyUI's models: recipes, AMED predictors, LoRAs.
+
+`ModelFolder` gives safe names to files that nodes save. `ModelFiles` also lists and loads them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import folder_paths
+
+T = TypeVar("T")
+
+BUILT_IN = "demo model: "
+"""Before the names of files that come with FewStep, which are all for its demo model."""
+
+_LONGEST_NAME = 80
+_MOST_NUMBERED = 10_000
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows, whatever follows the dot
+_RULES = "it must be a plain file name of letters, digits, spaces and - _ + , ( ) ., beginning with a letter or digit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """A folder in which nodes save files of one kind.
+
+    Attributes
+    ----------
+    kind : str
+        What messages call such a file, such as "recipe".
+    place : str
+        The folder as users know it, such as "models/loras".
+    path : callable
+        Returns the folder that files are saved in. It need not exist yet.
+    endings : tuple of str
+        Endings of files of this kind, in lower case and with the dot. Saved files get the first.
+    """
+
+    kind: str
+    place: str
+    path: Callable[[], Path]
+    endings: tuple[str, ...]
+
+    def problem_with_name(self, name: object) -> str | None:
+        """A sentence where `name` is no safe file name, or None."""
+        if not isinstance(name, str) or not name.strip():
+            return f"name was {name!r}; {_RULES}."
+        plain = unicodedata.normalize("NFC", name.strip())
+        if len(plain.encode()) > _LONGEST_NAME:
+            return f"name had {len(plain.encode())} bytes; at most {_LONGEST_NAME} are allowed."
+        allowed = all(c.isalnum() or c in " -_+,()." for c in plain)
+        if not allowed or not plain[0].isalnum() or plain.endswith(".") or ".." in plain or _RESERVED.fullmatch(plain):
+            return f"name was {name!r}; {_RULES}, and not one that systems reserve. The file goes into the folder {self.place}."
+        return None
+
+    def path_for(self, name: str, overwrite: bool = False) -> Path:
+        """Where a file of this name is saved: "<name> (2)" and so on where the name is taken and may not be replaced.
+
+        Raises
+        ------
+        ValueError
+            If the name is not safe.
+        """
+        problem = self.problem_with_name(name)
+        if problem:
+            raise ValueError(problem)
+        ending = self.endings[0]
+        plain = unicodedata.normalize("NFC", name.strip())
+        stem = plain[: -len(ending)] if plain.lower().endswith(ending) else plain
+        path = self.path() / f"{stem}{ending}"
+        if path.exists() and not overwrite:
+            numbered = (self.path() / f"{stem} ({number}){ending}" for number in range(2, _MOST_NUMBERED))
+            path = next((candidate for candidate in numbered if not candidate.exists()), path)
+        return path
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Turn the OSError of a full disk or a read-only folder into a ValueError that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise ValueError(
+                f"The {self.kind} cannot be saved in {self.place} ({error}). Free some space, or make the folder writable."
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles(ModelFolder, Generic[T]):
+    """Files that nodes list, load and save by name.
+
+    Attributes
+    ----------
+    key : str
+        The folder's key in the host's folder_paths, for extra_model_paths.yaml.
+    read : callable
+        Returns the content of a path; raises ValueError in a sentence for a damaged file.
+    write : callable
+        Writes content to a path, whole or not at all.
+    shipped : Path
+        The folder of the files that come with FewStep. It may be missing.
+    save_node : str
+        Display name of the node that saves such files.
+    belongs : callable, optional
+        Whether a file with one of the endings is of this kind; by default each is.
+    """
+
+    key: str
+    read: Callable[[Path], T]
+    write: Callable[[Path, T], object]
+    shipped: Path
+    save_node: str
+    belongs: Callable[[Path], bool] = lambda path: True
+
+    def listed(self) -> Mapping[str, Path]:
+        """All files by their names in the dropdown: the user's by their paths in the folder, then those that come with FewStep."""
+        # The host may have further folders of this key (extra_model_paths.yaml).
+        folder_paths.add_model_folder_path(self.key, str(self.path()), is_default=True)
+        found: dict[str, Path] = {}
+        for root in map(Path, folder_paths.get_folder_paths(self.key)):
+            for path in sorted(root.rglob("*"), key=lambda path: str(path).lower()) if root.is_dir() else ():
+                if path.suffix.lower() in self.endings and path.is_file() and self.belongs(path):
+                    found.setdefault(path.relative_to(root).as_posix(), path)
+        shipped = sorted(self.shipped.glob(f"*{self.endings[0]}"), key=_by_numbers) if self.shipped.is_dir() else ()
+        return found | {f"{BUILT_IN}{path.stem}": path for path in shipped}
+
+    def load(self, name: str) -> T:
+        """The content of a file in `listed`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such file, or it is damaged.
+        """
+        known = self.listed()
+        if name in known:
+            return self.read(known[name])
+        if not known:
+            raise ValueError(f"There is no {self.kind} {name!r}, nor any other in {self.place}. Save one with {self.save_node}.")
+        raise ValueError(f"There is no {self.kind} {name!r} in {self.place}. Choose one of these: {', '.join(known)}.")
+
+    def modified(self, name: str) -> float | None:
+        """When a file in `listed` was last changed; None where there is none of this name."""
+        path = self.listed().get(name)
+        return path.stat().st_mtime if path is not None and path.exists() else None
+
+    def save(self, content: T, name: str, overwrite: bool = False) -> Path:
+        """Write a file and return its path (see `path_for`).
+
+        Raises
+        ------
+        ValueError
+            If the name is not safe, the content cannot be written, or the disk refuses.
+        """
+        path = self.path_for(name, overwrite)
+        with self.saving():
+            self.write(path, content)
+        return path
+
+
+def _by_numbers(path: Path) -> list[str]:
+    """Sort key in which "10" comes after "8"."""
+    return [part if not part.isdigit() else f"{int(part):09}" for part in re.split(r"(\d+)", path.name)]
