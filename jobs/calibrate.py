@@ -4,7 +4,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..fitting import EFFORTS, Calibration, Ending, Limit, Setting, calibrations, default_starts
@@ -123,24 +122,10 @@ def recipe_from(result: Calibration, plan: CalibrationPlan, facts: Mapping[str, 
 def report_lines(outcome: CalibrationOutcome, plan: CalibrationPlan, ns: NoiseSchedule) -> list[str]:
     """What was found and what it cost."""
     lines = [f"{plan.fitting} seeds to fit and {plan.held_out} held out, effort {plan.effort}", cost_line(plan.costs(ns))]
-    lines += [teacher_line(outcome, plan)]
+    lines += [outcome.teacher_line(plan)]
     for result in outcome.results(plan):
         lines += ["", result.report()]
     return lines
-
-
-def teacher_line(outcome: Outcome, plan: Plan) -> str:
-    """What the many-step pass was and what it cost."""
-    made = "not made"
-    if outcome.teacher is not None:
-        made = f"{outcome.teacher.calls} model calls on a batch" if outcome.teacher.calls else "found on disk, no model calls"
-    if plan.teacher.folder is None:
-        where = "not stored"
-    elif not plan.name:
-        where = "not stored: the model or the conditioning carries functions (patches, ControlNets) that cannot be told apart"
-    else:
-        where = "stored for later runs"
-    return f"Teacher: {plan.teacher.steps} steps of {plan.teacher.solver}, {made}; {where}"
 
 
 def numbers_of(text: str) -> list[int]:
@@ -152,8 +137,3 @@ def numbers_of(text: str) -> list[int]:
         )
     return list(dict.fromkeys(map(int, parts)))
 
-
-def save_all(outcome: CalibrationOutcome, plan: CalibrationPlan, facts: Mapping[str, Any], save: Any) -> list[tuple[Recipe, Path]]:
-    """Every recipe that is finished, and where `save(recipe, result)` has put it."""
-    recipes = [(recipe_from(result, plan, facts), result) for result in outcome.done.values()]
-    return [(recipe, save(recipe, result)) for recipe, result in recipes]

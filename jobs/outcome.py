@@ -44,6 +44,22 @@ class Outcome:
     def interrupted(self) -> bool:
         return self.ending is Ending.INTERRUPTED
 
+    def teacher_line(self, plan: Plan) -> str:
+        """What the many-step pass was and what it cost."""
+        if self.teacher is None:
+            made = "not made"
+        elif not self.teacher.finished:  # AMED's published method needs no end points to train on
+            made = "made for the held-out seeds"
+        else:
+            made = f"{self.teacher.calls} model calls on a batch" if self.teacher.calls else "found on disk, no model calls"
+        if plan.teacher.folder is None:
+            where = "not stored"
+        elif not plan.name:
+            where = "not stored: the model or the conditioning carries functions (patches, ControlNets) that cannot be told apart"
+        else:
+            where = "stored for later runs"
+        return f"Teacher: {plan.teacher.steps} steps of {plan.teacher.solver}, {made}; {where}"
+
     def raise_error(self) -> None:
         """Raise `error`, if there is one: for hosts, once they have kept what is finished."""
         if self.error is not None:

@@ -2,14 +2,13 @@
 
     taps        the host's networks as sources of features
     sampling    a predictor as the host calls samplers
-    course      a training from its noise levels to its times
     chosen      what was chosen in a run
     guard       predictors and tables in FewStep Compare Recipes
     use         the nodes that load, save and use predictors
     train       the node that trains them
     files, facts, picture    what the nodes share
 
-`amed` does all the mathematics.
+`amed` does all the mathematics, `jobs` the work.
 """
 
 from __future__ import annotations

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...amed import AmedPredictor, AmedTable
+from ...amed import AmedPredictor, AmedTable, sample_amed
 from ...amed.taps import FEATURES
+from ...fitting import Interrupted, Setting
+from ...jobs.train_amed import AmedPlan
+
+_SHOWN_IMAGES = 16
+
+_logger = logging.getLogger("fewstep")
 
 
 class Chosen(NamedTuple):
@@ -45,6 +52,32 @@ class KeptFeatures:
         features = self.tap.read(batch)
         self.features.append(features)
         return features
+
+
+def chosen_for(setting: Setting, plan: AmedPlan, net: AmedPredictor | AmedTable, tap: Any) -> Chosen | None:
+    """What is chosen for some held-out seeds.
+
+    None, with a line in the log, where that cannot be found out: what hours of training have found must not be lost for a picture.
+
+    Raises
+    ------
+    Interrupted
+        By the user.
+    """
+    if isinstance(net, AmedTable):
+        return chosen_by(net, [])
+    count = min(plan.held_out, plan.batch, _SHOWN_IMAGES)
+    chunk = setting.subset(range(len(plan.seeds) - count, len(plan.seeds)))
+    kept = KeptFeatures(tap)
+    try:
+        with torch.no_grad():
+            sample_amed(chunk.model, chunk.initial(net.config.stamps[0]), None, net, dict(chunk.per_seed), disable=True, tap=kept)
+        return chosen_by(net, kept.features)
+    except Interrupted:
+        raise
+    except Exception as error:
+        _logger.warning("FewStep: the times that were chosen cannot be shown. (%s)", error)
+        return None
 
 
 def chosen_by(net: AmedPredictor | AmedTable, features: list[Tensor]) -> Chosen | None:

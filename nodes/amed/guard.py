@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
-
-from torch import Tensor
 
 from ...amed import AmedPredictor, AmedTable
 from ...amed.joint import candidate, plain_candidate
-from ...fitting import Candidate, SamplerCandidate, Setting
+from ...fitting import Candidate, SamplerCandidate
 from ..common.guided import Guided
 from .facts import warnings_for as amed_warnings
-from .taps import tap_of
+from .taps import tap_of, watched
 
 
 def amed_candidates(guided: Guided, net: AmedPredictor | AmedTable) -> list[Candidate | SamplerCandidate]:
@@ -30,14 +27,7 @@ def amed_candidates(guided: Guided, net: AmedPredictor | AmedTable) -> list[Cand
     own = candidate(net, tap=tap)
     assert isinstance(own, SamplerCandidate)
 
-    def run(setting: Setting) -> Tensor:
-        def model(x: Tensor, sigma: Tensor, **others: Any) -> Tensor:
-            tap.begin()
-            return setting.model(x, sigma, **others)
-
-        return own.run(replace(setting, model=model))
-
-    return [replace(own, run=run), plain]
+    return [replace(own, run=lambda setting: own.run(watched(setting, tap))), plain]
 
 
 __all__ = ["amed_candidates", "amed_warnings"]

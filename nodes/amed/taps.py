@@ -8,11 +8,13 @@ nodes share. Rows are told by `transformer_options["cond_or_uncond"]`, and by th
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from ...amed.taps import MarkedTap, TapError, middle_of
+from ...fitting import Setting
 
 _IMAGE_STREAM = {"joint_blocks": 1, "double_blocks": 0}
 """Lists of a transformer's blocks, and the place of the picture's tokens in what a block returns: (text, picture) in SD3's, (picture,
@@ -37,6 +39,16 @@ def tap_of(guider: Any) -> MarkedTap:
     tap = MarkedTap(network, block, maps=lambda output: maps[0](output), known=lambda: prompts_of(guider), source=source)
     maps.append(lambda output: token_maps(output[stream], tap.given, getattr(network, "patch_size", 1)))
     return tap
+
+
+def watched(setting: Setting, tap: MarkedTap) -> Setting:
+    """The setting with `tap` told of every call of its model."""
+
+    def model(x: Tensor, sigma: Tensor, **others: Any) -> Tensor:
+        tap.begin()
+        return setting.model(x, sigma, **others)
+
+    return replace(setting, model=model)
 
 
 def where(network: Any) -> tuple[nn.Module, str, int | None] | None:

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from contextlib import nullcontext
 from typing import Any
 
-import comfy.model_management
 from comfy_api.latest import io, ui
 from PIL import Image
 
 from ...amed import FORMS, AmedConfig
-from ...amed.training import METHODS
-from ...schedules import BASELINES
+from ...amed.joint import stamps_of
+from ...amed.training import HELD_OUT_ONE_IN, METHODS, MODES
+from ...fitting import Ending, Interrupted
+from ...jobs.train_amed import PASSES, AmedOutcome, AmedPlan, cost_sentence, history_table, run, verdict
+from ...schedules import BASELINES, NoiseSchedule
+from ...training import held_out_seeds
 from ..common.differentiable import differentiable
 from ..common.facts import NOISE_SCHEDULE, model_facts
-from ..common.guided import with_guided_model
 from ..common.identity import run_name
+from ..common.long_work import Sampled, in_guided_model, keeping
+from ..common.progress import HostProgress
 from ..common.sockets import LARGEST_SEED, AmedType, TeacherType, model_inputs
-from ..common.teacher import TeacherSettings
+from ..common.teacher import TeacherSettings, states_folder
 from ..drawing import PAPER, as_images, stacked
 from ..host import noise_schedule_of
 from ..inputs import OPTIMIZED, advanced, check, problem_with, schedule_input
+from ..lists import ScheduleRequest
 from ..report import as_ui, distilled_lines, model_line, numbers
-from .chosen import Chosen
-from .course import PASSES, Outcome, Plan, Progress, run, stamps_for
+from .chosen import Chosen, chosen_for
 from .facts import describe
 from .files import AMED_FILES
 from .picture import WIDTH, report_lines, times_chart
+from .taps import tap_of, watched
 from .use import stamps_curve
 
-MODES = ("predictor", "table")
 MOST_CALLS = 41
 MOST_TRAJECTORIES = 100_000
 SCHEDULES = (OPTIMIZED, *BASELINES)
 _CHART_HEIGHT = 300
-
-_logger = logging.getLogger("fewstep")
 
 
 class FewStepTrainAmed(io.ComfyNode):
@@ -224,82 +224,106 @@ class FewStepTrainAmed(io.ComfyNode):
         check(_problem(str(form), str(mode), str(method), str(effort), str(schedule)))
         ns = noise_schedule_of(model)
         stamps = tuple(numbers(sigmas)) if sigmas is not None else stamps_for(schedule, ns, nfe, afs)
-        config = AmedConfig(form, stamps, ns.family, afs, scale_dir, scale_time)
-        held_out = min(max(16, trajectories // 20), 256, trajectories // 2)
-        batch = min(batch_size, trajectories - held_out)
-        name = run_name(model, positive, negative, cfg)
-        plan = Plan(
-            config,
-            mode,
-            method,
-            range(first_seed, first_seed + trajectories),
-            held_out,
-            batch,
-            PASSES[effort],
-            0,
-            learning_rate or None,
-            checkpointing,
-            fit_table_first,
-            teacher or TeacherSettings(),
-            name,
+        held_out = held_out_seeds(trajectories, HELD_OUT_ONE_IN)
+        plan = AmedPlan(
+            seeds=range(first_seed, first_seed + trajectories),
+            held_out=held_out,
+            batch=min(batch_size, trajectories - held_out),
+            teacher=(teacher or TeacherSettings()).plan,
+            name=run_name(model, positive, negative, cfg),
+            states=states_folder("amed"),
+            config=AmedConfig(form, stamps, ns.family, afs, scale_dir, scale_time),
+            mode=mode,
+            method=method,
+            passes=PASSES[effort],
+            lr=learning_rate or None,
+            checkpointing=checkpointing,
+            fit_first=fit_table_first,
         )
-        progress = Progress(plan, model, getattr(cls.hidden, "unique_id", None))
-        outcome = Outcome()
-        around = nullcontext if method == "forward" else differentiable
-        try:
-            with_guided_model(
-                model, positive, negative, cfg, latent_image, batch, lambda guided: run(guided, plan, progress, outcome), around
-            )
-        except RuntimeError as error:
-            if "nference tensor" not in str(error):
-                raise
-            raise ValueError(
-                "A part of what is connected to the model (a ControlNet, an adapter) cannot be differentiated inside ComfyUI. Train "
-                f"without it, or a table with method 'forward', which needs no gradients. ({error})"
-            ) from error
+        progress = HostProgress(plan.costs(), plan.batch, model, getattr(cls.hidden, "unique_id", None), "Training")
+        outcome = AmedOutcome()
+        shape: tuple[int, ...] = ()
+        chosen: Chosen | None = None
+
+        def work(guided: Any, setting: Any) -> None:
+            nonlocal shape, chosen
+            shape = guided.shape
+            tap = tap_of(guided.guider) if plan.mode == "predictor" else None
+            if tap is not None:
+                setting = watched(setting, tap)
+            run(setting, plan, progress, outcome, tap)
+            if outcome.finished and outcome.training is not None:
+                try:
+                    chosen = chosen_for(setting, plan, outcome.training.net, tap)
+                except Interrupted:
+                    outcome.ending = Ending.INTERRUPTED
+
+        def describe_origin(net: Any) -> None:
+            known = model_facts(model, cls.hidden, cfg, shape)
+            extra = known.pop("extra")
+            net.facts |= {
+                **known,
+                NOISE_SCHEDULE: extra[NOISE_SCHEDULE],
+                "resolution": list(shape),
+                "schedule": "connected" if sigmas is not None else schedule,
+                "teacher": f"{plan.teacher.steps} steps of {plan.teacher.solver}",
+            }
+
+        def keep(stamp: str) -> str:
+            best = outcome.training
+            if best is None or not best.improved:
+                return ""
+            describe_origin(best.net)
+            return str(AMED_FILES.save(best.net, f"{stamp}, {best.net.config.form}, {best.net.config.nfe} calls"))
+
+        with keeping(outcome, keep):
+            around = nullcontext if method == "forward" else differentiable
+            in_guided_model(Sampled(model, positive, negative, cfg, latent_image), plan, progress, work, around)
         training = outcome.training
-        if training is None:
-            raise comfy.model_management.InterruptProcessingException
-        known = model_facts(model, cls.hidden, cfg, outcome.shape)
-        extra = known.pop("extra")
-        training.net.facts |= {
-            **known,
-            NOISE_SCHEDULE: extra[NOISE_SCHEDULE],
-            "resolution": list(outcome.shape),
-            "schedule": "connected" if sigmas is not None else schedule,
-            "teacher": f"{plan.teacher.steps} steps of {plan.teacher.solver}",
-            "error_before": training.held_out_before,
-            "error_after": training.held_out_after,
-        }
-        if outcome.interrupted:
-            if training.improved:
-                _keep(training.net)
-            raise comfy.model_management.InterruptProcessingException
-        chosen = outcome.chosen
+        assert training is not None
+        describe_origin(training.net)
+        plan.forget()
         report = "\n".join(
             [
-                f"FewStep AMED training at cfg {cfg:g}, latents of {'x'.join(map(str, outcome.shape))}, {plan.fitting} trajectories and "
+                f"FewStep AMED training at cfg {cfg:g}, latents of {'x'.join(map(str, shape))}, {plan.fitting} trajectories and "
                 f"{held_out} held out, effort {effort}, method {method}",
                 model_line(ns),
                 *distilled_lines(model, cls.hidden),
-                _teacher_line(outcome, plan),
-                _verdict(outcome),
-                f"{training.calls} model calls on a batch in {training.seconds:.0f} s; {training.stopped}"
-                + (f"; {training.skipped} batches without a finite loss" if training.skipped else ""),
+                outcome.teacher_line(plan),
+                verdict(training),
+                cost_sentence(training),
                 "",
                 *describe(training.net),
-                *(report_lines(config, chosen) if chosen is not None else ["The chosen times cannot be shown; see the log."]),
+                *(report_lines(plan.config, chosen) if chosen is not None else ["The chosen times cannot be shown; see the log."]),
                 "",
-                "| batches | loss | error on held-out seeds |",
-                "|---|---|---|",
-                *(f"| {at.batches} | {at.loss:.4g} | {at.error:.4g} |" for at in training.history),
+                *history_table(
+                    [(at.batches, at.loss, at.error) for at in training.history], ("batches", "loss", "error on held-out seeds")
+                ),
             ]
         )
-        times, course = _times(config, mode, chosen), progress.chart(WIDTH, _CHART_HEIGHT)
+        times, course = _times(plan.config, mode, chosen), progress.chart(WIDTH, _CHART_HEIGHT)
         parts = (times, course) if times or course else (Image.new("RGB", (WIDTH, _CHART_HEIGHT), PAPER),)
         picture = as_images([stacked(*parts)])
         shown = as_ui(report, stamps_curve(training.net, model))
         return io.NodeOutput(training.net, report, picture, ui={**ui.PreviewImage(picture, cls=cls).as_dict(), **shown})
+
+
+def stamps_for(schedule: str, ns: NoiseSchedule, calls: int, afs: bool) -> tuple[float, ...]:
+    """Stamps ending in 0 that take `calls` model calls: every second level of a schedule for as many.
+
+    Raises
+    ------
+    ValueError
+        If no list of stamps has this number of calls.
+    """
+    levels = calls + afs
+    if levels < 3 or levels % 2 == 0:
+        allowed = "even numbers from 2 (with the analytical first step)" if afs else "odd numbers from 3"
+        raise ValueError(
+            f"nfe was {calls}; AMED calls the model twice per step and once in the last, so it takes {allowed}. Choose another "
+            f"number{'' if afs else ', or turn afs on'}."
+        )
+    return stamps_of(ScheduleRequest(schedule).sigmas(ns, levels).double())
 
 
 def _times(config: AmedConfig, mode: str, chosen: Chosen | None) -> Image.Image | None:
@@ -309,34 +333,6 @@ def _times(config: AmedConfig, mode: str, chosen: Chosen | None) -> Image.Image 
     images = chosen.r.shape[1]
     of = "intermediate times" if mode == "table" else f"times of {images} held-out seed{'s' * (images != 1)}"
     return times_chart(config, chosen.r, f"{FORMS[config.form].title}, {config.nfe} model calls: {of}")
-
-
-def _verdict(outcome: Outcome) -> str:
-    training = outcome.training
-    assert training is not None
-    before, after = training.held_out_before, training.held_out_after
-    if not training.improved:
-        return (
-            f"Training found nothing better than the plain solver (error {before:.4g} on held-out seeds), so that is what you get. More "
-            "trajectories, another effort or another schedule may help."
-        )
-    return f"Error on held-out seeds: {after:.4g}, {after / before:.2f} of the plain solver's {before:.4g} at the same model calls."
-
-
-def _teacher_line(outcome: Outcome, plan: Plan) -> str:
-    assert outcome.teacher is not None
-    if not outcome.teacher.finished:  # the published method needs no end points to train on
-        made = "for the held-out seeds"
-    else:
-        made = f"{outcome.teacher.calls} model calls" if outcome.teacher.calls else "found on disk, no model calls"
-    return f"Teacher: {plan.teacher.steps} steps of {plan.teacher.solver}, {made}"
-
-
-def _keep(net: Any) -> None:
-    """Save what an interrupted training has found."""
-    stamp = time.strftime("%Y-%m-%d %H.%M.%S")
-    path = AMED_FILES.save(net, f"interrupted {stamp}, {net.config.form}, {net.config.nfe} calls")
-    _logger.info("FewStep: the training was interrupted; the best so far is kept in %s", path)
 
 
 def _problem(form: Any, mode: Any, method: Any, effort: Any, schedule: Any) -> str | None:

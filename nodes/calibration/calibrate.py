@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from typing import Any
 
-import comfy.model_management
 from comfy_api.latest import io, ui
 from PIL import Image
 
 from ...fitting import EFFORTS, Calibration
 from ...fitting.calibrate import MOST_CALLS
-from ...recipes import Recipe
+from ...jobs.calibrate import MOST_TABLES, CalibrationOutcome, CalibrationPlan, numbers_of, recipe_from, report_lines, run
 from ..common.bars import bar_chart, panel
-from ..common.facts import model_facts, recipe_of, scored_facts
-from ..common.guided import with_guided_model
+from ..common.facts import model_facts
 from ..common.identity import run_name
+from ..common.long_work import Sampled, in_guided_model, keeping
+from ..common.progress import HostProgress
 from ..common.sockets import RecipeType, TeacherType, model_inputs, seed_inputs
 from ..common.teacher import TeacherSettings
 from ..drawing import as_images
@@ -24,10 +22,6 @@ from ..host import noise_schedule_of
 from ..inputs import check, problem_with
 from ..recipe_files import RECIPE_FILES
 from ..report import as_ui, curve, distilled_lines, model_line
-from .course import MOST_TABLES, Outcome, Plan, numbers_of, run
-from .progress import Progress
-
-_logger = logging.getLogger("fewstep")
 
 
 class FewStepCalibrate(io.ComfyNode):
@@ -106,42 +100,43 @@ class FewStepCalibrate(io.ComfyNode):
         teacher: TeacherSettings | None = None,
     ) -> io.NodeOutput:
         check(_problem(nfe, effort))
-        settings = teacher or TeacherSettings()
-        held_out = min(max(1, round(seeds * held_out_share)), seeds - 1)
-        name = run_name(model, positive, negative, cfg)
-        chosen = range(first_seed, first_seed + seeds)
-        plan = Plan(numbers_of(nfe), chosen, held_out, min(batch_size, seeds), EFFORTS[effort], settings, name)
+        plan = CalibrationPlan(
+            seeds=range(first_seed, first_seed + seeds),
+            held_out=min(max(1, round(seeds * held_out_share)), seeds - 1),
+            batch=min(batch_size, seeds),
+            teacher=(teacher or TeacherSettings()).plan,
+            name=run_name(model, positive, negative, cfg),
+            nfes=numbers_of(nfe),
+            effort=str(effort),
+        )
         ns = noise_schedule_of(model)
-        progress = Progress(plan.calls(ns), model)
-        outcome = Outcome()
-        shapes: list[tuple[int, ...]] = []
+        progress = HostProgress(plan.costs(ns), plan.batch, model, getattr(cls.hidden, "unique_id", None))
+        outcome = CalibrationOutcome()
+        shape: tuple[int, ...] = ()
 
-        def work(guided: Any) -> None:
-            shapes.append(guided.shape)
-            run(guided, plan, progress, outcome)
+        def work(guided: Any, setting: Any) -> None:
+            nonlocal shape
+            shape = guided.shape
+            run(setting, plan, progress, outcome)
 
-        try:
-            with_guided_model(model, positive, negative, cfg, latent_image, plan.batch, work)
-        except Exception:
-            if outcome.done:  # a later table failed, or the host stopped in a way of its own
-                _keep(outcome, plan, model_facts(model, cls.hidden, cfg, shapes[0]))
-            raise
-        facts = model_facts(model, cls.hidden, cfg, shapes[0])
-        if outcome.interrupted:
-            _keep(outcome, plan, facts)
-            raise comfy.model_management.InterruptProcessingException
+        def keep(stamp: str) -> str:
+            facts = model_facts(model, cls.hidden, cfg, shape) if outcome.done else {}
+            paths = [
+                RECIPE_FILES.save(recipe_from(result, plan, facts), f"{stamp}, {result.nfe} calls") for result in outcome.done.values()
+            ]
+            return ", ".join(map(str, paths))
 
-        results = [outcome.done[number] for number in plan.nfes]
+        with keeping(outcome, keep):
+            in_guided_model(Sampled(model, positive, negative, cfg, latent_image), plan, progress, work)
+        facts = model_facts(model, cls.hidden, cfg, shape)
+        results = outcome.results(plan)
         recipes = [recipe_from(result, plan, facts) for result in results]
         report = "\n".join(
             [
-                f"FewStep calibration at cfg {cfg:g}, latents of {'x'.join(map(str, shapes[0]))}, {plan.fitting} seeds to fit and "
-                f"{held_out} held out, effort {effort}",
+                f"FewStep calibration at cfg {cfg:g}, latents of {'x'.join(map(str, shape))}",
                 model_line(ns),
                 *distilled_lines(model, cls.hidden),
-                _teacher_line(outcome, plan),
-                "",
-                "\n\n".join(result.report() for result in results),
+                *report_lines(outcome, plan, ns),
             ]
         )
         picture = as_images([plot(results)])
@@ -151,39 +146,12 @@ class FewStepCalibrate(io.ComfyNode):
         return io.NodeOutput(recipes[0], texts, report, picture, ui=previews)
 
 
-def recipe_from(result: Calibration, plan: Plan, facts: dict[str, Any]) -> Recipe:
-    """The guard's winner as a recipe; of an interrupted calibration, the fitted table with a note."""
-    if result.comparison is None:
-        return recipe_of(result.fitted, **facts, seeds=plan.fitting, note=result.note)
-    return recipe_of(result.table, **facts, **scored_facts(result.comparison, plan.teacher.steps), seeds=plan.fitting, note=result.note)
-
-
 def plot(results: list[Calibration]) -> Image.Image:
     """Bars of all tables' scores."""
     panels = [
         panel(result.comparison, f"{result.nfe} model calls: error on held-out seeds (RMSE)") for result in results if result.comparison
     ]
     return bar_chart(panels)
-
-
-def _keep(outcome: Outcome, plan: Plan, facts: dict[str, Any]) -> None:
-    """Save what a run that ended early has found."""
-    stamp = time.strftime("%Y-%m-%d %H.%M.%S")
-    for result in outcome.done.values():
-        path = RECIPE_FILES.save(recipe_from(result, plan, facts), f"interrupted {stamp}, {result.nfe} calls")
-        _logger.info("FewStep: the calibration ended early; what it had for %d model calls is kept in %s", result.nfe, path)
-
-
-def _teacher_line(outcome: Outcome, plan: Plan) -> str:
-    assert outcome.teacher is not None
-    made = f"{outcome.teacher.calls} model calls" if outcome.teacher.calls else "found on disk, no model calls"
-    if not plan.teacher.on_disk:
-        where = "not stored, as asked"
-    elif not plan.name:
-        where = "not stored: the model or the conditioning carries functions (patches, ControlNets) that cannot be told apart"
-    else:
-        where = "stored on disk for later calibrations"
-    return f"Teacher: {plan.teacher.steps} steps of {plan.teacher.solver}, {made}; {where}"
 
 
 def _problem(nfe: Any, effort: Any) -> str | None:

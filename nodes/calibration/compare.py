@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import comfy.model_management
 from comfy_api.latest import io, ui
 
-from ...fitting import EFFORTS, Candidate, Comparison, Interrupted, SamplerCandidate, compare
+from ...fitting import EFFORTS, Candidate, Comparison
 from ...fitting.calibrate import MOST_CALLS
-from ...fitting.guard import FINALISTS, SCREENED_ON
+from ...fitting.guard import SCREENED_ON
+from ...jobs.compare import ComparisonOutcome, ComparisonPlan, run
+from ...jobs.facts import recipe_of, scored_facts
 from ...recipes import Recipe
 from ..common.bars import bar_chart, panel
-from ..common.facts import model_facts, recipe_of, scored_facts, warnings_for
-from ..common.guided import Guided, with_guided_model
+from ..common.facts import model_facts, warnings_for
+from ..common.guided import Guided
 from ..common.identity import run_name
+from ..common.long_work import Sampled, in_guided_model, keeping
+from ..common.progress import HostProgress
 from ..common.sockets import (
     AmedType,
     RecipeType,
@@ -32,7 +35,6 @@ from ..drawing import as_images
 from ..host import noise_schedule_of
 from ..inputs import check, problem_with
 from ..report import as_ui, curve, model_line
-from .progress import Progress
 
 MOST_SOCKETS = 3
 MOST_RECIPES = 12
@@ -133,34 +135,32 @@ class FewStepCompareRecipes(io.ComfyNode):
         ns = noise_schedule_of(model)
         pool = {_label(name, recipe): recipe for name, recipe in recipes.items()}
         rivals = STOCK[stock].stock(ns, most) if STOCK[stock] is not None else []
-        entering: list[Candidate | SamplerCandidate] = [*(_candidate(name, recipe) for name, recipe in pool.items()), *rivals]
+        entering: list[Candidate] = [*(_candidate(name, recipe) for name, recipe in pool.items()), *rivals]
         if not entering and net is None:
             raise ValueError("There is nothing to compare: connect a recipe or predictor, paste recipe texts, or choose stock settings.")
         settings = teacher or TeacherSettings()
-        batch = min(batch_size, seeds)
-        costs = {
-            ("teacher", 0): float(settings.steps * -(-seeds // batch)),
-            ("guard", 0): float(
-                most * ((len(entering) + 2 * (net is not None)) * -(-min(seeds, SCREENED_ON) // batch) + FINALISTS * -(-seeds // batch))
-            ),
-        }
-        progress = Progress(costs, model)
-        name = run_name(model, positive, negative, cfg)
-        found: list[tuple[Comparison, tuple[int, ...]]] = []
+        guided_model: list[Guided] = []
+        plan = ComparisonPlan(
+            seeds=range(first_seed, first_seed + seeds),
+            batch=min(batch_size, seeds),
+            teacher=settings.plan,
+            name=run_name(model, positive, negative, cfg),
+            candidates=entering,
+            more=None if net is None else lambda _: amed_candidates(guided_model[0], net),
+            more_count=0 if net is None else 2,
+            most_calls=most,
+        )
+        progress = HostProgress(plan.costs(), plan.batch, model, getattr(cls.hidden, "unique_id", None))
+        outcome = ComparisonOutcome()
 
-        def work(guided: Guided) -> None:
-            progress.guided = guided
-            setting = guided.setting(range(first_seed, first_seed + seeds), batch, name)
-            truth = settings.teacher(setting).run(progress.calls("teacher"))
-            if net is not None:
-                entering.extend(amed_candidates(guided, net))
-            found.append((compare(setting, truth, entering, progress=progress.calls("guard")), guided.shape))
+        def work(guided: Guided, setting: Any) -> None:
+            guided_model.append(guided)
+            run(setting, plan, progress, outcome)
 
-        try:
-            with_guided_model(model, positive, negative, cfg, latent_image, batch, work)
-        except Interrupted:
-            raise comfy.model_management.InterruptProcessingException from None
-        comparison, shape = found[0]
+        with keeping(outcome, lambda _: ""):
+            in_guided_model(Sampled(model, positive, negative, cfg, latent_image), plan, progress, work)
+        comparison, shape = outcome.comparison, guided_model[0].shape
+        assert comparison is not None
         winner = comparison.winner.candidate
         facts = model_facts(model, cls.hidden, cfg, shape)
         best, named = _best_recipe(comparison, pool, {**facts, **scored_facts(comparison, settings.steps)})
@@ -196,7 +196,7 @@ def _best_recipe(comparison: Comparison, pool: Mapping[str, Recipe], facts: dict
             return pool[known.name], known.name
         if isinstance(known, Candidate):
             won = "not fitted: it won a comparison" if known.kind != "fitted" else "AMED table"
-            return recipe_of(known.table, **{**facts, "error": score.error}, note=won), known.name
+            return recipe_of(known.table, {**facts, "error": score.error, "note": won}), known.name
     raise ValueError("Only a predictor was compared, and it is no recipe; compare it with stock settings.")
 
 

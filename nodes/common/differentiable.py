@@ -8,13 +8,15 @@ put back, so the model is as it was to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import comfy.conds
 import torch
 from torch import Tensor, nn
+
+from ...training import NoGradients
 
 FORWARD_ONLY = "Train with mode 'table' and method 'forward', which needs forward passes only."
 
@@ -33,7 +35,7 @@ def differentiable(guider: Any, advice: str = FORWARD_ONLY) -> Iterator[None]:
     Raises
     ------
     ValueError
-        If the model has weights in a format that gradients cannot pass.
+        If the model has weights in a format that gradients cannot pass, or something is connected to it that gradients cannot pass.
     """
 
     def plain(value: Tensor) -> Tensor:
@@ -47,9 +49,14 @@ def differentiable(guider: Any, advice: str = FORWARD_ONLY) -> Iterator[None]:
                 _replace(module._parameters, put_back, lambda value: nn.Parameter(plain(value.detach()), requires_grad=False))
                 _replace(module._buffers, put_back, plain)
                 _replace(vars(module), put_back, plain)
-            guider.conds = {name: _ordinary_in(value) for name, value in conds.items()}
+            guider.conds = {name: _ordinary_in(value, plain) for name, value in conds.items()}
             with torch.enable_grad():
                 yield
+        except NoGradients as error:
+            raise ValueError(
+                "A part of what is connected to the model (a ControlNet, an adapter) cannot be differentiated inside ComfyUI. Work without "
+                f"it. {advice} ({error})"
+            ) from error
         finally:
             guider.conds = conds
             for holder, name, value, replacement in reversed(put_back):
@@ -57,7 +64,7 @@ def differentiable(guider: Any, advice: str = FORWARD_ONLY) -> Iterator[None]:
                     holder[name] = value
 
 
-def _ordinary(value: Tensor, advice: str = FORWARD_ONLY) -> Tensor:
+def _ordinary(value: Tensor, advice: str) -> Tensor:
     """The same numbers in the same memory, as a tensor that autograd may keep."""
     if not value.is_inference():
         return value
@@ -76,14 +83,14 @@ def _replace(holder: Any, put_back: list[tuple[Any, str, Any, Any]], by: Any) ->
             put_back.append((holder, name, value, holder[name]))
 
 
-def _ordinary_in(value: Any) -> Any:
+def _ordinary_in(value: Any, plain: Callable[[Tensor], Tensor]) -> Any:
     """Nested conditioning with its tensors replaced; models of ControlNets and the like stay as they are."""
     if isinstance(value, Tensor):
-        return _ordinary(value)
+        return plain(value)
     if isinstance(value, dict):
-        return {name: _ordinary_in(inner) for name, inner in value.items()}
+        return {name: _ordinary_in(inner, plain) for name, inner in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_ordinary_in(inner) for inner in value)
+        return type(value)(_ordinary_in(inner, plain) for inner in value)
     if isinstance(value, comfy.conds.CONDRegular) and isinstance(value.cond, (Tensor, list, tuple)):
-        return value._copy_with(_ordinary_in(value.cond))
+        return value._copy_with(_ordinary_in(value.cond, plain))
     return value

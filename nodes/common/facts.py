@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from ...fitting import Comparison
+from ...jobs.facts import shortened
 from ...recipes import Recipe
-from ...solvers import SolverTable
 from ..checkpoints import checkpoint_names
 from ..host import noise_schedule_of
 from .identity import weights_identity
@@ -15,7 +14,6 @@ from .identity import weights_identity
 NOISE_SCHEDULE = "noise_schedule"
 """Name of a fact in recipes made here: the beginning of the noise schedule's fingerprint."""
 
-_LONGEST_NAME = 80  # bytes, of models and candidates in a recipe
 _KEY_DIGITS = 16
 _SAME = 1e-4  # relative, of first noise levels
 
@@ -27,23 +25,11 @@ def model_facts(model: Any, hidden: Any, cfg: float, shape: tuple[int, ...]) -> 
         "prediction": prediction_of(model),
         "cfg": cfg,
         "resolution": shape,
-        "model": _short(files[0]) if files else "",
+        "model": shortened(files[0]) if files else "",
         "model_identity": weights_identity(model),
         "date": date.today().isoformat(),
         "extra": {NOISE_SCHEDULE: schedule_key(model)},
     }
-
-
-def scored_facts(comparison: Comparison, teacher_steps: int) -> dict[str, Any]:
-    """Facts about a comparison's winner."""
-    stock = comparison.best_stock
-    known = {"metric": f"RMSE to {teacher_steps} steps", "error": comparison.winner.error}
-    return known if stock is None else known | {"stock": _short(stock.candidate.name), "stock_error": stock.error}
-
-
-def recipe_of(table: SolverTable, **facts: Any) -> Recipe:
-    """The recipe of a table; facts that are None are left out."""
-    return Recipe.from_table(table, **{name: value for name, value in facts.items() if value is not None})
 
 
 def prediction_of(model: Any) -> str:
@@ -87,10 +73,3 @@ def warnings_for(recipe: Recipe, model: Any = None, cfg: float | None = None, sh
             "noise levels, so calibrate again, or choose a recipe made for these."
         )
     return found
-
-
-def _short(text: str) -> str:
-    plain = "".join(c if c.isprintable() else "?" for c in text)
-    while len(plain.encode()) > _LONGEST_NAME:
-        plain = plain[1:]  # the end of a path tells more than its beginning
-    return plain

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
 
-from ...fitting import Setting, Teacher
+from ...jobs import TeacherPlan
 from ...solvers import SOLVERS
 
 SOLVER_CHOICES = tuple(name for name, solver in SOLVERS.items() if solver.calls_per_step == 1 and not solver.stochastic)
@@ -36,13 +33,10 @@ class TeacherSettings:
     solver: str = "unipc"
     on_disk: bool = True
 
-    def teacher(self, setting: Setting) -> Teacher:
-        """A pass over `setting`, stored where `on_disk` asks for it and the setting has a name; nothing runs yet."""
-        folder = stored_passes() if self.on_disk and setting.name else None
-        teacher = Teacher(setting, self.steps, self.solver, folder=folder)
-        if folder is not None:
-            _remove_oldest(folder, teacher.key)
-        return teacher
+    @property
+    def plan(self) -> TeacherPlan:
+        """The pass as jobs know it."""
+        return TeacherPlan(self.steps, self.solver, stored_passes() if self.on_disk else None, _MOST_KEPT)
 
 
 def stored_passes() -> Path:
@@ -52,13 +46,6 @@ def stored_passes() -> Path:
     return root / "teacher"
 
 
-def _remove_oldest(folder: Path, used: str) -> None:
-    with contextlib.suppress(OSError):  # another run may be doing the same
-        passes = [path for path in folder.iterdir() if path.is_dir()]
-        for path in passes:
-            if path.name == used:
-                os.utime(path)
-        passes.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in passes[_MOST_KEPT:]:
-            if path.name != used:
-                shutil.rmtree(path, ignore_errors=True)
+def states_folder(job: str) -> Path:
+    """Where interrupted runs of a job keep their state."""
+    return stored_passes().parent / job

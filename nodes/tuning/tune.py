@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import comfy.model_management
 import torch
 from comfy_api.latest import io, ui
 
 from ... import __version__
-from ...fitting import FitError, Interrupted
 from ...fitting.calibrate import MOST_CALLS
-from ...fitting.tuning import LAYERS, METHODS
+from ...fitting.tuning import LAYERS, METHODS, LoraAdapters
 from ...fitting.tuning.lora_file import lora_tensors
+from ...fitting.tuning.options import check_table
+from ...fitting.tuning.tune import HELD_OUT_ONE_IN
+from ...jobs.train_amed import history_table
+from ...jobs.tune import MOST_ROUNDS, PASSES, TuningOutcome, TuningPlan, round_lines, run, score_as_loaded, verdict
 from ...recipes import Recipe
-from ...solvers import SolverTable
+from ...training import held_out_seeds
 from ..common.differentiable import differentiable
 from ..common.facts import model_facts, warnings_for
-from ..common.guided import with_guided_model
 from ..common.identity import run_name, weights_identity
+from ..common.long_work import Sampled, in_guided_model, keeping
+from ..common.progress import HostProgress
 from ..common.sockets import LARGEST_SEED, RecipeType, TeacherType, checked_recipe, model_inputs, pasted, problem_with_text
-from ..common.teacher import TeacherSettings
+from ..common.teacher import TeacherSettings, states_folder
 from ..drawing import as_images
 from ..host import noise_schedule_of
 from ..inputs import advanced, check, problem_with
 from ..report import as_ui, curve, distilled_lines, model_line
 from . import files
-from .course import MOST_ROUNDS, PASSES, Outcome, Plan, forget, run
-from .progress import Progress
-from .results import course_table, keep, picture, recipe_for, record, round_lines, teacher_line
-from .verdict import as_loaded, rounds_weights, verdict_of
+from .results import picture, recipe_for, record
 
 MOST_TRAJECTORIES = 100_000
 FIRST_SEED = 10_000  # calibrations begin at 0: what the table was fitted to is no proof for the model
@@ -40,6 +41,7 @@ OWN_PRECISION = "the model's own"
 PRECISIONS: Mapping[str, torch.dtype | None] = {OWN_PRECISION: None, "bfloat16": torch.bfloat16}
 UNQUANTISED = "Load the model without quantisation, or fit the recipe alone with FewStep Calibrate."
 _LONGEST_PATTERN = 500
+_MOST_STATES = 2  # tunings of which the state is kept; each is five times as large as the LoRA
 
 
 class FewStepTuneLora(io.ComfyNode):
@@ -223,91 +225,101 @@ class FewStepTuneLora(io.ComfyNode):
         check(_problem(text, str(method), str(effort), str(layers), name, str(precision)))
         given = _given(text, recipe)
         ns = noise_schedule_of(model)
-        table = given.table()
-        check(_unsuitable(table, ns.family))
-        held_out = max(1, min(max(16, trajectories // 10), 256, trajectories // 4))
-        plan = Plan(
-            table,
-            method,
-            range(first_seed, first_seed + trajectories),
-            held_out,
-            held_out,
-            min(batch_size, trajectories - 2 * held_out),
-            PASSES[effort],
-            rank,
-            alpha or None,
-            layers.strip(),
-            learning_rate,
-            rounds,
-            checkpointing,
-            _autocast(model, precision),
-            teacher or TeacherSettings(),
-            run_name(model, positive, negative, cfg),
+        check_table(given.table(), ns.family)
+        held_out = held_out_seeds(trajectories, HELD_OUT_ONE_IN, 0.25)
+        plan = TuningPlan(
+            seeds=range(first_seed, first_seed + trajectories),
+            held_out=held_out,
+            guard=held_out,
+            batch=min(batch_size, trajectories - 2 * held_out),
+            teacher=(teacher or TeacherSettings()).plan,
+            name=run_name(model, positive, negative, cfg),
+            states=states_folder("tuning"),
+            most_states=_MOST_STATES,
+            table=given.table(),
+            method=method,
+            passes=PASSES[effort],
+            rank=rank,
+            alpha=alpha or None,
+            layers=layers.strip(),
+            lr=learning_rate,
+            rounds=rounds,
+            checkpointing=checkpointing,
+            autocast=_autocast(model, precision),
         )
-        progress = Progress(plan.costs(), model, getattr(cls.hidden, "unique_id", None))
-        outcome = Outcome()
-        sampled = (positive, negative, cfg, latent_image, plan.batch)
-        try:
-            around = partial(differentiable, advice=UNQUANTISED)
-            with_guided_model(model, *sampled, lambda guided: run(guided, plan, progress, outcome), around)
-            if not outcome.finished:
-                raise Interrupted
-            verdict = verdict_of(outcome, plan)
-            if verdict.wins and rounds_weights(model):
-                verdict = as_loaded(verdict, model, sampled, plan, progress, outcome)
-        except BaseException as error:
-            kept = ""
-            if outcome.learned:  # what hours of tuning have found must not be lost
-                kept = keep(outcome, plan, given, model_facts(model, cls.hidden, cfg, outcome.shape))
-            if isinstance(error, Interrupted):
-                raise comfy.model_management.InterruptProcessingException from None
-            if isinstance(error, (RuntimeError, ValueError)) and "nference" in str(error):
-                raise ValueError(
-                    "A part of what is connected to the model (a ControlNet, an adapter) cannot be differentiated inside ComfyUI. Tune "
-                    f"without it. ({error})"
-                ) from error
-            if isinstance(error, FitError) and kept:
-                raise FitError(f"{error} It is in models/loras as {kept}.") from error
-            raise
+        progress = HostProgress(plan.costs(), plan.batch, model, getattr(cls.hidden, "unique_id", None), "Tuning")
+        outcome = TuningOutcome()
+        sampled = Sampled(model, positive, negative, cfg, latent_image)
+        shape: tuple[int, ...] = ()
 
-        assert outcome.result is not None and outcome.adapters is not None
-        facts = model_facts(model, cls.hidden, cfg, outcome.shape)
+        def work(guided: Any, setting: Any) -> None:
+            nonlocal shape
+            shape = guided.shape
+
+            def adapters() -> LoraAdapters:
+                # where the host keeps weights beside the graphics card, they are not where the model computes
+                return LoraAdapters(guided.guider.inner_model.diffusion_model, plan.rank, plan.alpha, plan.layers).to(setting.device)
+
+            run(setting, plan, adapters, progress, outcome)
+
+        def keep(stamp: str) -> str:
+            if not outcome.learned:
+                return ""
+            path = files.LORA_FILES.path_for(f"{stamp}, {given.solver}, {given.nfe} calls")
+            facts = model_facts(model, cls.hidden, cfg, shape)
+            used = recipe_for(replace(outcome, comparison=None), plan, given, facts, path.name, "")
+            files.save(path, outcome.adapters, interrupted=True, **record(replace(outcome, comparison=None), plan, used, facts, shape))
+            return f"models/loras, as {path.name}"
+
+        rounded_in = ""
+        with keeping(outcome, keep):
+            in_guided_model(sampled, plan, progress, work, partial(differentiable, advice=UNQUANTISED))
+            if outcome.finished and outcome.wins and (kinds := _rounding_formats(model)):
+                rounded_in = kinds
+                patched = files.loaded(model, lora_tensors(outcome.adapters))
+                in_guided_model(
+                    sampled._replace(model=patched), plan, progress,
+                    lambda guided, setting: score_as_loaded(setting, plan, outcome, progress),
+                )  # fmt: skip
+        facts = model_facts(model, cls.hidden, cfg, shape)
         tuned, used, lora_name, saved = model, given, "", "No file was written."
-        if verdict.wins:
+        if outcome.wins:
             path = files.LORA_FILES.path_for(name, overwrite)
             lora_name = path.name
             tuned = files.loaded(model, lora_tensors(outcome.adapters))
-            used = recipe_for(outcome, plan, given, facts, lora_name, weights_identity(tuned), verdict)
-            files.save(path, outcome.adapters, **record(outcome, plan, used, facts, verdict))
+            used = recipe_for(outcome, plan, given, facts, lora_name, weights_identity(tuned))
+            files.save(path, outcome.adapters, **record(outcome, plan, used, facts, shape))
             tuned = files.loaded(model, path)
             size = path.stat().st_size / 2**20
             saved = (
                 f"Saved as {lora_name} in models/loras ({size:.3g} MB). Load it with any LoRA loader at strength 1, for the model and not "
                 f"for its text encoder, and sample with the recipe of this node at about cfg {cfg:g}. It is for this recipe only."
             )
-        forget(plan)
+        plan.forget()
+        result = outcome.result
+        history = [(each.number, at.batches, at.loss, at.error) for each in result.rounds for at in each.history]
         report = "\n".join(
             [
-                f"FewStep tuning at cfg {cfg:g}, latents of {'x'.join(map(str, outcome.shape))}: {plan.tuning} trajectories, "
+                f"FewStep tuning at cfg {cfg:g}, latents of {'x'.join(map(str, shape))}: {plan.fitting} trajectories, "
                 f"{held_out} held out and {held_out} to decide, effort {effort}, method {method}",
                 f"Recipe: {given.solver}, {given.nfe} calls{', calibrated' if given.calibrated else ''}",
                 model_line(ns),
                 *distilled_lines(model, cls.hidden),
-                *(f"Warning: {warning}" for warning in warnings_for(given, model, cfg, outcome.shape)),
+                *(f"Warning: {warning}" for warning in warnings_for(given, model, cfg, shape)),
                 f"LoRA: rank {rank}, alpha {outcome.adapters.alpha:g}, {len(outcome.adapters.names)} layers ({plan.layers}), "
                 f"{sum(p.numel() for p in outcome.adapters.parameters()):,} numbers",
-                teacher_line(outcome, plan),
-                verdict.sentence,
+                outcome.teacher_line(plan),
+                verdict(outcome, plan, rounded_in),
                 saved,
                 "",
-                *round_lines(outcome),
+                *round_lines(result),
                 "",
-                *course_table(outcome),
+                *history_table(history, ("round", "batches", "loss", "error on held-out seeds")),
                 "",
                 f"FewStep {__version__}",
             ]
         )
-        plot = as_images([picture(progress, verdict, given)])
+        plot = as_images([picture(progress, outcome, plan, given)])
         shown = as_ui(report, curve(used.sigmas, ns, f"{used.solver}, {used.nfe} calls", used.nfe))
         previews = {**ui.PreviewImage(plot, cls=cls).as_dict(), **shown, "fewstep_recipe": [used.to_text()]}
         return io.NodeOutput(tuned, used, lora_name, report, plot, ui=previews)
@@ -324,20 +336,10 @@ def _given(text: str, recipe: Any) -> Recipe:
     )
 
 
-def _unsuitable(table: SolverTable, family: str) -> str | None:
-    """A sentence where a model of this family cannot be tuned to a table."""
-    if table.family != family:
-        return f"The recipe is for {table.family} models, but the model's family is {family}. Take a recipe that was made for this model."
-    if table.stochastic:
-        return (
-            f"The recipe's solver is {table.solver}, which adds fresh noise in its steps; a model can be tuned to deterministic solvers "
-            "only. Take another recipe."
-        )
-    if table.sigmas[-1] != 0:
-        return (
-            f"The recipe ends at sigma {table.sigmas[-1]:.4g}; tuning compares finished pictures, so it must end at 0. Take another recipe."
-        )
-    return None
+def _rounding_formats(model: Any) -> str:
+    """Formats of weights in which the host rounds what it adds to them; "" where it does not."""
+    dtypes = {p.dtype for p in model.model.diffusion_model.parameters() if p.is_floating_point() and p.dtype != torch.float32}
+    return " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
 
 
 def _autocast(model: Any, precision: str) -> torch.dtype | None:

@@ -1,0 +1,100 @@
+"""A job (jobs/) as the work of a node: started in the host's way, and nothing it found is lost however it ends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple, TypeVar
+
+import comfy.model_management
+
+from ...fitting import FitError, Setting
+from ...jobs import Outcome, Plan
+from .guided import Guided, with_guided_model
+from .progress import HostProgress
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("fewstep")
+
+
+class Sampled(NamedTuple):
+    """What is sampled: the inputs that every node with long work has."""
+
+    model: Any
+    positive: Any
+    negative: Any
+    cfg: float
+    latent_image: Any
+
+
+def in_guided_model(
+    sampled: Sampled, plan: Plan, progress: HostProgress, work: Callable[[Guided, Setting], T],
+    around: Callable[[Any], AbstractContextManager[object]] = nullcontext,
+) -> T:  # fmt: skip
+    """What `work` returns, called with the model ready to sample the plan's seeds.
+
+    Parameters
+    ----------
+    sampled : Sampled
+        Model, conditioning, guidance and size.
+    plan : Plan
+        Of the job.
+    progress : HostProgress
+        Previews what the model draws.
+    work : callable
+        Called with a `Guided` and its `Setting`.
+    around : callable
+        See `with_guided_model`.
+    """
+
+    def inside(guided: Guided) -> T:
+        progress.guided = guided
+        return work(guided, guided.setting(plan.seeds, plan.batch, plan.name))
+
+    return with_guided_model(*sampled, plan.batch, inside, around)
+
+
+@contextmanager
+def keeping(outcome: Outcome, keep: Callable[[str], str]) -> Iterator[None]:
+    """Run a job inside. Where it ends early, what it has found is saved, and the host is told how it ended.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        Filled by the job.
+    keep : callable
+        Saves what there is under a name that begins with what it is given; returns where, or "" if there is nothing to save.
+
+    Raises
+    ------
+    InterruptProcessingException
+        The user has interrupted.
+    FitError
+        The job has failed; the sentence ends with where the best so far is.
+    """
+    try:
+        yield
+    except BaseException:  # the host's own exceptions, and mistakes
+        _kept(keep)
+        raise
+    if outcome.finished:
+        return
+    place = _kept(keep)
+    if outcome.interrupted:
+        raise comfy.model_management.InterruptProcessingException
+    assert outcome.error is not None
+    raise FitError(f"{outcome.error}{f' What was found so far is in {place}.' if place else ''}") from outcome.error
+
+
+def _kept(keep: Callable[[str], str]) -> str:
+    try:
+        place = keep(f"interrupted {time.strftime('%Y-%m-%d %H.%M.%S')}")
+    except Exception as error:  # must not hide why the work ended
+        _logger.warning("FewStep: the work ended early, and what it had found cannot be saved. %s", error)
+        return ""
+    if place:
+        _logger.info("FewStep: the work ended early; what it had found is in %s", place)
+    return place
