@@ -206,7 +206,7 @@ def build_table(
     rows, orders = entry.build(grid, **arguments)
     if afs:
         rows[0] = replace(rows[0], afs=denoised_factor(rows[0].sigma, family))
-        if all(row.afs is not None for row in rows):
+        if not any(row.calls_model for row in rows):
             raise ValueError("afs was on for a schedule with one model call; without any call nothing is sampled. Use more steps.")
     shown = {name: value for name, value in options.items() if not callable(value)} | ({"afs": True} if afs else {})
     return SolverTable(solver, family, tuple(grid.sigma.tolist()), tuple(orders), tuple(rows), shown)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .noise import BrownianNoise
 from .table import Row, SolverTable
-from .walk import Walk, advance
+from .walk import Walk, walk
 
 try:
     from tqdm.auto import tqdm
@@ -108,26 +108,26 @@ def sample(
     level = levels.unbind()
     per_image = (levels.to(x.dtype)[:, None] * x.new_ones([x.shape[0]])).unbind()
     noise_of = _noise(table, x, extra_args, noise_sampler)
+
+    def evaluate(state: Tensor, index: int, row: Row) -> Tensor:
+        seen = state if working is x.dtype else state.to(x.dtype)
+        denoised = model(seen, per_image[index], **extra_args)
+        check_output(denoised, x)
+        if callback is not None:
+            callback({"x": seen, "i": row.step, "sigma": level[index], "sigma_hat": level[index], "denoised": denoised})
+        return denoised.to(working)
+
     # a copy: a model or callback that writes into its input must not reach the caller
-    at = Walk.begin(x.to(working, copy=True))
-    kept = table.history
+    state = x.to(working, copy=True)
     with ProgressBar(table.steps, disable) as progress:
-        for index, row in enumerate(table.rows):
-            if row.afs is None:
-                seen = at.state if working is x.dtype else at.state.to(x.dtype)
-                denoised = model(seen, per_image[index], **extra_args)
-                check_output(denoised, x)
-                if callback is not None:
-                    callback({"x": seen, "i": row.step, "sigma": level[index], "sigma_hat": level[index], "denoised": denoised})
-                denoised = denoised.to(working)
-            else:
-                denoised = at.state * row.afs
-            at = advance(at, row, denoised, kept)
+        for visit in walk(table, Walk.begin(state), evaluate, kept=table.history):
+            state, row = visit.after.state, visit.row
             if row.noise:
-                at.state.add_(noise_of(row), alpha=row.noise)
+                state.add_(noise_of(row), alpha=row.noise)
             if not row.stage:
                 progress.step()
-    return at.state.to(x.dtype)
+            del visit  # the state before the row is not kept alive during the next call
+    return state.to(x.dtype)
 
 
 def _noise(table: SolverTable, x: Tensor, extra_args: Mapping[str, Any], noise_sampler: NoiseSampler | None) -> Callable[[Row], Tensor]:

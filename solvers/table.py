@@ -74,6 +74,11 @@ class Row:
     noise: float = 0.0
     afs: float | None = None
 
+    @property
+    def calls_model(self) -> bool:
+        """Whether D comes from the model and not from the analytical first step."""
+        return self.afs is None
+
 
 @dataclass(frozen=True)
 class SolverTable:
@@ -123,7 +128,17 @@ class SolverTable:
     @property
     def nfe(self) -> int:
         """Model calls one sample takes, exactly."""
-        return sum(row.afs is None for row in self.rows)
+        return self.calls_after(-1)
+
+    def calls_after(self, index: int) -> int:
+        """Model calls of the rows after row `index`."""
+        return sum(row.calls_model for row in self.rows[index + 1 :])
+
+    @property
+    def step_rows(self) -> tuple[range, ...]:
+        """Indices of the rows of each step: its stages and the row that ends it."""
+        ends = [index + 1 for index, row in enumerate(self.rows) if not row.stage]
+        return tuple(range(first, end) for first, end in zip([0, *ends], ends, strict=False))
 
     @property
     def stochastic(self) -> bool:
