@@ -24,7 +24,8 @@ from torch import Tensor
 
 from ..schedules import NoiseSchedule, baseline_sigmas
 from ..schedules.checks import whole_number
-from ..solvers import SOLVERS, build_table, sample
+from ..solvers import build_table, sample
+from ..solvers.rebuild import asked_order
 from ..tensor_files import load_tensors, save_tensors
 from .setting import FitError, Interrupted, Setting
 
@@ -108,7 +109,7 @@ class Teacher:
 
     def like(self, setting: Setting) -> Teacher:
         """The same pass for another setting, stored in the same place."""
-        order = max(self.table.orders) if len(SOLVERS[self.table.solver].orders) > 1 else None
+        order = asked_order(self.table.solver, self.table.orders)
         folder = None if self.folder is None else self.folder.parent
         return Teacher(setting, self.steps, self.table.solver, order, states=self.states, folder=folder)
 

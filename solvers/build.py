@@ -48,6 +48,11 @@ class Solver:
     fixed: Mapping[str, object] = field(default_factory=dict)
 
     @property
+    def has_choice_of_order(self) -> bool:
+        """Whether it offers more than one order."""
+        return len(self.orders) > 1
+
+    @property
     def varying_order(self) -> bool:
         """Whether the order can differ from step to step (a list is accepted)."""
         return "order" in self.options and not self.stochastic
@@ -196,12 +201,12 @@ def build_table(
     arguments = {**entry.fixed, **options}
     if not isinstance(afs, (bool, np.bool_)):
         raise ValueError(f"afs was {afs!r}; it must be True or False.")
-    if order is not None and len(entry.orders) == 1:
+    if order is not None and not entry.has_choice_of_order:
         if order != entry.orders[0]:
             raise ValueError(f"order was {order!r}; {solver} always has order {entry.orders[0]}.")
     elif order is not None:
         arguments["order"] = order
-    elif len(entry.orders) > 1:
+    elif entry.has_choice_of_order:
         arguments["order"] = entry.default_order
     rows, orders = entry.build(grid, **arguments)
     if afs:

@@ -53,15 +53,14 @@ class Visit(NamedTuple):
 
     Attributes
     ----------
-    index, row : int, Row
-        Which row.
+    row : Row
+        The row.
     before, after : Walk
         Where the sample stood, and where it stands now.
     denoised : Tensor
         D, evaluated or guessed.
     """
 
-    index: int
     row: Row
     before: Walk
     denoised: Tensor
@@ -92,7 +91,7 @@ def walk(table: SolverTable, at: Walk, evaluate: Evaluate, rows: range | None = 
         row = table.rows[index]
         denoised = evaluate(at.state, index, row) if row.afs is None else at.state * row.afs
         before, at = at, advance(at, row, denoised, index + 1 if kept is None else kept)
-        yield Visit(index, row, before, denoised, at)
+        yield Visit(row, before, denoised, at)
         del before, denoised  # not kept alive during the next evaluation
 
 
