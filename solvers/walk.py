@@ -5,8 +5,8 @@
     x = corrector.a * x_step + SUM_j corrector.b[j] q_j      where the row has a corrector
     x = a * base + SUM_j b[j] q_j
 
-(table.py). A `Walk` is where a sample stands before a row. It is never changed, and the tensors in it are not written to again, so
-keeping one costs nothing but the memory of what it refers to.
+(table.py). A `Walk` is where a sample stands before a row. It is never changed, and its tensors are not written to once the next row
+has begun, so keeping one costs only the memory of what it refers to.
 """
 from __future__ import annotations
 
