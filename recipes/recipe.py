@@ -63,7 +63,9 @@ class Recipe:
         orders = tuple(whole(order, "an order", 1, _HIGHEST_ORDER) for order in self.orders)
         levels = rounded_levels(self.levels)
         if len(orders) != len(levels) - 1:
-            raise ValueError(f"The recipe has {len(orders)} orders for {len(levels)} sigmas; it needs one order per step, {len(levels) - 1}.")
+            raise ValueError(
+                f"The recipe has {len(orders)} orders for {len(levels)} sigmas; it needs one order per step, {len(levels) - 1} in all."
+            )
         if not isinstance(self.facts, Facts):
             raise ValueError(f"facts were {type(self.facts).__name__}; they must be Facts.")
         checked = {
