@@ -25,7 +25,7 @@ from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 from ..schedules.checks import whole_number
 from ..schedules.families import half_log_snr, sigma_from_half_log_snr
 from ..solvers import SOLVERS, SolverTable, build_table
-from ..solvers.rebuild import rebuilt
+from ..solvers.rebuild import asked_order, rebuilt
 from ..solvers.rounding import rounded_table
 from .candidates import Candidate, candidates
 from .guard import Comparison, Judge, Scorer, compare
@@ -359,6 +359,5 @@ def resampled(table: SolverTable, nfe: int) -> SolverTable | None:
     nodes = np.interp(positions, np.arange(len(lam)), lam)
     levels = [*sigmas[:first], *np.asarray(sigma_from_half_log_snr(nodes, family)), sigmas[-1]]
     levels[0] = sigmas[0]
-    order = max(table.orders) if len(SOLVERS[table.solver].orders) > 1 else None
-    again = build_table(table.solver, levels, family, order, afs=afs, **options)
+    again = build_table(table.solver, levels, family, asked_order(table.solver, table.orders), afs=afs, **options)
     return again if again.nfe == nfe else None

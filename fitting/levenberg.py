@@ -189,8 +189,8 @@ def affordable_chunks(parameters: Parameters, chunks: int, limit: Limit, spent: 
 
 def step_costs(parameters: Parameters) -> tuple[int, int]:
     """Model calls of a Jacobian and of a trial on one chunk, at most."""
-    rows = parameters.start.rows
-    calls_after = [sum(later.afs is None for later in rows[k + 1 :]) for k in range(len(rows))]
+    table = parameters.start
+    calls_after = [table.calls_after(k) for k in range(len(table.rows))]
     return parameters.jacobian_calls(calls_after), calls_after[0]  # all trials begin with the same state at the same level
 
 

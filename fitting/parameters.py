@@ -68,7 +68,7 @@ class Parameters:
             rebuilt(start)  # says in a sentence why the times of this table cannot move
         self.names += [f"time {n}" for n in self._moving]
         # the first call stays at the level the samples start at
-        self._shifted = [k for k, row in enumerate(rows) if k and row.afs is None] if "evaluation" in groups else []
+        self._shifted = [k for k, row in enumerate(rows) if k and row.calls_model] if "evaluation" in groups else []
         self.names += [f"evaluation {k}" for k in self._shifted]
         self._weights: list[tuple[int, str, int]] = []
         for k, row in enumerate(rows):

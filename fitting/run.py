@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.table import Row, SolverTable
-from ..solvers.walk import Walk, advance
+from ..solvers.walk import Walk, walk
 from .setting import Setting
 
 
@@ -60,21 +60,22 @@ def run_table(
     else:
         at, walks, denoised = shared.walks[first], list(shared.walks[:first]), list(shared.denoised[:first])
     calls = 0
+
+    def evaluate(state: Tensor, index: int, row: Row) -> Tensor:
+        nonlocal calls
+        if index == first and shared is not None and _same_call(row, shared.table.rows[index]):
+            return shared.denoised[index]
+        output = setting.denoised(state.to(setting.dtype), row.sigma).to(state.dtype)
+        calls += 1
+        if called is not None:
+            called()
+        return output
+
     with torch.no_grad():
-        for index in range(first, len(table.rows)):
-            row = table.rows[index]
-            if row.afs is not None:
-                output = at.state * row.afs
-            elif index == first and shared is not None and _same_call(row, shared.table.rows[index]):
-                output = shared.denoised[index]
-            else:
-                output = setting.denoised(at.state.to(setting.dtype), row.sigma).to(at.state.dtype)
-                calls += 1
-                if called is not None:
-                    called()
-            walks.append(at)
-            denoised.append(output)
-            at = advance(at, row, output, index + 1)
+        for visit in walk(table, at, evaluate, range(first, len(table.rows))):
+            walks.append(visit.before)
+            denoised.append(visit.denoised)
+            at = visit.after
     return Run(table, tuple(walks), tuple(denoised), at.state, calls)
 
 
@@ -90,4 +91,4 @@ def _first_difference(rows: tuple[Row, ...], others: tuple[Row, ...]) -> int:
 
 
 def _same_call(row: Row, other: Row) -> bool:
-    return row.sigma == other.sigma and other.afs is None
+    return row.sigma == other.sigma and other.calls_model

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from ..schedules import NoiseSchedule, baseline_sigmas
 from ..schedules.checks import whole_number
-from ..solvers import SOLVERS, build_table, sample
+from ..solvers import build_table, sample
+from ..solvers.rebuild import asked_order
 from ..tensor_files import load_tensors, save_tensors
 from .setting import FitError, Interrupted, Setting
 
@@ -52,7 +53,7 @@ class Teacher:
     ----------
     setting : the model and the seeds.
     steps : model calls a sample, 64 to 128 for end points that 5 to 10 steps are measured by.
-    solver, order : of the pass, a deterministic solver with one call a step.
+    solver, order : of the pass, a deterministic solver with one call per step.
     states : keep x_k and D_k at every level as well (2 * steps samples of memory or disk a seed).
     folder : where to store the pass (a sub-folder with the content key's name); None keeps it in memory. Needs `setting.name`, which says
         what model and conditioning it is.
@@ -78,7 +79,7 @@ class Teacher:
         self.sigmas = teacher_sigmas(setting.noise_schedule, steps)
         self.table = build_table(solver, self.sigmas, setting.noise_schedule.family, order)
         if self.table.nfe != steps or self.table.stochastic:
-            raise ValueError(f"solver was {solver!r}; a teacher needs a deterministic solver with one model call a step, such as unipc.")
+            raise ValueError(f"solver was {solver!r}; a teacher needs a deterministic solver with one model call per step, such as unipc.")
         if folder is not None and not setting.name:
             raise ValueError("The setting has no name; a stored teacher pass needs one that tells its model and conditioning from others.")
         self.key = self._content_key()
@@ -108,7 +109,7 @@ class Teacher:
 
     def like(self, setting: Setting) -> Teacher:
         """The same pass for another setting, stored in the same place."""
-        order = max(self.table.orders) if len(SOLVERS[self.table.solver].orders) > 1 else None
+        order = asked_order(self.table.solver, self.table.orders)
         folder = None if self.folder is None else self.folder.parent
         return Teacher(setting, self.steps, self.table.solver, order, states=self.states, folder=folder)
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ..schedules.checks import whole_number
 from ..schedules.families import half_log_snr, sigma_from_half_log_snr
-from ..solvers import SOLVERS, build_table
+from ..solvers import build_table, solver_named
+from ..solvers.rebuild import asked_order
 from ..tensor_files import load_tensors, save_tensors
 from .run import run_table
 from .setting import FitError, Setting
@@ -75,9 +76,8 @@ class Trajectories:
         self.setting, self.stamps, self.between = setting, tuple(map(float, stamps)), whole_number(between, "between", 0)
         self.chunks = list(setting.chunks())
         levels = refined(self.stamps, self.between, setting.noise_schedule.family, setting.noise_schedule.finite_sigma_max)
-        if len(SOLVERS[solver].orders if solver in SOLVERS else ()) == 1:
-            order = None
-        self.table = build_table(solver, levels, setting.noise_schedule.family, order)
+        choice = order if solver_named(solver).has_choice_of_order else None
+        self.table = build_table(solver, levels, setting.noise_schedule.family, choice)
         if self.table.stochastic:
             raise ValueError(f"The teacher's solver was {solver!r}, which adds fresh noise; a deterministic one is needed, such as unipc.")
         if folder is not None and not setting.name:
@@ -105,7 +105,7 @@ class Trajectories:
 
     def in_batches(self, batch: int) -> Trajectories:
         """The same states in batches of another size, in memory."""
-        order = max(self.table.orders) if len(SOLVERS[self.table.solver].orders) > 1 else None
+        order = asked_order(self.table.solver, self.table.orders)
         return Trajectories(replace(self.setting, batch=batch), self.stamps, self.table.solver, order, self.between)
 
     def made(self, index: int) -> bool:

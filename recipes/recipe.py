@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..schedules.families import check_family
 from ..solvers import ALGORITHM_VERSION, Row, SolverTable, build_table, solver_named
+from ..solvers.rebuild import order_per_step
 from ..solvers.rounding import rounded_row
 from .document import FORMAT, LARGEST_FILE, VERSION, checked_document, parsed_json, row_document, row_from, written
 from .facts import Facts
@@ -62,7 +63,9 @@ class Recipe:
         orders = tuple(whole(order, "an order", 1, _HIGHEST_ORDER) for order in self.orders)
         levels = rounded_levels(self.levels)
         if len(orders) != len(levels) - 1:
-            raise ValueError(f"The recipe has {len(orders)} orders for {len(levels)} sigmas; it needs one order a step, {len(levels) - 1}.")
+            raise ValueError(
+                f"The recipe has {len(orders)} orders for {len(levels)} sigmas; it needs one order per step, {len(levels) - 1} in all."
+            )
         if not isinstance(self.facts, Facts):
             raise ValueError(f"facts were {type(self.facts).__name__}; they must be Facts.")
         checked = {
@@ -311,7 +314,7 @@ class Recipe:
 
 def _built(solver: str, family: str, levels: tuple[float, ...], orders: tuple[int, ...], options: Mapping[str, Any]) -> SolverTable:
     """`build_table` with an order for each step; ValueError also where an option's value is of a kind it stumbles over."""
-    order = None if len(solver_named(solver).orders) == 1 else list(orders)
+    order = order_per_step(solver, orders)
     if "t_of" in options or {"order", "sigmas", "family", "solver"} & set(options):
         raise ValueError(f"options were {shown(dict(options))}; t_of and what the recipe has fields for cannot be among them.")
     try:

@@ -1,20 +1,56 @@
 """Solvers as tables, and the loop that walks them."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from .build import HIGH_GUIDANCE, SOLVERS, Solver, build_table, order_at_guidance, solver_named
-from .functions import SAMPLERS
+from .functions import (
+    SAMPLERS,
+    sample_ddim,
+    sample_deis,
+    sample_dpm_2,
+    sample_dpmpp_2m,
+    sample_dpmpp_2m_sde,
+    sample_dpmpp_2s,
+    sample_dpmpp_3m,
+    sample_dpmpp_3s,
+    sample_dpmpp_multistep,
+    sample_euler,
+    sample_gradient_estimation,
+    sample_heun,
+    sample_ipndm,
+    sample_ipndm_v,
+    sample_res_multistep,
+    sample_unipc,
+)
 from .loop import sample
 from .table import ALGORITHM_VERSION, Corrector, Row, SolverTable
 
-globals().update(SAMPLERS)
-
 __all__ = [
-    "ALGORITHM_VERSION", "HIGH_GUIDANCE", "SAMPLERS", "SOLVERS", "Corrector", "Row", "Solver", "SolverTable", "build_table",
-    "order_at_guidance", "sample", "solver_named",
-    *SAMPLERS,
+    "ALGORITHM_VERSION",
+    "HIGH_GUIDANCE",
+    "SAMPLERS",
+    "SOLVERS",
+    "Corrector",
+    "Row",
+    "Solver",
+    "SolverTable",
+    "build_table",
+    "order_at_guidance",
+    "sample",
+    "sample_ddim",
+    "sample_deis",
+    "sample_dpm_2",
+    "sample_dpmpp_2m",
+    "sample_dpmpp_2m_sde",
+    "sample_dpmpp_2s",
+    "sample_dpmpp_3m",
+    "sample_dpmpp_3s",
+    "sample_dpmpp_multistep",
+    "sample_euler",
+    "sample_gradient_estimation",
+    "sample_heun",
+    "sample_ipndm",
+    "sample_ipndm_v",
+    "sample_res_multistep",
+    "sample_unipc",
+    "solver_named",
 ]
-
-if TYPE_CHECKING:
-    def __getattr__(name: str) -> Any: ...

@@ -27,13 +27,22 @@ class Solver:
 
     Attributes
     ----------
-    name, title, source : identifier, readable name, and where it was published.
-    build : makes rows and orders from a Grid and options.
-    orders : orders it offers; one entry means the order is fixed.
-    default_order : order used where none is given.
-    variants : values of its `variant` option, the default first; empty if it has none.
-    calls_per_step : model calls in an ordinary step.
-    fixed : options an alias has decided.
+    name, title, source : str
+        Identifier, readable name, and where it was published.
+    build : callable
+        build(grid, **options) -> rows and the order of each step.
+    orders : tuple of int
+        Orders to choose from; a single entry means that the order is fixed.
+    default_order : int
+        Order used where none is given.
+    variants : tuple of str
+        Values of its `variant` option, the default first; empty if it has none.
+    calls_per_step : int
+        Model calls in an ordinary step.
+    stochastic : bool
+        Whether it adds fresh noise.
+    fixed : mapping
+        Options that an alias has decided.
     """
 
     name: str
@@ -48,13 +57,18 @@ class Solver:
     fixed: Mapping[str, object] = field(default_factory=dict)
 
     @property
+    def has_choice_of_order(self) -> bool:
+        """Whether it offers more than one order."""
+        return len(self.orders) > 1
+
+    @property
     def varying_order(self) -> bool:
         """Whether the order can differ from step to step (a list is accepted)."""
         return "order" in self.options and not self.stochastic
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of the options `build_table` accepts for it, `afs` included."""
+        """Names of the options that `build_table` accepts for it, `afs` included."""
         names = [name for name in inspect.signature(self.build).parameters if name != "grid" and name not in self.fixed]
         return (*names, "afs")
 
@@ -118,16 +132,19 @@ HIGH_GUIDANCE = 4.0
 
 
 def order_at_guidance(solver: str, cfg: float) -> int | None:
-    """Order to use where none is asked for: at high guidance 2, because there higher orders overshoot (docs/choices.md).
+    """Order to use where none is asked for: 2 at high guidance, where higher orders overshoot (docs/choices.md).
 
     Parameters
     ----------
-    solver : name; one that is not in `SOLVERS` has no orders to choose from.
-    cfg : guidance scale, 1 is none.
+    solver : str
+        A name; one that is not in `SOLVERS` has no orders to choose from.
+    cfg : float
+        Guidance scale; 1 means no guidance.
 
     Returns
     -------
-    2, or None for the solver's own default.
+    int or None
+        2, or None for the solver's own default.
     """
     return 2 if cfg >= HIGH_GUIDANCE and solver in SOLVERS and 2 in SOLVERS[solver].orders[1:] else None
 
@@ -140,7 +157,7 @@ def solver_named(name: str) -> Solver:
 
 
 def _checked(entry: Solver, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as plain Python values of the kind their defaults have; ValueError where they are not."""
+    """The options as plain Python values of the same kind as their defaults; ValueError if one is of another kind."""
     parameters = inspect.signature(entry.build).parameters
     checked = dict(options)
     for name, value in options.items():
@@ -167,27 +184,30 @@ def build_table(
 
     Parameters
     ----------
-    solver : name in `SOLVERS`.
-    sigmas : N + 1 noise levels [sigma_0, ..., sigma_N], strictly decreasing, sigma_N may be 0; list, array or tensor; not changed.
-    family : "vp", "edm" or "flow": what the sigmas mean (schedules/families.py).
-    order : highest order, or for multistep solvers a list with one order a step; default: the solver's own (3 where it can).
-    afs : replace the first model call by an analytical guess (saves one call; hurts some multistep solvers).
-    options : of the solver, see its `build` function: variant, corrector, disable_corrector, lower_order_final, t_of,
-        gamma, eta, s_noise, r, ...
+    solver : str
+        Name in `SOLVERS`.
+    sigmas : array-like or Tensor [N + 1]
+        Noise levels sigma_0, ..., sigma_N, strictly decreasing; sigma_N may be 0. Not changed.
+    family : {"vp", "edm", "flow"}
+        What the sigmas mean (schedules/families.py).
+    order : int or sequence of int, optional
+        Highest order, or one order per step for multistep solvers. By default the solver's own, 3 for most multistep solvers.
+    afs : bool
+        Replace the first model call by an analytical guess. That saves one call, but hurts some multistep solvers.
+    **options
+        Of the solver: variant, corrector, disable_corrector, lower_order_final, t_of, gamma, eta, s_noise, r, ... See the signature
+        of its `sample_<solver>` function.
 
     Raises
     ------
-    ValueError : an unknown solver or option, sigmas that are no schedule, an order or option value outside its range.
+    ValueError
+        If the solver or an option is unknown, the sigmas are no schedule, or an order or option is outside its range.
     """
     entry = solver_named(solver)
     grid = Grid(sigmas, family)
     unknown = [name for name in options if name not in entry.options]
     if unknown:
-        raise ValueError(
-            f"{solver} has no option {', '.join(map(repr, unknown))}; its options are {', '.join(entry.options)}."
-            if entry.options
-            else f"{solver} has no options, but {', '.join(map(repr, unknown))} was given."
-        )
+        raise ValueError(f"{solver} has no option {', '.join(map(repr, unknown))}; its options are {', '.join(entry.options)}.")
     if "variant" in options and options["variant"] not in entry.variants:
         raise ValueError(f"variant was {options['variant']!r}; {solver} has the variants {', '.join(entry.variants)}.")
     if isinstance(order, (torch.Tensor, np.ndarray)):
@@ -196,17 +216,17 @@ def build_table(
     arguments = {**entry.fixed, **options}
     if not isinstance(afs, (bool, np.bool_)):
         raise ValueError(f"afs was {afs!r}; it must be True or False.")
-    if order is not None and len(entry.orders) == 1:
+    if order is not None and not entry.has_choice_of_order:
         if order != entry.orders[0]:
             raise ValueError(f"order was {order!r}; {solver} always has order {entry.orders[0]}.")
     elif order is not None:
         arguments["order"] = order
-    elif len(entry.orders) > 1:
+    elif entry.has_choice_of_order:
         arguments["order"] = entry.default_order
     rows, orders = entry.build(grid, **arguments)
     if afs:
         rows[0] = replace(rows[0], afs=denoised_factor(rows[0].sigma, family))
-        if all(row.afs is not None for row in rows):
+        if not any(row.calls_model for row in rows):
             raise ValueError("afs was on for a schedule with one model call; without any call nothing is sampled. Use more steps.")
     shown = {name: value for name, value in options.items() if not callable(value)} | ({"afs": True} if afs else {})
     return SolverTable(solver, family, tuple(grid.sigma.tolist()), tuple(orders), tuple(rows), shown)

@@ -48,7 +48,8 @@ def build(grid: Grid, order: int | Sequence[int] = 3, variant: str = "logrho", l
 
     Parameters
     ----------
-    t_of : time as a function of sigma, for variant "tab" (`NoiseSchedule.t_of`).
+    t_of : callable, optional
+        Time as a function of sigma, for variant "tab": `NoiseSchedule.t_of`.
     """
     if variant == "tab" and t_of is None:
         raise ValueError("variant was 'tab', whose polynomials are in the model's time; pass t_of=noise_schedule.t_of.")

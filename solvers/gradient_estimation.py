@@ -1,4 +1,4 @@
-"""Gradient estimation (arXiv 2306.04848, algorithm 2): Euler along an extrapolated slope, one call a step.
+"""Gradient estimation (arXiv 2306.04848, algorithm 2): Euler along an extrapolated slope, one call per step.
 
 The slope is gamma d_n + (1 - gamma) d_{n-1}, with d = dx/dsigma.
 """

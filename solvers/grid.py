@@ -39,8 +39,10 @@ class Grid:
 
     Attributes
     ----------
-    sigma, alpha, std, lam : float64 [N + 1]; lam is +inf at sigma 0 and -inf at s = 1 of a flow model.
-    first : first node that may enter a polynomial in lambda: 1 if lam[0] = -inf, else 0.
+    sigma, alpha, std, lam : array, float64 [N + 1]
+        lam is +inf at sigma 0 and -inf at s = 1 of a flow model.
+    first : int
+        First node that may enter a polynomial in lambda: 1 if lam[0] = -inf, else 0.
     """
 
     def __init__(self, sigmas: ArrayLike | torch.Tensor, family: str) -> None:
@@ -86,14 +88,24 @@ def step_orders(grid: Grid, order: int | Sequence[int], lower_order_final: bool,
                 first: int | None = None) -> list[int]:
     """Order of every step.
 
-    `first` is the first node whose output may be interpolated; by default the first with a finite half-log-SNR.
-
-    An integer means 1, 2, .., order, .., 2, 1 (without the descent if `lower_order_final` is off). A list is taken as it is and must
-    be possible: at most n + 1 at step n, 1 in a step to sigma 0 or from a flow model's s = 1.
+    Parameters
+    ----------
+    order : int or sequence of int
+        An integer means 1, 2, .., order, .., 2, 1. A list is taken as it is and must be possible: at most n + 1 at step n, and 1 in a
+        step to sigma 0 or from a flow model's s = 1.
+    lower_order_final : bool
+        False leaves out the descent at the end.
+    highest : int
+        Highest order that the solver has.
+    solver : str
+        What messages call it.
+    first : int, optional
+        First node whose output may be interpolated; by default the first with a finite half-log-SNR.
 
     Raises
     ------
-    ValueError : an order outside 1..highest, a list of another length than the steps, an order that needs more history than there is.
+    ValueError
+        If an order is outside 1..highest or needs more history than there is, or a list does not have one order per step.
     """
     known = [max(1, n + 1 - (grid.first if first is None else first)) for n in range(grid.steps)]
     if isinstance(order, (int, np.integer)) and not isinstance(order, bool):
@@ -106,7 +118,7 @@ def step_orders(grid: Grid, order: int | Sequence[int], lower_order_final: bool,
     try:
         orders = [operator.index(value) for value in order]  # type: ignore[union-attr]
     except TypeError as error:
-        raise ValueError(f"order was {order!r}; it must be an integer from 1 to {highest} or a list of them, one a step.") from error
+        raise ValueError(f"order was {order!r}; it must be an integer from 1 to {highest} or a list of them, one per step.") from error
     if len(orders) != grid.steps:
         raise ValueError(f"order was a list of {len(orders)} orders; the schedule has {grid.steps} steps and needs one for each.")
     for n, value in enumerate(orders):

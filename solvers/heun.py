@@ -1,4 +1,4 @@
-"""Heun's method on dx/dsigma (arXiv 2206.00364, algorithm 1 without churn): order 2, two calls a step, one in a step to sigma 0."""
+"""Heun's method on dx/dsigma (arXiv 2206.00364, algorithm 1 without churn): order 2, two calls per step, one in a step to sigma 0."""
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,10 +1,9 @@
-"""The one sampling loop: it walks a table.
+"""The one sampling loop: it walks a table (walk.py) with a host's model.
 
 The calling convention is k-diffusion's: `model(x, sigma, **extra_args)` with sigma of shape [B] in x's dtype, and a callback that
 receives `{"x", "i", "sigma", "sigma_hat", "denoised"}` once per model call (i: the step). All coefficients are Python floats by
-then; a step is the model call and a few in-place multiply-adds, without synchronisation of host and device. For x of half
-precision, states and history are kept in float32, so that a long sum of terms does not round after each of them (and is not
-converted in each of them).
+then; a step is the model call and a few in-place multiply-adds, without synchronisation of host and device. If x has half
+precision, states and history are kept in float32, so that a long sum is neither rounded nor converted after each of its terms.
 """
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from .noise import BrownianNoise
 from .table import Row, SolverTable
-from .walk import Walk, advance
+from .walk import Walk, walk
 
 try:
     from tqdm.auto import tqdm
@@ -29,7 +28,7 @@ NoiseSampler = Callable[[Any, Any], Tensor]
 
 
 def check_arguments(model: object, x: object, extra_args: object, callback: object, noise_sampler: object = None) -> None:
-    """ValueError in a sentence unless these are what a sampling function takes."""
+    """ValueError unless a sampling function can use these."""
     if not callable(model):
         raise ValueError(f"model was {type(model).__name__}; it must be callable as model(x, sigma, **extra_args).")
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 1 or not x.numel():
@@ -50,7 +49,7 @@ def check_output(denoised: object, x: Tensor) -> None:
 
 
 class ProgressBar:
-    """A tqdm bar over the steps that closes whatever happens; nothing where tqdm is absent."""
+    """A tqdm bar over the steps that is closed whatever happens; does nothing where tqdm is not installed."""
 
     def __init__(self, steps: int, disable: bool | None) -> None:
         self._bar = tqdm(total=steps, disable=disable) if tqdm is not None and disable is not True else None
@@ -81,23 +80,32 @@ def sample(
 
     Parameters
     ----------
-    model : denoiser, called as model(x, sigma, **extra_args) with sigma of shape [B]; returns the predicted clean sample D like x.
-    x : [B, ...] noised start at `table.sigmas[0]` (already scaled: sigma * noise, or an img2img start). Any floating dtype and device; not
-        changed.
-    table : from `build_table`, or a recipe, or a calibration.
-    extra_args : keyword arguments for the model. "seed" also seeds the noise of stochastic solvers.
-    callback : called once per model call with the dict k-diffusion uses.
-    disable : of the progress bar, as in tqdm (None: shown on a terminal only).
-    noise_sampler : noise_sampler(sigma, sigma_next) -> unit-variance noise like x, for stochastic tables; by default a Brownian tree
-        (needs torchsde).
+    model : callable
+        Denoiser, called as model(x, sigma, **extra_args) with sigma of shape [B]; returns the predicted clean sample D, like x.
+    x : Tensor [B, ...]
+        Noisy start at `table.sigmas[0]`, already scaled: sigma * noise, or an img2img start. Any floating dtype and device; not changed.
+    table : SolverTable
+        From `build_table`, a recipe or a calibration.
+    extra_args : mapping, optional
+        Keyword arguments for the model. "seed" also seeds the noise of stochastic solvers.
+    callback : callable, optional
+        Called once per model call with k-diffusion's dict.
+    disable : bool, optional
+        True hides the progress bar, None shows it on a terminal only (as in tqdm).
+    noise_sampler : callable, optional
+        noise_sampler(sigma, sigma_next) -> unit-variance noise like x, for stochastic tables; by default a Brownian tree, which needs
+        torchsde.
 
     Returns
     -------
-    Tensor like x at `table.sigmas[-1]`. The model is called exactly `table.nfe` times.
+    Tensor
+        Like x, at `table.sigmas[-1]`. The model was called exactly `table.nfe` times.
 
     Raises
     ------
-    ValueError : wrong kinds of arguments, or a model whose output does not fit x; nothing was called or one call was made.
+    ValueError
+        If an argument is of the wrong kind (before the model is called), or the model's output does not fit x (after the first such
+        call).
     """
     if not isinstance(table, SolverTable):
         raise ValueError(f"table was {type(table).__name__}; it must be a SolverTable, as build_table makes them.")
@@ -108,26 +116,26 @@ def sample(
     level = levels.unbind()
     per_image = (levels.to(x.dtype)[:, None] * x.new_ones([x.shape[0]])).unbind()
     noise_of = _noise(table, x, extra_args, noise_sampler)
+
+    def evaluate(state: Tensor, index: int, row: Row) -> Tensor:
+        seen = state if working is x.dtype else state.to(x.dtype)
+        denoised = model(seen, per_image[index], **extra_args)
+        check_output(denoised, x)
+        if callback is not None:
+            callback({"x": seen, "i": row.step, "sigma": level[index], "sigma_hat": level[index], "denoised": denoised})
+        return denoised.to(working)
+
     # a copy: a model or callback that writes into its input must not reach the caller
-    at = Walk.begin(x.to(working, copy=True))
-    kept = table.history
+    state = x.to(working, copy=True)
     with ProgressBar(table.steps, disable) as progress:
-        for index, row in enumerate(table.rows):
-            if row.afs is None:
-                seen = at.state if working is x.dtype else at.state.to(x.dtype)
-                denoised = model(seen, per_image[index], **extra_args)
-                check_output(denoised, x)
-                if callback is not None:
-                    callback({"x": seen, "i": row.step, "sigma": level[index], "sigma_hat": level[index], "denoised": denoised})
-                denoised = denoised.to(working)
-            else:
-                denoised = at.state * row.afs
-            at = advance(at, row, denoised, kept)
+        for visit in walk(table, Walk.begin(state), evaluate, kept=table.history):
+            state, row = visit.after.state, visit.row
             if row.noise:
-                at.state.add_(noise_of(row), alpha=row.noise)
+                state.add_(noise_of(row), alpha=row.noise)
             if not row.stage:
                 progress.step()
-    return at.state.to(x.dtype)
+            del visit  # the state before the row is not kept alive during the next call
+    return state.to(x.dtype)
 
 
 def _noise(table: SolverTable, x: Tensor, extra_args: Mapping[str, Any], noise_sampler: NoiseSampler | None) -> Callable[[Row], Tensor]:

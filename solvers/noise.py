@@ -14,10 +14,13 @@ class BrownianNoise:
 
     Parameters
     ----------
-    x : tensor whose shape, dtype and device the noise takes; float32 for half precision, in which the tree's arithmetic overflows on wide
-        ranges, and the same seed would give other noise.
-    sigma_min, sigma_max : range of the path, sigma_min < sigma_max.
-    seed : integer, or None to draw one from torch's global generator.
+    x : Tensor
+        Gives the noise its shape, dtype and device. For half precision the noise is float32: in half precision the tree's arithmetic
+        overflows on wide ranges, and the same seed would give other noise.
+    sigma_min, sigma_max : float
+        Range of the path, sigma_min < sigma_max.
+    seed : int, optional
+        By default one is drawn from torch's global generator.
     """
 
     def __init__(self, x: Tensor, sigma_min: float, sigma_max: float, seed: int | None = None) -> None:

@@ -61,7 +61,8 @@ def rounded_table(table: SolverTable) -> SolverTable:
 
     Raises
     ------
-    ValueError : numbers beyond float32, or two levels that are equal in it.
+    ValueError
+        If a number is beyond float32, or two levels are equal in it.
     """
     rows = tuple(rounded_row(row, index) for index, row in enumerate(table.rows))
     return replace(table, sigmas=float32_levels(table.sigmas), rows=rows)

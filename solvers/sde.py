@@ -25,8 +25,10 @@ def build(grid: Grid, order: int = 2, variant: str = "midpoint", eta: float = 1.
 
     Parameters
     ----------
-    eta : amount of fresh noise, >= 0; 0 is deterministic, 1 the reverse SDE.
-    s_noise : factor on the noise, >= 0 (1 is correct; slightly more restores detail).
+    eta : float
+        Amount of fresh noise, 0 or more: 0 is deterministic, 1 the reverse SDE.
+    s_noise : float
+        Factor on the noise, 0 or more; 1 is correct, slightly more restores detail.
     """
     for name, value in (("eta", eta), ("s_noise", s_noise)):
         if real_number(value, name) < 0:

@@ -50,15 +50,24 @@ class Row:
 
     Attributes
     ----------
-    step : index of the schedule interval the row belongs to.
-    sigma : noise level the model is called with.
-    a, b : weights of the base state and of the history, newest first.
-    from_step_start : the base is the state at the start of the step instead of the current one.
-    stage : the row only advances a stage inside its step; the step's last row is not a stage.
-    basis, q_x, q_d : what is remembered of the evaluation.
-    corrector : replacement of the state just evaluated, or None.
-    noise : standard deviation of fresh noise added to the new state.
-    afs : D = afs * x replaces the model call, or None.
+    step : int
+        Index of the schedule interval that the row belongs to.
+    sigma : float
+        Noise level that the model is called with.
+    a, b : float, tuple of float
+        Weights of the base state and of the history, newest first.
+    from_step_start : bool
+        The base is the state at the start of the step instead of the current one.
+    stage : bool
+        The row makes an intermediate state inside its step; the step's last row is not a stage.
+    basis, q_x, q_d : str, float, float
+        What is remembered of the evaluation.
+    corrector : Corrector, optional
+        Replaces the state just evaluated.
+    noise : float
+        Standard deviation of the fresh noise that is added to the new state.
+    afs : float, optional
+        D = afs * x replaces the model call (the analytical first step).
     """
 
     step: int
@@ -74,6 +83,11 @@ class Row:
     noise: float = 0.0
     afs: float | None = None
 
+    @property
+    def calls_model(self) -> bool:
+        """Whether D comes from the model and not from the analytical first step."""
+        return self.afs is None
+
 
 @dataclass(frozen=True)
 class SolverTable:
@@ -81,16 +95,23 @@ class SolverTable:
 
     Attributes
     ----------
-    solver : name in `SOLVERS`.
-    family : "vp", "edm" or "flow".
-    sigmas : N + 1 noise levels, strictly decreasing, the last may be 0.
-    orders : order of each of the N steps.
-    rows : see `Row`.
-    options : what else `build_table` was told, for display and recipes.
+    solver : str
+        Name in `SOLVERS`.
+    family : {"vp", "edm", "flow"}
+    sigmas : tuple of float
+        N + 1 noise levels, strictly decreasing; the last may be 0.
+    orders : tuple of int
+        Order of each of the N steps.
+    rows : tuple of Row
+    options : mapping
+        The solver's options as given to `build_table`, for display and recipes.
+    algorithm_version : int
+        Of the code that made the numbers.
 
     Raises
     ------
-    ValueError : a number is not finite, a row refers to history that does not exist, or rows and steps do not fit.
+    ValueError
+        If a number is not finite, a row refers to history that does not exist, or the rows do not fit the steps.
     """
 
     solver: str
@@ -108,11 +129,11 @@ class SolverTable:
         check_family(self.family)
         check_sigmas(self.sigmas, self.family)
         if len(self.orders) != self.steps:
-            raise ValueError(f"The table has {len(self.orders)} orders for {self.steps} steps; it needs one order a step.")
+            raise ValueError(f"The table has {len(self.orders)} orders for {self.steps} steps; it needs one order per step.")
         _check_rows(self.rows, self.steps)
 
     def __reduce__(self) -> tuple[type[SolverTable], tuple[object, ...]]:
-        # copy and pickle (worker processes) cannot handle the read-only view of the options
+        # copy and pickle (worker processes) cannot handle the read-only mapping of the options
         return SolverTable, (self.solver, self.family, self.sigmas, self.orders, self.rows, dict(self.options), self.algorithm_version)
 
     @property
@@ -122,8 +143,18 @@ class SolverTable:
 
     @property
     def nfe(self) -> int:
-        """Model calls one sample takes, exactly."""
-        return sum(row.afs is None for row in self.rows)
+        """Number of model calls per sample, exactly."""
+        return self.calls_after(-1)
+
+    def calls_after(self, index: int) -> int:
+        """Model calls of the rows after row `index`."""
+        return sum(row.calls_model for row in self.rows[index + 1 :])
+
+    @property
+    def step_rows(self) -> tuple[range, ...]:
+        """Indices of the rows of each step: its stages and the row that ends it."""
+        ends = [index + 1 for index, row in enumerate(self.rows) if not row.stage]
+        return tuple(range(first, end) for first, end in zip([0, *ends], ends, strict=False))
 
     @property
     def stochastic(self) -> bool:
@@ -136,7 +167,7 @@ class SolverTable:
         return max(max(len(row.b), len(row.corrector.b) if row.corrector else 0) for row in self.rows)
 
     def end_weights(self) -> tuple[float, NDArray[np.float64]]:
-        """A and C of x_N = A x_0 + SUM_i C_i D_i over the model calls, C of shape [nfe]. Fresh noise is left out."""
+        """A and C of x_N = A x_0 + SUM_i C_i D_i over the model calls, C of shape [nfe]; without fresh noise."""
         size = 1 + self.nfe
         unit = np.eye(size)
         state = step_start = unit[0]

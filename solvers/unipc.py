@@ -61,7 +61,7 @@ def _differences_to_weights(h: float, rho: Sequence[float], scale: Sequence[floa
 def unified_weights(h: float, ratios: Sequence[float], variant: str, half: bool) -> Array:
     """w_j of D_n (first) and of the nodes at lambda_n + ratios * h.
 
-    `half`: the released code's rho = 0.5 (one ratio only).
+    With `half`, rho is the released code's 0.5 (one ratio only).
     """
     if not ratios:
         return np.array([-np.expm1(-h)])
@@ -108,9 +108,11 @@ def build(
 
     Parameters
     ----------
-    corrector : False for UniP, the predictor alone.
-    disable_corrector : steps whose result is not corrected (at large guidance the first ones are best left out). The last step
-        has no corrector: nothing is evaluated after it.
+    corrector : bool
+        False for UniP, the predictor alone.
+    disable_corrector : collection of int
+        Steps whose result is not corrected; at high guidance the first ones are best left out. The last step never has a corrector,
+        because nothing is evaluated after it.
     """
     try:
         uncorrected = {operator.index(step) for step in disable_corrector}

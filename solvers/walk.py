@@ -1,20 +1,25 @@
-"""One row of a table applied to tensors: what the sampling loop does, and what calibration repeats from the middle.
+"""Walking a table: row by row, evaluate and combine. Sampling, fits and tuning objectives all do it with `walk`.
 
+    D = evaluate(x)                                    or afs * x, the analytical first step
     q = q_x * x + q_d * D                              pushed to the history
     x = corrector.a * x_step + SUM_j corrector.b[j] q_j      where the row has a corrector
     x = a * base + SUM_j b[j] q_j
 
-(table.py). A `Walk` is where a sample stands before a row. It is never changed, and the tensors in it are not written to again, so
-keeping one costs nothing but the memory of what it refers to.
+(table.py). A `Walk` is where a sample stands before a row. It is never changed, and its tensors are not written to once the next row
+has begun, so keeping one costs only the memory of what it refers to.
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .table import Row
+from .table import Row, SolverTable
+
+Evaluate = Callable[[Tensor, int, Row], Tensor]
+"""evaluate(state, index of the row, row) -> D in the state's dtype."""
 
 
 class Walk(NamedTuple):
@@ -22,10 +27,14 @@ class Walk(NamedTuple):
 
     Attributes
     ----------
-    state : x [B, ...].
-    step_start : the state at the start of the step.
-    history : what the solver remembers of earlier evaluations, newest first.
-    inside_step : whether the row before this one was a stage of the same step.
+    state : Tensor
+        x [B, ...].
+    step_start : Tensor
+        The state at the start of the step.
+    history : tuple of Tensor
+        What the solver remembers of earlier evaluations, newest first.
+    inside_step : bool
+        Whether the row before this one was a stage of the same step.
     """
 
     state: Tensor
@@ -37,6 +46,61 @@ class Walk(NamedTuple):
     def begin(cls, x: Tensor) -> Walk:
         """Before the first row, at `x`."""
         return cls(x, x, (), False)
+
+
+class Visit(NamedTuple):
+    """One row of a walk, finished.
+
+    Attributes
+    ----------
+    row : Row
+        The row.
+    before, after : Walk
+        Where the sample stood, and where it stands now.
+    denoised : Tensor
+        D, evaluated or guessed.
+    """
+
+    row: Row
+    before: Walk
+    denoised: Tensor
+    after: Walk
+
+
+def walk(table: SolverTable, at: Walk, evaluate: Evaluate, rows: range | None = None, kept: int | None = None) -> Iterator[Visit]:
+    """Visit the rows of a table one after the other.
+
+    Parameters
+    ----------
+    table : SolverTable
+    at : Walk
+        Where the sample stands before the first of the rows.
+    evaluate : callable
+        evaluate(state, index, row) -> D, a model call; not asked where the row has an analytical first step.
+    rows : range, optional
+        Indices of the rows to visit, all by default; those of one step are in `table.step_rows`.
+    kept : int, optional
+        Evaluations that stay in the history, `table.history` at least; all by default.
+
+    Yields
+    ------
+    Visit
+        After each row. Fresh noise is not added: whoever wants it adds it to `after.state` in place.
+    """
+    for index in range(len(table.rows)) if rows is None else rows:
+        row = table.rows[index]
+        denoised = evaluate(at.state, index, row) if row.afs is None else at.state * row.afs
+        before, at = at, advance(at, row, denoised, index + 1 if kept is None else kept)
+        yield Visit(row, before, denoised, at)
+        del before, denoised  # not kept alive during the next evaluation
+
+
+def walk_to_end(table: SolverTable, at: Walk, evaluate: Evaluate, rows: range | None = None) -> Walk:
+    """Where the sample stands after the last of the rows; parameters as for `walk`."""
+    for visit in walk(table, at, evaluate, rows):
+        at = visit.after
+        del visit
+    return at
 
 
 def advance(at: Walk, row: Row, denoised: Tensor, kept: int) -> Walk:

@@ -331,7 +331,7 @@ def test_bad_arguments_are_refused_in_a_sentence(tmp_path):
     wrong = [
         ({"steps": 0}, "steps was 0"),
         ({"steps": 2.5}, "steps was 2.5"),
-        ({"solver": "heun"}, "one model call a step"),
+        ({"solver": "heun"}, "one model call per step"),
         ({"solver": "dpmpp_2m_sde"}, "deterministic solver"),
         ({"solver": "magic"}, "magic"),
         ({"order": 9}, "order was 9"),

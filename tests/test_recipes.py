@@ -467,7 +467,7 @@ NESTED = "[" * 100_000 + "]" * 100_000
         (edited(sigmas="14.6, 5, 1, 0"), "list"),
         (edited(sigmas=[14.6]), "from 2 to 1001"),
         (edited(sigmas=list(range(1500, -1, -1))), "list of at most 1001"),
-        (edited(orders=[1, 2]), "one order a step"),
+        (edited(orders=[1, 2]), "one order per step"),
         (edited(orders=[1, 2, 1000]), "order"),
         (edited(orders=[1, 2.0, 1]), "order"),
         (edited(rows=..., orders=[1, 3, 1]), "order"),

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..recipes import Recipe
-from ..solvers import SOLVERS, SolverTable, build_table, sample
+from ..solvers import SolverTable, build_table, sample
 from ..solvers.noise import BrownianNoise
+from ..solvers.rebuild import asked_order
 from . import job
 from .choices import read_recipe, solver_options, solver_order
 from .levels import noise_schedule_of
@@ -152,7 +153,5 @@ def table_of_recipe(recipe: Recipe, levels: np.ndarray, family: str) -> SolverTa
             len(levels),
             recipe.solver,
         )
-    highest = max(recipe.orders)
     options = {name: value for name, value in recipe.options.items() if name not in ("afs", "disable_corrector")}
-    order = highest if len(SOLVERS[recipe.solver].orders) > 1 else None
-    return build_table(recipe.solver, levels, family, order, **options)
+    return build_table(recipe.solver, levels, family, asked_order(recipe.solver, recipe.orders), **options)

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from ...schedules import NoiseSchedule
 from ...schedules.families import alpha_of, half_log_snr
-from ...solvers.table import SolverTable
-from ...solvers.walk import Walk, advance
+from ...solvers.table import Row, SolverTable
+from ...solvers.walk import Evaluate, Walk, walk_to_end
 from ...training.losses import summed_square
 
 Denoiser = Callable[[Tensor, float], Tensor]
@@ -47,12 +47,12 @@ def step_weights(table: SolverTable, ns: NoiseSchedule) -> list[float]:
 
 def end_loss(denoise: Denoiser, x: Tensor, table: SolverTable, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """One loss, at the end point."""
-    at = Walk.begin(x)
-    for index, row in enumerate(table.rows):
-        output = at.state * row.afs if row.afs is not None else denoise(at.state, row.sigma).to(x.dtype)
-        at = advance(at, row, output, index + 1)
-    loss = summed_square(at.state, target)
+    loss = summed_square(walk_to_end(table, Walk.begin(x), _evaluation(denoise)).state, target)
     yield loss, loss.detach()
+
+
+def _evaluation(denoise: Denoiser) -> Evaluate:
+    return lambda state, index, row: denoise(state, row.sigma).to(state.dtype)
 
 
 def step_losses(
@@ -65,20 +65,15 @@ def step_losses(
     states : the teacher's [B, ...] at `table.sigmas`, its end point for a last 0.
     weights : of the steps, of mean 1. own_states : start each step where the student came to instead of at the teacher's state.
     """
-    at, reaches = Walk.begin(x), step_reaches(table)
-    for index, row in enumerate(table.rows):
-        if not at.inside_step and not own_states:
-            here = states[row.step].to(x)
+    at, reaches, evaluate = Walk.begin(x), step_reaches(table), _evaluation(denoise)
+    for step, rows in enumerate(table.step_rows):
+        if not own_states:
+            here = states[step].to(x)
             at = Walk(here, here, at.history, False)
-        if row.afs is not None:
-            at = advance(at, row, at.state * row.afs, index + 1)
-        else:
-            at = advance(at, row, denoise(at.state, row.sigma).to(x.dtype), index + 1)
-        if row.stage:
-            continue
+        at = walk_to_end(table, at, evaluate, rows)
         if at.state.requires_grad:
-            miss = summed_square(at.state, states[row.step + 1])
-            yield miss * (weights[row.step] / max(abs(reaches[row.step]), _SHORTEST) ** 2 / len(weights)), miss.detach() / len(weights)
+            miss = summed_square(at.state, states[step + 1])
+            yield miss * (weights[step] / max(abs(reaches[step]), _SHORTEST) ** 2 / len(weights)), miss.detach() / len(weights)
         at = Walk(at.state.detach(), at.step_start.detach(), tuple(q.detach() for q in at.history), False)
 
 
@@ -86,7 +81,7 @@ def denoising_losses(
     denoise: Denoiser, clean: Tensor, noise: Tensor, table: SolverTable, weights: Sequence[float]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """A loss for each model call of the table, with the same noise [B, ...] at every level."""
-    rows = [row for row in table.rows if row.afs is None]
+    rows = [row for row in table.rows if row.calls_model]
     for row in rows:
         x = float(alpha_of(row.sigma, table.family)) * clean + row.sigma * noise
         miss = summed_square(denoise(x, row.sigma).to(clean.dtype), clean)
@@ -97,14 +92,12 @@ def step_reaches(table: SolverTable) -> list[float]:
     """How far each step moves if the outputs of its own model calls all move by one: the sum of their weights in the new state, with
     those in its stages and its corrector. From sigma s to t it is 1 - t/s for a step without memory, Euler's and Heun's alike."""
     zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-    found, at = [], Walk.begin(zero)
-    for index, row in enumerate(table.rows):
-        if not at.inside_step:
-            at = Walk(zero, zero, (zero,) * index, False)
-        at = advance(at, row, at.state * row.afs if row.afs is not None else one, index + 1)
-        if not row.stage:
-            found.append(float(at.state))
-    return found
+
+    def moved(state: Tensor, index: int, row: Row) -> Tensor:
+        return one
+
+    starts = ((rows, Walk(zero, zero, (zero,) * rows.start, False)) for rows in table.step_rows)
+    return [float(walk_to_end(table, start, moved, rows).state) for rows, start in starts]
 
 
 def require_step_states(table: SolverTable, own_states: bool) -> None:
