@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import replace
 
 import pytest
 
-from fewstep.fitting import EFFORTS, Interrupted, Limit, Teacher, calibrate, calibrations, default_starts, expected_calls
+from fewstep.fitting import EFFORTS, Interrupted, Limit, Teacher, calibrate, calibrations, default_starts
 from fewstep.fitting.calibrate import resampled
+from fewstep.jobs import TeacherPlan
+from fewstep.jobs.calibrate import CalibrationPlan, run
+from fewstep.jobs.pace import part_of
 
 from .fitting_problems import FAMILIES, MIXTURES, calls_of, setting_of
 
@@ -76,16 +79,26 @@ def test_numbers_that_are_none_are_refused_before_a_call(nfes):
 
 
 @pytest.mark.parametrize("seeds, held_out, batch", [(9, 3, 4), (36, 12, 12), (7, 1, 2)])
-def test_the_work_announced_is_the_work_done_or_more(seeds, held_out, batch):
-    setting, told = setting_of(MIXTURES["edm"], seeds, batch=batch), []
-    teacher = Teacher(setting, 20)
-    expected = expected_calls(setting.noise_schedule, [4, 3], seeds, held_out, batch, LOW, 20)
-    results = list(calibrations(setting, [4, 3], held_out=held_out, teacher=teacher, effort=LOW, progress=told.append))
-    order = [key for key, _ in itertools.groupby((stage.what, stage.nfe) for stage in told)]
-    assert order == list(expected)
-    assert expected["teacher", 0] == teacher.calls
-    for result in results:
-        for what in ("start", "fit", "guard"):
-            made = getattr(result.calls, what)
-            assert 0 < made <= expected[what, result.nfe], (what, made, expected)
-        assert result.calls.start >= 0.4 * expected["start", result.nfe]  # nor much more
+def test_the_expected_cost_is_the_cost_or_more(seeds, held_out, batch):
+    """Counted in samples that the model is given."""
+    setting, given, counted = setting_of(MIXTURES["edm"], seeds, batch=batch), [0], {}
+    inner = setting.model
+
+    def model(x, sigma, **others):
+        given[0] += len(x)
+        return inner(x, sigma, **others)
+
+    def progress(stage):
+        part = part_of(stage)
+        counted[part] = counted.get(part, 0) + given[0]
+        given[0] = 0
+
+    setting = replace(setting, model=model)
+    plan = CalibrationPlan(seeds=setting.seeds, held_out=held_out, batch=batch, nfes=[4, 3], effort="low", teacher=TeacherPlan(20))
+    expected, outcome = plan.costs(setting.noise_schedule), run(setting, plan, progress)
+    assert outcome.finished and list(outcome.done) == [3, 4] and list(counted) == list(expected)
+    assert expected["teacher", 0] == counted["teacher", 0] == 20 * seeds
+    for part, cost in expected.items():
+        assert 0 < counted[part] <= cost, (part, counted, expected)
+    for nfe in (3, 4):
+        assert counted["start", nfe] >= 0.4 * expected["start", nfe]  # nor much more

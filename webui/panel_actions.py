@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import inspect
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +15,10 @@ import gradio as gr
 from modules import shared
 from modules.call_queue import queue_lock
 
-from ..fitting import FitError
+from ..fitting import Ending, FitError
 from . import job
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
-from .calibration import Course, Wish, numbers_of, run
+from .calibration import Course, Picture, plan_of, run
 from .choices import NO_PREDICTOR, Choices
 from .folders import load_recipe, predictor_names, recipe_names
 from .host import architecture, ensure_loaded, has_schedule_choice, in_models_thread, sampler_options, schedule_of_loaded_model
@@ -164,16 +163,13 @@ def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, controls: dict[st
     """Run a calibration in its own thread; yield (report, recipe text, list of saved recipes) while it runs and at its end."""
     keep = gr.update()
     try:
-        wish = Wish(
+        plan = plan_of(str(calls), str(effort), int(seeds or 0), int(batch or 0))
+        picture = Picture(
             str(controls.get("prompt") or ""),
             str(controls.get("neg_prompt") or ""),
             int(controls.get("width") or 512),
             int(controls.get("height") or 512),
             float(controls.get("cfg_scale") or 7.0),
-            numbers_of(calls),
-            str(effort),
-            int(seeds or 0),
-            int(batch or 0),
         )
     except (ValueError, TypeError) as error:
         yield f"<p><b>{html.escape(str(error))}</b></p>", keep, keep
@@ -185,11 +181,12 @@ def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, controls: dict[st
         try:
             with queue_lock:
                 if course.stop:
-                    course.interrupted = True
+                    course.outcome.ending = Ending.INTERRUPTED
                     return
                 shared.state.begin(job="FewStep calibration")
                 try:
-                    in_models_thread(lambda: run(wish, course))
+                    in_models_thread(lambda: run(picture, plan, course))
+                    course.outcome.raise_error()
                 finally:
                     shared.state.end()
                     shared.state.interrupted = shared.state.skipped = False
@@ -213,18 +210,19 @@ def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, controls: dict[st
 
 
 def _progress(course: Course, seconds: float) -> str:
-    error = f", error {course.error:.4g}" if math.isfinite(course.error) else ""
+    lines = "<br>".join(map(html.escape, course.lines))
     return (
-        f'<p>{html.escape(course.stage)}{error} ({course.calls} model calls, {seconds:.0f} s)</p>'
+        f"<p>{lines}<br>{course.calls} model calls in {seconds:.0f} s</p>"
         f'<progress style="width:100%" value="{course.share:.3f}" max="1"></progress>'
     )
 
 
 def _report(course: Course, failed: list[BaseException]) -> str:
     parts = [f"<p><b>{html.escape(str(error) or type(error).__name__)}</b></p>" for error in failed]
-    if course.interrupted:
+    if course.outcome.interrupted:
         parts.append(f"<p>Interrupted; {'what was finished is kept' if course.saved else 'nothing was finished'}.</p>")
     for recipe, path in course.saved:
         parts.append(f"<p>Recipe for {recipe.nfe} model calls, saved as {html.escape(path.stem)}:</p>")
-    parts += [f'<pre style="white-space:pre-wrap">{html.escape(result.report())}</pre>' for result in course.done]
+    results = course.outcome.done.values()
+    parts += [f'<pre style="white-space:pre-wrap">{html.escape(result.report())}</pre>' for result in results]
     return "".join(parts) or "<p>Nothing was found.</p>"

@@ -50,13 +50,13 @@ class TuningOptions(Options):
             raise ValueError(f"The samples have shape {tuple(samples.clean.shape[1:])}, but the setting's are {tuple(setting.shape)}.")
 
 
-def check_table(table: object, family: str) -> None:
-    """Raise a ValueError where a model of this family cannot be tuned to `table`."""
+def check_table(table: object, family: str, what: str = "table") -> None:
+    """Raise a ValueError where a model of this family cannot be tuned to `table`, which its sentence calls `what`."""
     if not isinstance(table, SolverTable):
-        raise ValueError(f"table was {type(table).__name__}; it must be a SolverTable, as build_table, a recipe or a calibration give.")
+        raise ValueError(f"{what} was {type(table).__name__}; it must be a SolverTable, as build_table, a recipe or a calibration give.")
     if table.family != family:
-        raise ValueError(f"The table is for {table.family} models, but the model's family is {family}; use one made for this model.")
+        raise ValueError(f"The {what} is for {table.family} models, but the model's family is {family}; use one made for this model.")
     if table.stochastic:
-        raise ValueError(f"{table.solver} adds fresh noise in its steps; tuning needs a deterministic solver.")
+        raise ValueError(f"The {what}'s solver {table.solver} adds fresh noise in its steps; tuning needs a deterministic one.")
     if table.sigmas[-1] != 0:
-        raise ValueError(f"The table ends at sigma {table.sigmas[-1]:g}; tuning compares end points, so it must end at 0.")
+        raise ValueError(f"The {what} ends at sigma {table.sigmas[-1]:g}; tuning compares end points, so it must end at 0.")

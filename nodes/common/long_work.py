@@ -86,6 +86,8 @@ def keeping(outcome: Outcome, keep: Callable[[str], str]) -> Iterator[None]:
     if outcome.interrupted:
         raise comfy.model_management.InterruptProcessingException
     assert outcome.error is not None
+    if isinstance(outcome.error.__cause__, comfy.model_management.OOM_EXCEPTION):
+        comfy.model_management.unload_all_models()  # as the host does after running out of memory
     raise FitError(f"{outcome.error}{f' What was found so far is in {place}.' if place else ''}") from outcome.error
 
 

@@ -225,7 +225,7 @@ class FewStepTuneLora(io.ComfyNode):
         check(_problem(text, str(method), str(effort), str(layers), name, str(precision)))
         given = _given(text, recipe)
         ns = noise_schedule_of(model)
-        check_table(given.table(), ns.family)
+        check_table(given.table(), ns.family, "recipe")
         held_out = held_out_seeds(trajectories, HELD_OUT_ONE_IN, 0.25)
         plan = TuningPlan(
             seeds=range(first_seed, first_seed + trajectories),

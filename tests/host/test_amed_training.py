@@ -265,10 +265,11 @@ import torch
 load_pack()
 pack = next(name.removesuffix(".nodes.host") for name in sys.modules if name.endswith(".nodes.host"))
 part = lambda name: importlib.import_module(f"{pack}.{name}")
-course, facts, ordinary = part("nodes.amed.course"), part("nodes.amed.facts"), part("nodes.common.differentiable")
+chosen, facts, ordinary = part("nodes.amed.chosen"), part("nodes.amed.facts"), part("nodes.common.differentiable")
+job = part("jobs.train_amed")
 train, Interrupted = part("nodes.amed").FewStepTrainAmed, part("fitting").Interrupted
 state = Path("STATE")
-course.Plan.state_file = lambda plan: state
+job.AmedPlan.state_file = property(lambda plan: state)
 told = {}
 
 def run(**changes):
@@ -283,11 +284,11 @@ with torch.inference_mode():
     told["afs with one step"] = net.config.nfe == 2 and "Step 0, sigma" in report and plot.shape[2] == 768
     told["forgotten"] = not state.exists()
 
-    usual = course._chosen
+    usual = chosen.chosen_by
     def fails(*arguments):
         told["there until the end"] = state.exists()
         raise failure
-    course._chosen, failure = fails, RuntimeError("no picture")
+    chosen.chosen_by, failure = fails, RuntimeError("no picture")
     net, report, plot = run(nfe=3, afs=False)
     told["no picture"] = "cannot be shown" in report and plot.shape[2] == 768 and not state.exists()
     failure = Interrupted("now")
@@ -295,10 +296,10 @@ with torch.inference_mode():
         run(nfe=3, afs=False, fit_table_first=True)
     except comfy.model_management.InterruptProcessingException:
         told["kept"] = state.exists()
-    course._chosen = usual
+    chosen.chosen_by = usual
     def not_again(*arguments):
         raise AssertionError("the table was fitted again")
-    course._fitted_table = not_again
+    job._fitted_table = not_again
     told["gone on with"] = run(nfe=3, afs=False, fit_table_first=True)[0].config.nfe == 3 and not state.exists()
 
     net.facts["resolution"] = ["one", 32, 32]
@@ -318,5 +319,5 @@ tell(**told)
 def test_what_happens_around_a_training(in_host, tmp_path):
     """A file of another training, a picture that fails, an interruption at the last moment: what was trained is not lost."""
     told = in_host(AT_THE_END.replace("STATE", str(tmp_path / "state.safetensors")))
-    assert "begins anew" in told["log"] and "no picture" in told.pop("log")
+    assert "starting over" in told["log"] and "no picture" in told.pop("log")
     assert len(told) == 8 and set(told.values()) == {True}, told

@@ -332,13 +332,14 @@ with torch.inference_mode():
     told["same in the end"] = same() and torch.is_inference_mode_enabled()
 
     # Interrupted in the middle, with a state on disk: it goes on from there, and to the same end.
-    state, usual, told_of = part("nodes.common.teacher").stored_passes().parent / "tuning", module.Progress.__call__, []
+    progresses = part("nodes.common.progress").HostProgress
+    state, usual, told_of = part("nodes.common.teacher").stored_passes().parent / "tuning", progresses.__call__, []
     def watched(progress, stage):
         told_of.append(stage.what)
-        if told_of.count("tune") == stop:
+        if told_of.count("train") == stop:
             interrupt(True)
         usual(progress, stage)
-    module.Progress.__call__ = watched
+    progresses.__call__ = watched
     rows, calls = [], []
     for stop in (3, -1, -1):
         told_of.clear()
@@ -347,7 +348,7 @@ with torch.inference_mode():
         except comfy.model_management.InterruptProcessingException:
             interrupt(False)
             told["state"] = len(list(state.glob("*"))) == 1
-        calls.append(told_of.count("tune"))
+        calls.append(told_of.count("train"))
     told["goes on"] = rows[0] == rows[1] and len(rows[0]) == 9 and calls == [3, 5, 8] and not list(state.glob("*"))
 tell(**told)
 """

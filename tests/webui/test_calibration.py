@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import sys
 import threading
 from types import ModuleType, SimpleNamespace
@@ -11,9 +10,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+from fewstep.fitting import Setting
+from fewstep.jobs.calibrate import recipe_from
 from fewstep.recipes import Recipe
 from fewstep.schedules import NoiseSchedule
-from fewstep.webui.calibration import Course, Wish, fit, numbers_of, recipe_of, run
+from fewstep.webui.calibration import Course, Picture, fit, plan_of, run
 from fewstep.webui.names import CALIBRATED
 from fewstep.webui.plot import sigma_plot
 from fewstep.webui.samplers import sampler_function
@@ -21,9 +22,15 @@ from fewstep.webui.samplers import sampler_function
 NS = NoiseSchedule.edm(0.02, 40.0)
 
 
-def wish(**changed):
-    usual = {"prompt": "", "negative": "", "width": 64, "height": 64, "cfg": 2.0, "nfes": (4,), "effort": "low", "seeds": 9, "batch": 4}
-    return Wish(**{**usual, **changed})
+PICTURE = Picture("", "", 64, 64, 2.0)
+
+
+def plan(calls="4", effort="low", seeds=9, batch=4):
+    return plan_of(calls, effort, seeds, batch)
+
+
+def setting(model, of):
+    return Setting(model, NS, (1, 4, 4), tuple(of.seeds), batch=of.batch)
 
 
 def denoised(x, sigma):
@@ -38,25 +45,27 @@ def test_a_fit_ends_in_a_recipe():
         batches.append(len(x))
         return denoised(x, sigma)
 
-    course = Course()
-    fit(model, NS, (1, 4, 4), "cpu", wish(), course)
-    assert not course.interrupted and len(course.done) == 1 and 0.5 < course.share <= 1
-    assert max(batches) <= 4 and math.isfinite(course.error)
-    recipe = recipe_of(course.done[0], wish(), {"model": "two points"})
+    course, wanted = Course(), plan()
+    fit(setting(model, wanted), wanted, course)
+    outcome = course.outcome
+    assert outcome.finished and len(outcome.done) == 1 and 0.5 < course.share <= 1
+    assert max(batches) <= 4 and course.lines[0].startswith("4 calls: comparing on held-out seeds: model call ")
+    assert course.lines[-1].startswith("Expected cost: at most")
+    recipe = recipe_from(outcome.done[4], wanted, {"model": "two points", "cfg": 2.0})
     assert recipe.nfe == 4 and recipe.facts.cfg == 2.0 and recipe.facts.seeds == 6 and recipe.facts.model == "two points"
     assert Recipe.from_text(recipe.to_text()) == recipe
 
 
 def test_interrupting_keeps_what_is_finished():
-    course = Course()
-    fit(denoised, NS, (1, 4, 4), "cpu", wish(nfes=(3, 5)), course, stopped=lambda: bool(course.done))
-    assert course.interrupted and [result.nfe for result in course.done if result.comparison] == [3]
+    course, wanted = Course(), plan("3, 5")
+    fit(setting(denoised, wanted), wanted, course, stopped=lambda: bool(course.outcome.done))
+    assert course.outcome.interrupted and [nfe for nfe, result in course.outcome.done.items() if result.comparison] == [3]
     nothing = Course()
-    fit(denoised, NS, (1, 4, 4), "cpu", wish(), nothing, stopped=lambda: True)
-    assert nothing.interrupted and not nothing.done
+    fit(setting(denoised, wanted), wanted, nothing, stopped=lambda: True)
+    assert nothing.outcome.interrupted and not nothing.outcome.done
 
 
-class Picture:
+class HostPicture:
     """The host's processing object: an attribute for every argument."""
 
     def __init__(self, **given):
@@ -94,7 +103,7 @@ def host(monkeypatch, tmp_path):
     state = SimpleNamespace(interrupted=False, skipped=False, begin=lambda job: None, end=lambda: None)
     loaded = SimpleNamespace(sd_checkpoint_info=SimpleNamespace(name_for_extra="two points"), parameterization="eps")
     content = {
-        "processing": {"StableDiffusionProcessingTxt2Img": Picture, "process_images": process_images},
+        "processing": {"StableDiffusionProcessingTxt2Img": HostPicture, "process_images": process_images},
         "scripts": {"ScriptRunner": lambda: SimpleNamespace(alwayson_scripts=[])},
         "sd_samplers_common": {"InterruptedException": type("InterruptedException", (BaseException,), {})},
         "shared": {"state": state, "sd_model": loaded},
@@ -113,7 +122,7 @@ def host(monkeypatch, tmp_path):
 
 def test_a_picture_of_the_host_carries_it(host):
     course = Course()
-    run(wish(nfes=(3,)), course)
+    run(PICTURE, plan("3"), course)
     [(recipe, path)] = course.saved
     assert path.parent == host.folder and Recipe.load(path) == recipe
     assert recipe.nfe == 3 and recipe.facts.model == "two points" and recipe.facts.resolution == (1, 4, 4) and recipe.facts.cfg == 2.0
@@ -125,8 +134,8 @@ def test_a_picture_of_the_host_carries_it(host):
 def test_interrupting_the_host_interrupts_it(host):
     host.state.interrupted = True
     course = Course()
-    run(wish(nfes=(3,)), course)
-    assert course.interrupted and not course.saved and host.pictures[0].closed
+    run(PICTURE, plan("3"), course)
+    assert course.outcome.interrupted and not course.saved and host.pictures[0].closed
 
 
 @pytest.fixture
@@ -169,20 +178,15 @@ def test_a_failure_of_the_host_is_told_in_the_panel(actions, host, monkeypatch):
 
     monkeypatch.setattr(sys.modules["modules.processing"], "process_images", fails)
     assert list(actions.calibrate("3", "low", 9, 4, PAGE))[-1] == ("<p><b>out of &lt;memory&gt;</b></p>", {}, {})
-    assert list(actions.calibrate("three", "low", 9, 4, PAGE))[-1][0].startswith("<p><b>The numbers of model calls were")
+    assert list(actions.calibrate("three", "low", 9, 4, PAGE))[-1][0].startswith("<p><b>nfe was")
 
 
-@pytest.mark.parametrize("changed", [{"nfes": ()}, {"nfes": (0,)}, {"nfes": (99,)}, {"effort": "more"}, {"seeds": 1}, {"batch": 0}])
-def test_wishes_that_cannot_be(changed):
+@pytest.mark.parametrize(
+    "changed", [{"calls": ""}, {"calls": "0"}, {"calls": "99"}, {"calls": "five"}, {"effort": "more"}, {"seeds": 1}, {"batch": 0}]
+)
+def test_plans_that_cannot_be(changed):
     with pytest.raises(ValueError, match=r"possible|must"):
-        wish(**changed)
-
-
-def test_numbers():
-    assert numbers_of("5, 8;5 10") == (5, 8, 10)
-    for text in ("", "five", "5.5", "-3"):
-        with pytest.raises(ValueError, match="write numbers"):
-            numbers_of(text)
+        plan(**changed)
 
 
 def test_the_plot_has_a_mark_a_level_and_the_numbers():
