@@ -205,27 +205,46 @@ def demo_trainings(mode: str, method: str) -> Arrays:
     result = train_amed(
         setting, config, mode=mode, method=method, held_out=8, teacher=_demo_teacher(24, 8), checks=2, limit=Limit(calls=60)
     )  # type: ignore[arg-type]
-    return {"net": _flat(list(result.net.state_dict().values())), "history": _history(result)}
+    return dict(_of_training(result))
 
 
 def toy_trainings(form: str) -> Arrays:
-    """AMED on a toy, each form with each method, with and without the analytical first step."""
+    """AMED on a toy, each form with each method, with and without the analytical first step, and the less common options."""
+    plain = {"passes": 2, "checks": 2}
+    cases: list[tuple[str, bool, dict[str, object]]] = [
+        ("edm", False, {"mode": "predictor", "method": "steps"}),
+        ("vp", False, {"mode": "predictor", "method": "steps", "own_states": False, "anneal": True}),
+        ("edm", True, {"mode": "table", "method": "steps"}),
+        ("vp", True, {"mode": "predictor", "method": "end"}),
+        ("flow", False, {"mode": "table", "method": "end"}),
+        ("flow", True, {"mode": "table", "method": "end", "checkpointing": True, "anneal": False, "patience": 1, "seed": 3}),
+        ("edm", False, {"mode": "table", "method": "end", "autocast": torch.float16}),
+        # not to the end: where a fit has converged, rounding decides its last steps
+        ("edm", True, {"mode": "table", "method": "forward", "limit": Limit(calls=100)}),
+    ]
     arrays: Arrays = {}
-    for family, afs, mode, method in (
-        ("edm", False, "predictor", "steps"), ("edm", True, "table", "steps"), ("vp", True, "predictor", "end"),
-        ("flow", False, "table", "end"), ("edm", True, "table", "forward"),
-    ):  # fmt: skip
+    nets = {}
+    for family, afs, options in cases:
         setting = toy_setting(24, family=family)
-        stamps = tuple(baseline_sigmas("uniform_lambda", SCHEDULES[family], 3).tolist())
-        config = AmedConfig(form, stamps, family, afs, scale_dir=0.1, scale_time=0.1)
-        result = train_amed(
-            setting, config, mode=mode, method=method, held_out=8, teacher=Teacher(setting, 24).end_points, passes=2, checks=2,
-            limit=Limit(calls=100),  # where it converges, the last steps are decided by rounding
-        )  # type: ignore[arg-type]
-        label = f"{family} {mode} {method}" + " afs" * afs
-        arrays[f"{label}, net"] = _flat(list(result.net.state_dict().values()))
-        arrays[f"{label}, history"] = _history(result)
-    return arrays
+        config = _toy_config(form, family, afs)
+        result = train_amed(setting, config, held_out=8, teacher=Teacher(setting, 24).end_points, **(plain | options))  # type: ignore[arg-type]
+        label = " ".join([family, *(f"{name}={value}" for name, value in options.items() if name != "limit")]) + " afs" * afs
+        arrays |= {f"{label}, {what}": array for what, array in _of_training(result).items()}
+        nets[label] = result.net
+    setting = toy_setting(24)
+    start = nets["edm mode=table method=steps afs"]
+    ends = Teacher(setting, 24).end_points
+    result = train_amed(setting, _toy_config(form, "edm", True), held_out=8, teacher=ends, start=start, lr=1e-3, **plain)  # type: ignore[arg-type]
+    return arrays | {f"begun with a table, {what}": array for what, array in _of_training(result).items()}
+
+
+def _toy_config(form: str, family: str, afs: bool) -> AmedConfig:
+    stamps = tuple(baseline_sigmas("uniform_lambda", SCHEDULES[family], 3).tolist())
+    return AmedConfig(form, stamps, family, afs, scale_dir=0.1, scale_time=0.1)
+
+
+def _of_training(result) -> dict[str, Array]:
+    return {"net": _flat(list(result.net.state_dict().values())), "history": _history(result)}
 
 
 def _of_tuning(result) -> dict[str, Array]:
@@ -245,6 +264,9 @@ def tunings() -> Arrays:
         "steps afs": ("vp", table_of("deis", 4, "vp", order=2, afs=True), {"method": "steps"}),
         "steps heun": ("flow", table_of("heun", 2, "flow"), {"method": "steps"}),
         "steps own states unipc": ("edm", table_of("unipc", order=3), {"method": "steps", "own_states": True}),
+        "end, long gradients": ("edm", table_of("dpmpp_2m"), {"matching": 300.0}),
+        "end autocast": ("edm", table_of("dpmpp_2m"), {"autocast": torch.bfloat16}),
+        "steps autocast": ("edm", table_of("dpmpp_2m"), {"method": "steps", "autocast": torch.float16, "average": 0.0}),
         "full": ("edm", table_of("dpmpp_2m"), {}),
     }
     arrays: Arrays = {}
@@ -252,9 +274,8 @@ def tunings() -> Arrays:
         setting = tunable_setting(24, family=family)
         adapters = FullWeights(setting.model) if label == "full" else LoraAdapters(setting.model, 3)  # type: ignore[arg-type]
         ends = Teacher(setting, 24).end_points
-        result = tune(
-            setting, table, adapters, held_out=8, teacher=ends, passes=3, checks=2, lr=0.02, average=0.5, **options
-        )  # type: ignore[arg-type]
+        options = {"passes": 3, "checks": 2, "lr": 0.02, "average": 0.5} | options
+        result = tune(setting, table, adapters, held_out=8, teacher=ends, **options)  # type: ignore[arg-type]
         arrays |= {f"{label}, {what}": array for what, array in _of_tuning(result).items()}
     return arrays
 
