@@ -11,16 +11,19 @@ interpreter is all that is used, with the user's own configuration.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -43,6 +46,121 @@ class InstallError(Exception):
 def say(text: str) -> None:
     # Flushed, because pip and pytest write to the same place from their own processes.
     print(f"FewStep: {text}", flush=True)
+
+
+# --- Commands that may be interrupted ---------------------------------------------------------------------------------
+
+PATIENCE = 20.0  # seconds that an interrupted command has to end by itself
+
+
+class Stopped(KeyboardInterrupt):
+    """One of the signals that ask a process to end; it ends what runs as Ctrl+C does."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def run_command(command: list[str], **options) -> int:
+    """Run a command and return its exit code; when interrupted, leave it the time to stop what it started.
+
+    `subprocess.run` would kill it a quarter of a second after Ctrl+C, and pytest's servers and browsers with nobody to
+    stop them.
+    """
+    process = subprocess.Popen(command, **options)
+    try:
+        return process.wait()
+    except KeyboardInterrupt as interruption:
+        if isinstance(interruption, Stopped):
+            press_ctrl_c(process)
+        if process.poll() is None:
+            say(f"waiting up to {PATIENCE:.0f} s for what runs to stop; Ctrl+C once more ends it at once.")
+            with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                process.wait(PATIENCE)
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def press_ctrl_c(process: subprocess.Popen) -> None:
+    """Do what a terminal does at Ctrl+C: it sends SIGINT to all that runs in it, other senders know this process only.
+
+    The processes of pytest-xdist, say, would hear of it from their controller only after five seconds.
+    """
+    if not sys.platform.startswith("linux"):
+        process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+        return
+    for number in descendants():
+        with contextlib.suppress(OSError):  # it has just ended
+            if os.getpgid(number) == os.getpgrp():
+                os.kill(number, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def nothing_left_running() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP interrupt what runs inside, and end all processes that are left of it afterwards."""
+
+    def stop(number, _):
+        raise Stopped(number)
+
+    # Windows has no SIGHUP; nohup has it ignored, and so it stays.
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    asked = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]
+    for number in asked:
+        signal.signal(number, stop)
+    adopts = adopt_orphans()
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, *asked):
+            signal.signal(number, signal.SIG_IGN)  # all that follows is the end, and it takes no time
+        if adopts:
+            end_descendants()
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of descendants whose own parent has ended: else they could not be told from strangers."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        import ctypes
+
+        set_child_subreaper = 36  # PR_SET_CHILD_SUBREAPER of linux/prctl.h
+        return ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0) == 0
+    except (ImportError, OSError, AttributeError):
+        return False
+
+
+def descendants() -> list[int]:
+    """Return the process numbers of children, their children and so on, from Linux's /proc."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            # The program's name, in parentheses, may hold anything; state and parent follow it.
+            parent = (folder / "stat").read_bytes().rpartition(b")")[2].split()[1]
+            children.setdefault(int(parent), []).append(int(folder.name))
+    found = [os.getpid()]
+    for number in found:
+        found += children.get(number, [])
+    return found[1:]
+
+
+def end_descendants(limit: float = 10.0) -> None:
+    """Kill every descendant, and those that they start meanwhile, until there is none or `limit` seconds are over."""
+    deadline = time.monotonic() + limit
+    while (left := descendants()) and time.monotonic() < deadline:
+        for number in left:
+            with contextlib.suppress(OSError):  # it has ended, or belongs to another user
+                os.kill(number, signal.SIGKILL)
+        # Those that have ended count until their parent, this process at last, has taken note of it.
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.01)
+    if left:
+        say(f"these processes could not be ended: {', '.join(map(str, left))}. `ps` shows what they are.")
 
 
 # --- The hosts' install hook ------------------------------------------------------------------------------------------
@@ -266,7 +384,7 @@ def has_venv() -> bool:
 
 
 def run(command: list[str], problem: str, **options) -> None:
-    code = subprocess.run(command, check=False, **options).returncode
+    code = run_command(command, **options)
     if code:
         raise InstallError(
             f"{problem}: the command `{' '.join(command[:6])} ...` ended with code {code}; its own message is above. "
@@ -416,11 +534,16 @@ def debian_package_is_installed(name: str) -> bool:
 def demo(arguments: list[str]) -> int:
     environment = prepare("demo")
     command = environment.module("fewstep.cli", "demo", *arguments)
-    return subprocess.run(command, env=environment.variables(), check=False).returncode
+    return run_command(command, env=environment.variables())
 
 
 def test(arguments: list[str]) -> int:
     """Run the linter, the type check and the tests; all three, so that one run shows every problem."""
+    with nothing_left_running():
+        return check_everything(arguments)
+
+
+def check_everything(arguments: list[str]) -> int:
     environment = prepare("test")
     install_debian_packages()
     prepare_hosts(environment)
@@ -430,7 +553,10 @@ def test(arguments: list[str]) -> int:
 
     def check(name: str, *options: str) -> int:
         say(f"running {name} ...")
-        return subprocess.run(environment.module(name, *options), cwd=ROOT, env=variables, check=False).returncode
+        code = run_command(environment.module(name, *options), cwd=ROOT, env=variables)
+        if code < 0:
+            say(f"{name} was killed by {signal.Signals(-code).name}, so it could not finish.")
+        return code if code >= 0 else 128 - code  # as shells say it
 
     failed = [name for name, options in (("ruff", ("check", ".")), ("mypy", ())) if check(name, *options)]
     if failed:
@@ -462,9 +588,11 @@ def main(arguments: list[str]) -> int:
         print(f"FewStep: {problem}", file=sys.stderr)
     except OSError as problem:
         print(f"FewStep: a file could not be read or written: {problem}. Nothing more was done.", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("FewStep: interrupted. Run the same command again; it takes care of what is half done.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interruption:
+        number = interruption.number if isinstance(interruption, Stopped) else signal.SIGINT
+        how = f"stopped by {signal.Signals(number).name}" if number != signal.SIGINT else "interrupted"
+        print(f"FewStep: {how}. Run the same command again; it takes care of what is half done.", file=sys.stderr)
+        return 128 + number
     return 1
 
 

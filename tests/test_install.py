@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -25,6 +24,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from .processes import TiedProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -386,13 +387,12 @@ def test_an_interrupted_and_an_offline_first_run_are_repaired(
     checkout = copy_of_the_checkout()
     command = [sys.executable, str(checkout / "install.py"), "--demo", "--help"]
     env = {**os.environ, **lent_packages}
-    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
+    process = TiedProcess(command, env=env, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not state_of(checkout).get("installing"):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.end()
     half_written = checkout / ".venv/half-written"
     half_written.touch()
 

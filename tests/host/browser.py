@@ -173,7 +173,7 @@ class Page:
 @contextlib.contextmanager
 def open_page(url: str, width: int = 1600, height: int = 1000, scale: float = 1.0, **settings: Any) -> Iterator[Page]:
     """Open the page of a server and wait until it can be used; settings as in `Page.set`."""
-    browser = _playwright().chromium.launch(executable_path=chromium(), headless=True, args=list(FLAGS))
+    browser = launch_browser()
     try:
         context = browser.new_context(viewport={"width": width, "height": height}, device_scale_factor=scale)
         context.add_init_script(_CLOSED)
@@ -186,6 +186,14 @@ def open_page(url: str, width: int = 1600, height: int = 1000, scale: float = 1.
         yield page
     finally:
         browser.close()
+
+
+def launch_browser() -> Any:
+    """Return playwright's Browser.
+
+    It ends with this process, whatever ends that: the driver reads from it, and closes the browser when nobody writes.
+    """
+    return _playwright().chromium.launch(executable_path=chromium(), headless=True, args=list(FLAGS))
 
 
 @functools.cache

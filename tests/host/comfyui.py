@@ -22,9 +22,12 @@ import uuid
 from pathlib import Path
 
 if __package__:
+    from ..processes import TiedProcess
     from .get_comfyui import COMFYUI, FOLDER, PACKAGES, ROOT
 else:
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
     from get_comfyui import COMFYUI, FOLDER, PACKAGES, ROOT
+    from processes import TiedProcess
 
 PROBE = ROOT / "tests/data/comfy_packs/probe"  # nodes that count model calls and hand tensors out
 STAND_INS = Path(__file__).resolve().parent / "stand_ins"
@@ -108,12 +111,15 @@ class Comfy:
         self.known_nodes: dict = {}
         make_base(self.base, packs)
         with open(self.log_file, "wb") as log:
-            self.process = subprocess.Popen(
+            self.process = TiedProcess(
                 command(self.base, self.port, *extra_args),
                 cwd=COMFYUI, env=variables(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
             )  # fmt: skip
-        self.boot_seconds = self._wait_until_it_answers()
+        try:
+            self.boot_seconds = self._wait_until_it_answers()
+        except BaseException:  # Ctrl+C, too: nobody else knows of it yet
+            self.stop()
+            raise
 
     def _wait_until_it_answers(self) -> float:
         started = time.monotonic()
@@ -125,7 +131,6 @@ class Comfy:
                 return time.monotonic() - started
             except OSError:
                 time.sleep(0.05)
-        self.stop()
         raise RuntimeError(f"ComfyUI did not answer within {BOOT_LIMIT} s:\n{self.log[-4000:]}")
 
     @property
@@ -133,8 +138,7 @@ class Comfy:
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def stop(self) -> None:
-        self.process.kill()  # it has nothing to save, and ends by itself only after seconds
-        self.process.wait()
+        self.process.end()  # it has nothing to save, and ends by itself only after seconds
 
     def __enter__(self) -> Comfy:
         return self
@@ -274,7 +278,6 @@ def variables(more=None) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "",
         "OMP_NUM_THREADS": "1",  # the models are small: a second thread costs more than it brings
         "HF_HUB_OFFLINE": "1",
-        "FEWSTEP_TESTS_PROCESS": str(os.getpid()),
         **(more or {}),
     }
 

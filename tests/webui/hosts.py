@@ -15,12 +15,13 @@ import base64
 import io
 import json
 import os
-import signal
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from ..processes import TiedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).resolve().parent / "probe_extension"
@@ -146,10 +147,12 @@ class WebUI:
             "--gradio-allowed-path", str(checkout()),
         ]  # fmt: skip
         with open(self.log_file, "wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=checkout(), env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        self.boot_seconds = self.wait(1)
+            self.process = TiedProcess(command, cwd=checkout(), env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            self.boot_seconds = self.wait(1)
+        except BaseException:  # Ctrl+C, too: nobody else knows of it yet
+            self.stop()
+            raise
 
     @property
     def log(self) -> str:
@@ -175,9 +178,7 @@ class WebUI:
         raise RuntimeError(f"The host did not answer within {BOOT_LIMIT} s:\n{self.log[-4000:]}")
 
     def stop(self) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.end()
 
     # --- its API ---
 
