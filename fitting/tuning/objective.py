@@ -114,7 +114,7 @@ class TuningObjective(Objective):
         set_gradients(self.parameters, gradient * min(1.0, _LARGEST_GRADIENT / max(norm, 1e-12)))
         self.adam.step()
         decay = min(self.options.average, (done + 1) / (done + 10))  # early on, forget the beginning faster
-        torch._foreach_lerp_(self.averages, [p.detach() for p in self.parameters], 1 - decay)
+        torch._foreach_lerp_(list(self.averages), [p.detach() for p in self.parameters], 1 - decay)
         return [Step(loss, count, 0)]
 
     def gradient(self, positions: Sequence[int], pass_index: int) -> BatchGradient:
