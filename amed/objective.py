@@ -49,11 +49,8 @@ class AmedObjective(Objective):
         self.chunks, self.ends = list(own.chunks()), ends.split(own.batch)
         self.parameters = list(net.parameters())
         self.adam = torch.optim.Adam(self.parameters, lr=options.lr)
-        self.batches = self._batches()
+        self.batches = -(-len(self.chunks) // group.size)
         self.means: list[tuple[float, float, float]] = [(0.5, 1.0, 1.0)] * self.config.pairs
-
-    def _batches(self) -> int:
-        return -(-len(self.chunks) // self.group.size)
 
     @property
     def constants(self) -> Mapping[str, tuple[float, ...]]:
@@ -200,11 +197,10 @@ class ForwardObjective(AmedObjective):
     fit: Fit | None = None
     progress: Progress | None = None
 
-    def _batches(self) -> int:
-        return 1
-
     def batch(self, index: int, done: int) -> Sequence[Step]:
-        """The whole fit."""
+        """The whole fit, with the first batch."""
+        if done:
+            return ()
         assert isinstance(self.net, AmedTable)
         net, self.fit, calls = fit_table(self.net, self.own, torch.cat(list(self.ends)), self._tell, self.options.limit)
         self.calls += calls

@@ -176,7 +176,7 @@ def train_amed(
             assert states is not None
             objective.trajectories = states
         elif isinstance(objective, ForwardObjective):
-            objective.progress, options = progress, replace(options, passes=1, checks=1)
+            objective.progress, options = progress, replace(options, checks=1)
         course = Course(objective, options, group, progress, file, plain)
         with nullcontext() if tap is None else tap, borrowed([setting.model]):
             return trained(course, lambda done: _result(done, objective), setting.batch, _LESS_MEMORY)

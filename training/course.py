@@ -24,7 +24,7 @@ from ..fitting.progress import INTERRUPTED, Ending, Progress, Stage
 from ..fitting.setting import FitError, Interrupted
 from .distributed import Group
 from .gradients import enough_memory
-from .objective import Objective
+from .objective import Objective, Step
 from .options import Options
 from .state import StateFile
 
@@ -144,16 +144,18 @@ class Course:
             order = torch.randperm(self.objective.batches, generator=generator)
             for parameters in self.objective.adam.param_groups:
                 parameters["lr"] = self.objective.rate(self.options.lr, self.done, self.total)
-            self._take(int(order[position]))
+            steps = self._take(int(order[position]))
             self.done += 1
             self._check_if_due()
-            self._tell()
+            if steps:
+                self._tell()
         if self._impatient():
             self.ending = Ending.CONVERGED
             self.stopped = f"{self.options.patience} measurements on held-out seeds in a row were no better"
 
-    def _take(self, index: int) -> None:
-        for step in self.objective.batch(index, self.done):
+    def _take(self, index: int) -> Sequence[Step]:
+        steps = self.objective.batch(index, self.done)
+        for step in steps:
             self.skipped += step.skipped
             self.failing = 0 if step.samples else self.failing + 1
             if self.failing >= _TOLERATED:
@@ -165,6 +167,7 @@ class Course:
                 self.loss = math.sqrt(step.loss / step.samples)
                 self.loss_sum += step.loss
                 self.loss_count += step.samples
+        return steps
 
     def _impatient(self) -> bool:
         return self.options.patience is not None and self.since_best >= self.options.patience
