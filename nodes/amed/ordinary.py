@@ -54,7 +54,9 @@ def ordinary(value: Tensor, advice: str = FORWARD_ONLY) -> Tensor:
     if not value.is_inference():
         return value
     if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided or value.is_quantized:
-        raise ValueError(f"The model keeps weights as {type(value).__name__} (quantised), which gradients cannot pass. {advice}")
+        raise ValueError(
+            f"The model keeps weights as {type(value).__name__} (quantised), which gradients cannot pass. {advice}"
+        )
     same = torch.empty(0, dtype=value.dtype, device=value.device)
     return same.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())
 
