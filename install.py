@@ -1,12 +1,12 @@
 """Set FewStep up.
 
-python install.py                      what hosts run: installs what requirements.txt asks for and is missing
-python install.py --demo [ARGUMENTS]   makes a private environment in .venv/ and runs `fewstep demo ARGUMENTS`
-python install.py --test [ARGUMENTS]   the same with test tools and a ComfyUI; runs ruff, mypy, `pytest ARGUMENTS`
+python install.py                      run by hosts: installs missing packages from requirements.txt
+python install.py --demo [ARGUMENTS]   creates a private environment in .venv/ and runs `fewstep demo ARGUMENTS`
+python install.py --test [ARGUMENTS]   the same with test tools and a ComfyUI; runs ruff, mypy and `pytest ARGUMENTS`
 
-Standard library only, and nothing happens at import: hosts run this file with the interpreter they have. Nothing of
-the host is imported either (a `launch` module on the path parses command lines when imported); pip of the running
-interpreter is all that is used, with the user's own configuration.
+Standard library only, and nothing happens at import: hosts run this file with their own interpreter. Nothing of the
+host is imported either (a `launch` module on the path parses command lines when imported). Only pip of the running
+interpreter is used, with the user's own configuration.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ COVERS = {"demo": ("demo",), "test": ("test", "demo")}
 
 
 class InstallError(Exception):
-    """What went wrong and what to do, in sentences for the person at the keyboard."""
+    """A failure, with sentences for the user: what went wrong and what to do."""
 
 
 def say(text: str) -> None:
@@ -187,7 +187,7 @@ def read_requirements(path: Path) -> list[tuple[str, str]]:
         match = REQUIREMENT.fullmatch(text)
         if not match:
             raise InstallError(
-                f"{path.name} has the line {text!r}; the install hook reads only lines of the form 'name' or "
+                f"{path.name} has the line {text!r}; the install hook only understands lines of the form 'name' or "
                 "'name>=1.2'. Restore the file from the repository."
             )
         requirements.append((match[1], match[2] or ""))
@@ -275,8 +275,7 @@ def install_into_host() -> None:
         why = why_pip_failed(result.stdout + result.stderr)
         raise InstallError(
             f"could not install {', '.join(wanted.values())} into {sys.executable} beside the packages it already has: "
-            f"{why}. Install them by hand, or run this again when the cause is removed; until then FewStep may not "
-            "load."
+            f"{why}. Install them by hand, or fix the cause and run this again; until then FewStep may not load."
         )
     say(f"installed {', '.join(f'{name} {installed_version(name)}' for name in wanted)}; nothing else was changed.")
 
@@ -310,8 +309,8 @@ class Environment:
         return result.stdout.strip() if result.returncode == 0 else ""
 
     def create(self) -> None:
-        say(f"making a virtual environment in {ENVIRONMENT} ...")
-        run([sys.executable, "-m", "venv", str(ENVIRONMENT)], "the virtual environment could not be made")
+        say(f"creating a virtual environment in {ENVIRONMENT} ...")
+        run([sys.executable, "-m", "venv", str(ENVIRONMENT)], "the virtual environment could not be created")
 
     def pip(self, *arguments: str) -> list[str]:
         return self.module("pip", "install", "--no-warn-conflicts", *arguments)
@@ -388,7 +387,7 @@ def run(command: list[str], problem: str, **options) -> None:
     if code:
         raise InstallError(
             f"{problem}: the command `{' '.join(command[:6])} ...` ended with code {code}; its own message is above. "
-            "Check the network connection and the free disk space, then run the same command again; it goes on from "
+            "Check the network connection and the free disk space, then run the same command again; it continues from "
             f"there. (Pinned versions exist for Python 3.10 to 3.14; this is {sys.version.split()[0]}.)"
         )
 
@@ -428,10 +427,10 @@ def write_state(state: dict) -> None:
 def remove_environment(reason: str) -> None:
     if Path(sys.prefix).resolve() == ENVIRONMENT.resolve():
         raise InstallError(
-            f"the environment in {ENVIRONMENT} must be made again ({reason}), which it cannot do while it runs this "
-            "command. Run the same command with the Python that FewStep was set up with."
+            f"the environment in {ENVIRONMENT} must be recreated ({reason}), which is impossible while its own Python runs "
+            "this command. Run the same command with the Python that FewStep was set up with."
         )
-    say(f"making {ENVIRONMENT} again: {reason}.")
+    say(f"recreating {ENVIRONMENT}: {reason}.")
     shutil.rmtree(ENVIRONMENT)
 
 
@@ -468,8 +467,8 @@ def prepare(purpose: str) -> Environment:
         elif not version:
             remove_environment("it is incomplete")
         elif isinstance(environment, TargetFolder):
-            remove_environment("its packages are not those asked for now, and pip cannot exchange them in a folder")
-    say(f"setting up what `{purpose}` needs (about 1.5 GB, some minutes; the next run takes seconds).")
+            remove_environment("its packages do not match the current requirements, and pip cannot replace packages in a folder")
+    say(f"installing what `{purpose}` needs (about 1.5 GB, a few minutes; the next run takes seconds).")
     if not ENVIRONMENT.exists():
         environment.create()
     write_state({"installing": True})
@@ -490,7 +489,7 @@ def prepare(purpose: str) -> Environment:
 def prepare_hosts(environment: Environment) -> None:
     """Have the hosts that tests run against fetched; each script is quick where nothing is to do."""
     for script in sorted(ROOT.glob("tests/host/get_*.py")):
-        run([str(environment.python), str(script)], "a host of the tests could not be installed")
+        run([str(environment.python), str(script)], "a host for the tests could not be installed")
 
 
 # --- Debian packages of tests -----------------------------------------------------------------------------------------
@@ -512,7 +511,7 @@ def install_debian_packages() -> None:
     may = ["sudo", "-n"] if os.geteuid() else []
     if may and (not shutil.which("sudo") or subprocess.run([*may, "true"], check=False).returncode):
         say(
-            f"missing Debian packages: {', '.join(missing)}, and this user may not install them; {skipped}. "
+            f"missing Debian packages: {', '.join(missing)}, which this user may not install; {skipped}. "
             f"To run them: apt-get install {' '.join(missing)}"
         )
         return
@@ -560,7 +559,7 @@ def check_everything(arguments: list[str]) -> int:
 
     failed = [name for name, options in (("ruff", ("check", ".")), ("mypy", ())) if check(name, *options)]
     if failed:
-        say(f"{' and '.join(failed)} found problems (above), so the exit code will not be 0 whatever the tests say.")
+        say(f"{' and '.join(failed)} found problems (see above), so the exit code will not be 0 even if the tests pass.")
     return check("pytest", *processes(arguments), *arguments) or int(bool(failed))
 
 
@@ -587,11 +586,11 @@ def main(arguments: list[str]) -> int:
     except InstallError as problem:
         print(f"FewStep: {problem}", file=sys.stderr)
     except OSError as problem:
-        print(f"FewStep: a file could not be read or written: {problem}. Nothing more was done.", file=sys.stderr)
+        print(f"FewStep: a file could not be read or written: {problem}. The command stopped there.", file=sys.stderr)
     except KeyboardInterrupt as interruption:
         number = interruption.number if isinstance(interruption, Stopped) else signal.SIGINT
         how = f"stopped by {signal.Signals(number).name}" if number != signal.SIGINT else "interrupted"
-        print(f"FewStep: {how}. Run the same command again; it takes care of what is half done.", file=sys.stderr)
+        print(f"FewStep: {how}. Run the same command again; it cleans up what was left incomplete.", file=sys.stderr)
         return 128 + number
     return 1
 

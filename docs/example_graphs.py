@@ -56,13 +56,13 @@ FIVE_STEPS = Graph(
             """
 ## Five steps
 
-Press **Run**: ten pictures in 5 model calls (10 with guidance), from the small model that comes with FewStep. Nothing is downloaded.
+Press **Run**: ten pictures in 5 model calls (10 with guidance), from the small model that ships with FewStep. Nothing is downloaded.
 
-**FewStep Scheduler** shows the noise levels as you edit. Point at a dot; click for another axis.
+**FewStep Scheduler** shows the noise levels as you edit. Point at a dot for its values; click to change the axis.
 
 Try: *steps* 3 to 8, *schedule* karras, *family* vp or flow, another *solver* in both FewStep nodes.
 
-With your own model: put its loader and prompts in place of *FewStep Load Demo Model*.
+To use your own model, put its loader and prompts in place of *FewStep Load Demo Model*.
             """,
             (20, 60),
             (330, 330),
@@ -110,12 +110,12 @@ COMPARE = Graph(
             """
 ## Which schedule on this model?
 
-*FewStep Compare Schedules* samples the same noise down every schedule named in it, counts the model calls, and measures the distance to
+*FewStep Compare Schedules* samples the same noise with every schedule listed in it, counts the model calls, and measures the distance to
 a run with 100 steps. The table is below it.
 
 *FewStep Plot Sigmas* shows where the steps of three of them lie: equal distances on **half-log-SNR** are equally hard for a solver.
 
-Compare on **your** model before you believe a table: put its loader, prompts and empty latent in place of the demo model.
+Compare on **your** model before you trust a table: put its loader, prompts and empty latent in place of the demo model.
             """,
             (20, 60),
             (330, 330),
@@ -176,10 +176,10 @@ IMAGE_TO_IMAGE = Graph(
             """
 ## Image to image
 
-The picture on the left is made first, so that this runs as is: for your own, put *Load Image* in its place.
+The picture on the left is generated first, so that this runs as it is. For your own picture, put *Load Image* in its place.
 
-With **denoise** below 1 sampling starts in the middle: at that share of the model's time, with **all** the steps of the preset from
-there to the end. (In the KSampler dropdown ComfyUI decides otherwise: *fewstep* there gets the last part of a longer list.)
+With **denoise** below 1 sampling starts part of the way: at that fraction of the model's time, with **all** steps of the preset from
+there to the end. (In ComfyUI's KSampler, the scheduler *fewstep* follows ComfyUI's rule: the last part of a longer list.)
 
 Higher denoise: further from the input.
             """,
@@ -298,10 +298,10 @@ STABLE_DIFFUSION = text_to_image(
 1. Choose your checkpoint below. For SDXL set width and height to 1024.
 2. **Run**: 6 model calls, 12 with guidance.
 
-The scheduler reads the noise levels from the checkpoint itself, v-prediction and zero terminal SNR included; until the first run the
-curve is a preview by the file's name.
+The scheduler reads the noise levels from the checkpoint itself, including v-prediction and zero terminal SNR. Until the first run the
+curve is a preview based on the file name.
 
-The sampler takes order 3, and order 2 from cfg 4 up, where higher orders overshoot.
+The sampler uses order 3, and order 2 from cfg 4 up, where higher orders overshoot.
 
 **Not** for checkpoints distilled to few steps (Turbo, Lightning, LCM, Hyper, DMD): they were trained for their own steps.
     """,
@@ -341,11 +341,11 @@ CALIBRATE = Graph(
             """
 ## A recipe fitted to this model
 
-**Run**: *FewStep Calibrate* fits 4 model calls to what 64 steps give, in some 20 seconds with this small model. The bars say how well it
-does on seeds that the fit has not seen; then ten pictures are sampled with it.
+**Run**: *FewStep Calibrate* fits 4 model calls to the result of 64 steps, in about 20 seconds with this small model. The bars show how
+well the recipe does on seeds that the fit has not seen. Then ten pictures are sampled with it.
 
-**Keep in workflow** in *FewStep Apply Recipe* writes the recipe into the node: then the workflow gives the same without fitting. Saved
-pictures carry it already. **Copy recipe** is for sharing.
+**Keep in workflow** in *FewStep Apply Recipe* writes the recipe into the node; the workflow then gives the same result without fitting
+again. Saved pictures carry the recipe already. **Copy recipe** is for sharing.
 
 With your own model: its loader, a typical prompt, an empty latent of your size, your *cfg*, *effort* normal and 36 *seeds*.
             """,
@@ -424,10 +424,10 @@ AMED = Graph(
             """
 ## Intermediate times learned for this model
 
-**Run**: ten pictures in 5 model calls. In each of two steps the model is also called at a time that a small **predictor** chooses for
-each picture, from what the model made of it. *FewStep AMED Times* shows which.
+**Run**: ten pictures in 5 model calls. There are two steps with an additional model call at an intermediate time. A small **predictor**
+chooses this time for each picture from the model's internal features. *FewStep AMED Times* shows which times it chose.
 
-The predictor comes with FewStep and is for this small model, at *cfg* 2 and 5 calls. For your own model train one: template
+The predictor ships with FewStep and is for this small model, at *cfg* 2 and 5 calls. To train one for your own model, use the template
 *train AMED*.
             """,
             (20, 60),
@@ -489,13 +489,14 @@ TRAIN_AMED = Graph(
             """
 ## AMED trained for a model
 
-**Run**: *FewStep Train AMED Predictor* learns, in half a minute with this small model, where two steps should call it once more, and then
-ten pictures are sampled with that. Columns and dots: the times for seeds that the training has not seen. Below: its course.
+**Run**: *FewStep Train AMED Predictor* learns, in half a minute with this small model, where two steps should each call it once more. Then
+ten pictures are sampled that way. Columns and dots: the times for seeds not used in training. Below: the training progress.
 
-The predictor is kept in *models/fewstep*; *FewStep Load AMED Predictor* offers it from then on.
+The predictor is saved in *models/fewstep*; *FewStep Load AMED Predictor* lists it from then on.
 
 With your own model: its loader, a typical prompt, an empty latent of your size, your *cfg*; *trajectories* 400 or more, *effort* normal,
-*learning_rate* 0, *fit_table_first* on, and no *FewStep Teacher Settings*. Memory full: *checkpointing* on, or a table by *forward*.
+*learning_rate* 0, *fit_table_first* on, and no *FewStep Teacher Settings*. If memory runs out: *checkpointing* on, or *mode* table with
+*method* forward.
             """,
             (20, 60),
             (330, 440),
@@ -581,14 +582,15 @@ TUNE_LORA = Graph(
             """
 ## The model tuned to a recipe
 
-**Run**: *FewStep Tune LoRA for Recipe* tunes this small model to 4 steps of a first-order solver, in about a minute; then ten pictures
-are sampled with both. The bars say whether the recipe is better with the LoRA, on seeds that nothing has seen.
+**Run**: *FewStep Tune LoRA for Recipe* tunes this small model to 4 steps of a first-order solver, in about a minute. Then ten pictures
+are sampled with both. The bars show whether the recipe is better with the LoRA, on seeds used for nothing else.
 
 The LoRA is in *models/loras*. From then on: **Keep in workflow** in *FewStep Apply Recipe*, and ComfyUI's *LoraLoaderModelOnly* (press
-**R** first) in place of the node that tunes.
+**R** first) in place of the tuning node.
 
 With your own model: its loader, a typical prompt, an empty latent of your size, the recipe and *cfg* that you sample with, 400
-*trajectories*, *learning_rate* 0.0001, and no *FewStep Teacher Settings*. Memory full: *checkpointing* on, *batch_size* 1, fewer *layers*.
+*trajectories*, *learning_rate* 0.0001, and no *FewStep Teacher Settings*. If memory runs out: *checkpointing* on, *batch_size* 1, fewer
+*layers*.
             """,
             (20, 60),
             (330, 470),

@@ -1,5 +1,4 @@
-"""Few-step sampling fitted to a model: teacher passes, the never-worse guard, calibration of tables,
-schedules from the discretization loss."""
+"""Few-step sampling fitted to a model: teacher passes, the guard, calibration of tables, and schedules from the discretization loss."""
 
 from .calibrate import Calibration, calibrate, calibrate_all, default_starts
 from .candidates import Candidate, SamplerCandidate, candidates

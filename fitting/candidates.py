@@ -1,4 +1,4 @@
-"""What a fit has to beat: the samplers and schedules hosts offer, and the optimized steps of this package."""
+"""Candidates that a fit has to beat: samplers and schedules of hosts, and this package's optimized steps."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,17 @@ Kind = Literal["stock", "optimized", "fitted"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A table with a readable name. kind: "stock" (offered by hosts), "optimized" (steps of this package) or "fitted"."""
+    """A table with a readable name.
+
+    Attributes
+    ----------
+    name : str
+        The name.
+    table : SolverTable
+        The table.
+    kind : {"stock", "optimized", "fitted"}
+        Offered by hosts, this package's optimized steps, or the result of a fit.
+    """
 
     name: str
     table: SolverTable
@@ -25,21 +35,29 @@ class Candidate:
 
     @property
     def nfe(self) -> int:
-        """Model calls of a sample."""
+        """Model calls per sample."""
         return self.table.nfe
 
     @property
     def family(self) -> str:
-        """Of the models it is for."""
+        """The model family it is for."""
         return self.table.family
 
 
 @dataclass(frozen=True)
 class SamplerCandidate:
-    """A deterministic sampler that is no table, because it decides while it samples (AMED with a predictor), to be compared with tables.
+    """A deterministic sampler that is not a table, because it decides during sampling (AMED with a predictor).
 
-    run : setting -> end points [S, *shape] of its seeds, which it begins at `setting.initial`. nfe : model calls of a sample.
-    family : of the models it is for. name, kind : as a `Candidate`'s.
+    Attributes
+    ----------
+    name, kind
+        As in `Candidate`.
+    run : callable
+        setting -> end points [S, *shape] of its seeds, starting from `setting.initial`.
+    nfe : int
+        Model calls per sample.
+    family : str
+        The model family it is for.
     """
 
     name: str
@@ -52,11 +70,11 @@ class SamplerCandidate:
 STOCK_SOLVERS: tuple[tuple[str, int | None], ...] = (
     ("dpmpp_2m", None), ("unipc", 2), ("unipc", 3), ("deis", 3), ("ipndm", 3), ("ipndm_v", 3), ("gradient_estimation", None),
 )  # fmt: skip
-"""Deterministic samplers that ComfyUI, k-diffusion or diffusers have, with their order: those that are the best with few calls
-(docs/calibration.md has the best of all of them for each problem)."""
+"""Deterministic samplers of ComfyUI, k-diffusion or diffusers, with their order: those that are best with few calls. (docs/calibration.md
+lists the best of all for each problem.)"""
 
 STOCK_SCHEDULES = ("karras", "uniform_lambda", "sgm_uniform", "beta")
-"""Schedules that they have, chosen likewise."""
+"""Schedules of the same hosts, chosen in the same way."""
 
 MORE_SOLVERS = (
     *STOCK_SOLVERS,
@@ -64,7 +82,7 @@ MORE_SOLVERS = (
     ("dpm_2", None),
 )  # fmt: skip
 MORE_SCHEDULES = (*STOCK_SCHEDULES, "exponential", "simple", "kl_optimal", "ays", "gits")
-"""The same for a longer search; a schedule that does not fit the model's family is left out."""
+"""The same for a longer search; schedules that do not fit the model's family are left out."""
 
 OPTIMIZED_SOLVERS: tuple[tuple[str, int | None], ...] = (
     ("unipc", 3), ("unipc", 2), ("dpmpp_2m", None), ("dpmpp_multistep", 3), ("deis", 3), ("ipndm", 3), ("gradient_estimation", None),
@@ -78,16 +96,27 @@ def candidates(
     schedules: Sequence[str] = STOCK_SCHEDULES,
     optimized: bool = True,
 ) -> list[Candidate]:
-    """All stock combinations that take at most `nfe` model calls (the largest number of steps within), and the optimized ones.
+    """All stock combinations with as many steps as `nfe` model calls allow, and the optimized ones.
 
-    Each list is there as published, ending in 0, and with the same number of calls down to sigma_min without the 0, which many solvers of
-    slopes do better with. Combinations that give the same table (many do with few steps) are there once, by the first name.
+    Each schedule is included twice: as published, ending in 0, and with as many calls but ending at sigma_min without the 0, which is
+    better for many solvers. Combinations that give the same table (many do with few steps) are included once, under the first name.
 
     Parameters
     ----------
-    ns : the model's noise schedule. nfe : model calls, 1 or more.
-    solvers : (name in `SOLVERS`, order or None). schedules : names in `BASELINES`.
-    optimized : also `OPTIMIZED_SOLVERS` on `optimal_sigmas`.
+    ns : NoiseSchedule
+        The model's noise schedule.
+    nfe : int
+        Maximum number of model calls, at least 1.
+    solvers : sequence
+        Pairs of a name in `SOLVERS` and an order or None.
+    schedules : sequence of str
+        Names in `BASELINES`.
+    optimized : bool
+        Whether to add `OPTIMIZED_SOLVERS` on `optimal_sigmas`.
+
+    Returns
+    -------
+    list of Candidate
     """
     found: dict[tuple[Row, ...], Candidate] = {}
 
@@ -101,7 +130,7 @@ def candidates(
                 try:
                     sigmas = baseline_sigmas(schedule, ns, steps) if zero else _down_to_sigma_min(schedule, ns, steps)
                     table = build_table(solver, sigmas, ns.family, order)
-                except ValueError:  # a published table for another range; one step that would go nowhere
+                except ValueError:  # a published table for another range, or a single step of zero length
                     continue
                 add(f"{_label(solver, order)} on {schedule}{'' if zero else ', ending at sigma_min'}", table, "stock")
     if optimized:
@@ -112,7 +141,7 @@ def candidates(
 
 
 def _down_to_sigma_min(schedule: str, ns: NoiseSchedule, steps: int) -> Tensor:
-    """float64 [steps + 1], the last of them sigma_min: the schedule without its 0 where it passes sigma_min, else sigma_min for the 0."""
+    """float64 [steps + 1] ending at sigma_min: the schedule without its 0 if that reaches sigma_min, else with sigma_min instead of 0."""
     levels = baseline_sigmas(schedule, ns, steps + 1)[:-1]
     if levels[-1] > ns.sigma_min * (1 + 1e-6):
         levels = baseline_sigmas(schedule, ns, steps)

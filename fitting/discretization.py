@@ -1,45 +1,45 @@
-"""[H24] phase 1: the noise levels at which a first-order sampler loses least, from one pass of the model.
+"""[H24] phase 1: the noise levels with the least error of a first-order sampler, from one teacher pass.
 
 From the paper (arXiv 2412.10786): a first-order sampler's result is a convex combination of the model's outputs at the scheduled levels;
-the discretization error of a schedule has an upper bound that Monte Carlo estimates without running the sampler; phase 1 minimises it
-over the schedule. Everything below, the forms, the weightings and the search, is derived here and not quoted from it.
+the discretization error of a schedule has an upper bound that can be estimated by Monte Carlo without running the sampler; phase 1
+minimises it over the schedule. Everything below (the forms, the weightings and the search) is derived here and not taken from the paper.
 
 In VE variables (y = x/alpha, sigma = e^-lambda, every family) a sample follows y' = eps, eps = (y - D)/sigma, or d(y/sigma) = -D/sigma^2
-dsigma, and a step of DDIM, which is Euler's method, from level s to t < s keeps eps_s, equivalently D_s. On an exact trajectory it misses
-y_t by
+dsigma. A step of DDIM, which is Euler's method, from level s to t < s keeps eps_s fixed, or equivalently D_s. Starting on an exact
+trajectory, its error in y_t is
 
     e(s, t) = INT_t^s (eps_s - eps_u) du = t INT_t^s (D_u - D_s) u^-2 du.                                                            (1)
 
 Three bounds of the form SUM over steps of INT_t^s E|q_s - q_u|^2 u^p du follow, each by Jensen's inequality:
 
-* q = eps, p = 0. Errors stay as they are until the end and add up: |SUM e|^2 <= (s_0 - s_N) SUM INT |eps_s - eps_u|^2 du, where the
+* q = eps, p = 0. Errors persist unchanged to the end and add up: |SUM e|^2 <= (s_0 - s_N) SUM INT |eps_s - eps_u|^2 du, where the
   weights (s_i - s_{i+1})/(s_0 - s_N) sum to 1.
-* q = D, p = -2. Errors of y/sigma stay: |SUM e/t|^2 <= (1/s_N - 1/s_0) SUM INT |D_s - D_u|^2 u^-2 du.
-* q = D, p = -1, the default. Errors of y are of about the same weight wherever they arise, and not correlated, so that squares add up:
+* q = D, p = -2. Errors of y/sigma persist: |SUM e/t|^2 <= (1/s_N - 1/s_0) SUM INT |D_s - D_u|^2 u^-2 du.
+* q = D, p = -1, the default. Errors of y have about the same weight wherever they arise and are uncorrelated, so their squares add up:
   with (1), |e|^2 <= t^2 (1/t - 1/s) INT |D_s - D_u|^2 u^-2 du, and t (1 - t/s) <= u in the integral gives
 
       SUM |e|^2 <= SUM INT_t^s |D_s - D_u|^2 du/u = SUM INT |D_s - D_u|^2 dlambda.                                                   (2)
 
-  Why the weight would be level: what a step gets wrong at level s lies where the model is just making up its mind, in directions with a
-  variance near s^2. There the derivative of D is near 1/2 at every level, so the rest of the way damps all such errors alike. In (2) no
-  trace of the family or of the scale of sigma is left, which is why one default serves them all.
+  Why the weight should be constant: the error of a step at level s lies in directions that the model is just resolving, with a variance
+  near s^2. There the derivative of D is near 1/2 at every level, so the remaining steps damp all such errors alike. (2) depends neither on
+  the family nor on the scale of sigma, so one default works for all.
 
-All are *teacher-forced*: the model is asked on exact trajectories, while a sampler drifts off them. None bounds the sampler's error, and
-the never-worse guard (guard.py) decides. Measured on the demo model (benchmarks/discretization.py), (2) was the best of the forms and
-weightings on average over 4 to 8 calls in all three families; p is a parameter for models that behave otherwise. "velocity" takes
-q = (x - D)/s and u = s in the model's own variables instead, which differs from "eps" on flow models.
+All are *teacher-forced*: the model is evaluated on exact trajectories, while a sampler drifts away from them. None bounds the sampler's
+actual error, so the guard (guard.py) decides. On the demo model (benchmarks/discretization.py), (2) was the best of the forms and
+weightings on average over 4 to 8 calls in all three families; p is a parameter for models that behave differently. "velocity" uses
+q = (x - D)/s and u = s in the model's own variables instead, which differs from "eps" for flow models.
 
-The last step goes to 0, where a first-order sampler returns D itself, compared with the trajectory's end D(sigma_min): its integral ends at
-sigma_min. A schedule is therefore N levels and 0, "0 in place of sigma_min"; ending with a step from sigma_min to 0 of no cost is among
-the paths, too, and so it is taken if ever it is better.
+The last step goes to 0, where a first-order sampler returns D itself. It is compared with the trajectory's end D(sigma_min), so its
+integral ends at sigma_min. A schedule is therefore N levels and 0, "0 in place of sigma_min". Paths that end with a step from sigma_min
+to 0, at no cost, are included, and are chosen if they are better.
 
-M[i, k] = E|q_i - q_k|^2 on a grid of levels holds all that is needed. Two estimators:
+M[i, k] = E|q_i - q_k|^2 on a grid of levels is all that is needed. Two estimators:
 
 * along teacher trajectories (`discretization_costs`): states and outputs of a stored pass, no further model calls;
 * simulation-free (`discretization_costs_from_samples`): x = alpha x0 + std n with the same noise n at every level, from samples x0.
 
-The integrals of a row of M, cumulated by the trapezoidal rule, give the cost of every edge, edges add up along a path, and a shortest
-path (shortest_path.py) is the best schedule on the grid for every N at once. A refinement then moves the nodes off the grid, to the
+Integrating each row of M cumulatively with the trapezoidal rule gives the cost of every edge. Costs add up along a path, so a shortest
+path (shortest_path.py) is the best schedule on the grid, for every N at once. A refinement then moves the nodes off the grid, to the
 nearby minimum of the cost's cubic interpolant.
 """
 
@@ -65,23 +65,28 @@ Array = NDArray[np.float64]
 Form = Literal["data", "eps", "velocity"]
 FORMS: tuple[Form, ...] = get_args(Form)
 DEFAULT_WEIGHTING: dict[Form, float] = {"data": -1.0, "eps": 0.5, "velocity": 0.5}
-"""Exponent p of each form when none is given: (2) for "data", the best measured for "eps", and the same for "velocity"."""
+"""Default exponent p of each form: (2) for "data", the best measured for "eps", and the same for "velocity"."""
 
 _SLICE = 1 << 22  # numbers converted to float64 at a time
 
 
 @dataclass(frozen=True)
 class PairCosts:
-    """How much the model's outputs differ between the levels of a grid, and the schedules that follow.
+    """How much the model's outputs differ between the levels of a grid, and the resulting schedules.
 
     Attributes
     ----------
-    differences : M [K, K], mean over samples and their elements of (q_i - q_k)^2, with q_i of the model that samples and q_k of the one
-        that made the trajectories; mostly these are one.
-    sigmas : [K + 1], the grid and a 0.
-    lambdas : [K], half-log-SNR of the grid; finite also where a flow model starts at s = 1.
-    family : "vp", "edm" or "flow".
-    form : what q is: "data" (D), "eps" ((x - alpha D)/std) or "velocity" ((x - D)/sigma).
+    differences : array [K, K]
+        M: mean over samples and their elements of (q_i - q_k)^2, with q_i from the model that samples and q_k from the one
+        that made the trajectories (usually the same model).
+    sigmas : array [K + 1]
+        The grid and a 0.
+    lambdas : array [K]
+        Half-log-SNR of the grid; finite even if a flow model starts at s = 1.
+    family : {"vp", "edm", "flow"}
+        The model family.
+    form : {"data", "eps", "velocity"}
+        What q is: D, (x - alpha D)/std or (x - D)/sigma.
     """
 
     differences: Array
@@ -97,7 +102,7 @@ class PairCosts:
         if count < 1 or self.differences.shape != (count, count) or self.sigmas.shape != (count + 1,):
             raise ValueError(
                 f"differences had shape {self.differences.shape}, sigmas {self.sigmas.shape} and lambdas {self.lambdas.shape}; "
-                "for K levels they are [K, K], [K + 1] and [K]."
+                "for K levels they must be [K, K], [K + 1] and [K]."
             )
         if not (np.diff(self.sigmas) < 0).all() or self.sigmas[-1] != 0 or not (np.diff(self.lambdas) > 0).all():
             raise ValueError("The grid's sigmas must strictly decrease to a last 0, and its lambdas strictly increase.")
@@ -113,13 +118,17 @@ class PairCosts:
 
         Parameters
         ----------
-        steps : numbers in 1..K.
-        weighting : exponent p, default `DEFAULT_WEIGHTING` of the form.
-        refine : let nodes leave the grid.
+        steps : iterable of int
+            Numbers of steps in 1..K.
+        weighting : float or None
+            Exponent p; None is the form's `DEFAULT_WEIGHTING`.
+        refine : bool
+            Whether to move nodes off the grid.
 
         Returns
         -------
-        number of steps -> float64 [N + 1], strictly decreasing, last 0.
+        dict
+            Number of steps -> float64 Tensor [N + 1], strictly decreasing to 0.
         """
         numbers = [whole_number(number, "steps", 1) for number in steps]
         if not numbers:
@@ -133,7 +142,7 @@ class PairCosts:
         return shortest_paths(self.edges(weighting), most)
 
     def cumulated(self, weighting: float | None = None) -> Array:
-        """[K, K]: the integral of row i, weighted, from the first level to level k."""
+        """[K, K]: the weighted integral of row i from the first level to level k."""
         power = DEFAULT_WEIGHTING[self.form] if weighting is None else real_number(weighting, "weighting")
         ve = np.exp(-self.lambdas)  # VE sigma, with dsigma = sigma dlambda; a flow model's own s has ds = s (1 - s) dlambda
         own = np.asarray(sigma_from_half_log_snr(self.lambdas, self.family))
@@ -155,7 +164,7 @@ class PairCosts:
         if cumulated is None or not len(inner) or len(self.lambdas) < 3:
             return levels
         moved = _refined(cumulated, self.lambdas, inner)
-        # nodes that stayed keep the grid's own number
+        # nodes that did not move keep the grid's exact level
         levels[1:-1] = np.where(moved == self.lambdas[inner], levels[1:-1], sigma_from_half_log_snr(moved, self.family))
         return levels
 
@@ -163,19 +172,32 @@ class PairCosts:
 def discretization_costs(
     teacher: Teacher, form: Form = "data", progress: Progress | None = None, student: Setting | None = None
 ) -> PairCosts:
-    """M along the trajectories of a teacher pass. Runs what the pass lacks, makes no other model calls, holds one batch of it in memory.
+    """M along the trajectories of a teacher pass.
+
+    Runs the missing part of the pass and makes no other model calls; holds one batch of it in memory.
 
     Parameters
     ----------
-    teacher : made with `states=True`; 64 to 128 steps are a fine grid.
-    form : see `PairCosts`.
-    progress : of the teacher pass, or of the student's calls.
-    student : the same seeds with the model that will sample, where that is another one than the teacher's (phase 2 tunes it): a step from
-        level i keeps *its* q_i, while the way to go is the teacher's. Calls it once at every level.
+    teacher : Teacher
+        Made with `states=True`; 64 to 128 steps are a fine grid.
+    form : {"data", "eps", "velocity"}
+        See `PairCosts`.
+    progress : callable or None
+        Progress of the teacher pass, or of the student's calls.
+    student : Setting or None
+        The same seeds with the model that will sample, if it is not the teacher's (phase 2 tunes it): a step from level i
+        keeps *its* q_i, along the teacher's trajectory. Calls it once per level.
+
+    Returns
+    -------
+    PairCosts
 
     Raises
     ------
-    ValueError : the teacher keeps no states, or an unknown form. FitError : states or outputs are not finite.
+    ValueError
+        If the teacher keeps no states, or the form is unknown.
+    FitError
+        If states or outputs are not finite.
     """
     check_states(teacher)
     _check_form(form)
@@ -186,7 +208,7 @@ def discretization_costs(
     if student is not None and (student.seeds, student.shape, student.batch) != (
         teacher.setting.seeds, teacher.setting.shape, teacher.setting.batch
     ):  # fmt: skip
-        raise ValueError("The student's setting has other seeds, batches or shape than the teacher's; only its model may be another.")
+        raise ValueError("The student's setting differs from the teacher's in seeds, batch or shape; only its model may differ.")
     chunks = list((teacher.setting if student is None else student).chunks())
     for index, (chunk, tensors) in enumerate(zip(chunks, teacher.batches(), strict=True)):
         outputs = None
@@ -197,7 +219,7 @@ def discretization_costs(
 
 
 def _asked(student: Setting, x: Tensor, grid: Array, progress: Progress | None, before: int, calls: int) -> Tensor:
-    """The student's D [K, B, ...] on states x [K, B, ...]."""
+    """The student's D [K, B, ...] at states x [K, B, ...]."""
     found = []
     for k, sigma in enumerate(grid.tolist()):
         found.append(student.denoised(x[k].to(student.device, student.dtype), sigma).cpu().float())
@@ -209,25 +231,39 @@ def _asked(student: Setting, x: Tensor, grid: Array, progress: Progress | None, 
 def discretization_costs_from_samples(
     setting: Setting, samples: Tensor, steps: int = DEFAULT_STEPS, form: Form = "data", progress: Progress | None = None
 ) -> PairCosts:
-    """M from clean samples, noised to every level of a grid with the same noise; no sampler runs.
+    """M from clean samples, noised to every level of a grid with the same noise; no sampler is run.
+
+    On the demo model trajectories gave better lists.
 
     Parameters
     ----------
-    setting : the model, with one seed (of the noise) a sample; its `per_seed` arguments belong to the samples.
-    samples : x0 [S, *shape], as the model would draw them (latents for latent models). On the demo model trajectories gave better lists.
-    steps : levels of the grid, the one that a teacher of so many steps has; model calls a batch.
-    form : see `PairCosts`.
-    progress : called after every model call; may raise `Interrupted`.
+    setting : Setting
+        The model, with one seed (for the noise) per sample; its `per_seed` arguments belong to the samples.
+    samples : Tensor [S, *shape]
+        x0 as the model would generate them (latents for latent models).
+    steps : int
+        Levels of the grid, which is that of a teacher with this many steps; also the model calls per batch.
+    form : {"data", "eps", "velocity"}
+        See `PairCosts`.
+    progress : callable or None
+        Called after every model call; may raise `Interrupted`.
+
+    Returns
+    -------
+    PairCosts
 
     Raises
     ------
-    ValueError : samples of a wrong shape, or an unknown form. FitError : the model returned something unusable.
+    ValueError
+        If the samples have the wrong shape, or the form is unknown.
+    FitError
+        If the model's output cannot be used.
     """
     _check_form(form)
     wanted = (len(setting.seeds), *setting.shape)
     if not isinstance(samples, Tensor) or tuple(samples.shape) != wanted:
         shown = f"shape {tuple(samples.shape)}" if isinstance(samples, Tensor) else type(samples).__name__
-        raise ValueError(f"samples had {shown}; one for each seed of the setting, {list(wanted)}, is needed.")
+        raise ValueError(f"samples had {shown}; they must have one sample per seed of the setting: shape {list(wanted)}.")
     ns = setting.noise_schedule
     grid = teacher_sigmas(ns, whole_number(steps, "steps", 1))[:-1].numpy()
     total = _Differences(grid, ns.family, form)
@@ -251,46 +287,54 @@ def discretization_costs_from_samples(
 def discretization_schedule(
     source: Teacher | PairCosts, steps: int, *, form: Form | None = None, weighting: float | None = None, refine: bool = True
 ) -> Tensor:
-    """The noise levels of least discretization loss for a first-order sampler ([H24] phase 1; module docstring).
+    """The noise levels with the least discretization loss for a first-order sampler ([H24] phase 1; module docstring).
 
-    For several numbers of steps make `discretization_costs` once and ask it for `schedules_for`.
+    For several numbers of steps, compute `discretization_costs` once and call its `schedules_for`.
 
     Parameters
     ----------
-    source : a teacher with states, or costs made before.
-    steps : N, from 1 to the number of levels of the grid.
-    form : for a teacher, default "data"; costs have theirs.
-    weighting : exponent p of the integral over sigma; default `DEFAULT_WEIGHTING`: -1 with "data", an integral over half-log-SNR.
-    refine : let nodes leave the grid.
+    source : Teacher or PairCosts
+        A teacher with states, or costs computed before.
+    steps : int
+        N, from 1 to the number of levels of the grid.
+    form : {"data", "eps", "velocity"} or None
+        For a teacher; default "data". Costs have their own.
+    weighting : float or None
+        Exponent p of the integral over sigma; default `DEFAULT_WEIGHTING`: -1 for "data", an integral over half-log-SNR.
+    refine : bool
+        Whether to move nodes off the grid.
 
     Returns
     -------
-    Tensor, float64 [steps + 1] on the CPU : strictly decreasing from the grid's first level, the last is 0: N model calls.
+    Tensor
+        float64 [steps + 1] on the CPU, strictly decreasing from the grid's first level to 0: N model calls.
 
     Raises
     ------
-    ValueError : a teacher without states, more steps than levels, unknown form, a weighting that is no number.
-    FitError : the model's outputs are not finite.
+    ValueError
+        If the teacher has no states, there are more steps than levels, or the form or weighting is not valid.
+    FitError
+        If the model's outputs are not finite.
     """
     if isinstance(source, PairCosts):
         if form is not None and form != source.form:
-            raise ValueError(f"form was {form!r}, but these costs were made for {source.form!r}; make new ones, or leave form out.")
+            raise ValueError(f"form was {form!r}, but these costs were computed for {source.form!r}; compute new ones, or omit form.")
         return source.schedule(steps, weighting, refine)
     return discretization_costs(source, "data" if form is None else form).schedule(steps, weighting, refine)
 
 
 class _Differences:
-    """M by way of the inner products of q, batch by batch in float64."""
+    """Accumulates M from inner products of q, batch by batch in float64."""
 
     def __init__(self, grid: Array, family: str, form: Form) -> None:
         self.grid, self.family, self.form = grid, family, form
         self.products = torch.zeros(len(grid), len(grid), dtype=torch.float64)
-        self.steps_squares = torch.zeros(len(grid), dtype=torch.float64)  # of the model that steps
-        self.paths_squares = torch.zeros(len(grid), dtype=torch.float64)  # of the one that made the trajectories
+        self.steps_squares = torch.zeros(len(grid), dtype=torch.float64)  # of the model that samples
+        self.paths_squares = torch.zeros(len(grid), dtype=torch.float64)  # of the model that made the trajectories
         self.count = 0
 
     def add(self, x: Tensor, d: Tensor, student: Tensor | None = None) -> None:
-        """States and outputs [K, B, *shape] of a batch, and the outputs of the model that steps if it is another."""
+        """Add states and outputs [K, B, *shape] of a batch, and the outputs of the model that samples if it is another one."""
         x, d = x.flatten(1), d.flatten(1)
         student = None if student is None else student.flatten(1)
         width = max(1, _SLICE // len(self.grid))
@@ -311,7 +355,7 @@ class _Differences:
         return (x.double() - (alpha * d.double() if self.form == "eps" else d.double())) / sigma
 
     def costs(self, ns: NoiseSchedule) -> PairCosts:
-        """What was added, as costs."""
+        """The costs from all batches."""
         steps, paths = self.steps_squares.numpy() / self.count, self.paths_squares.numpy() / self.count
         products = self.products.numpy() / self.count
         differences = np.maximum(steps[:, None] + paths[None, :] - 2 * products, 0.0)  # NaN stays and is reported
@@ -320,9 +364,9 @@ class _Differences:
 
 
 def _refined(cumulated: Array, lambdas: Array, inner: NDArray[np.int64]) -> Array:
-    """The inner nodes in lambda, moved by at most a third of the way to their neighbours to where the cost is least.
+    """The inner nodes in lambda, each moved at most a third of the way to its neighbours, to the minimum of the cost.
 
-    The cost from u to v is C(u, v) - C(u, u) with C the cubic spline through `cumulated`; on the grid it is the path's cost.
+    The cost from u to v is C(u, v) - C(u, u), where C is the cubic spline through `cumulated`; on the grid it is the path's cost.
     """
     from scipy.interpolate import RectBivariateSpline
     from scipy.optimize import minimize
@@ -340,7 +384,7 @@ def _refined(cumulated: Array, lambdas: Array, inner: NDArray[np.int64]) -> Arra
         return float(cost.sum()), from_u[1:] + from_v[:-1]
 
     around = np.concatenate([lambdas[:1], start, lambdas[-1:]])
-    below, above = np.diff(around)[:-1] / 3, np.diff(around)[1:] / 3  # so that no two can meet
+    below, above = np.diff(around)[:-1] / 3, np.diff(around)[1:] / 3  # so that no two nodes can meet
     begun, _ = value_and_slope(start)
     if not begun > 0:
         return start
@@ -365,4 +409,4 @@ def check_states(teacher: Teacher) -> None:
     if not isinstance(teacher, Teacher):
         raise ValueError(f"The source was {type(teacher).__name__}; it must be a Teacher with states, or costs made from one.")
     if not teacher.states:
-        raise ValueError("The teacher keeps end points only; schedules are fitted to its states. Make it with states=True.")
+        raise ValueError("The teacher keeps only end points, but schedules are fitted to its states. Create it with states=True.")

@@ -1,8 +1,9 @@
-"""How much a calibration may cost, by three words.
+"""Levels of effort: how much a calibration may cost.
 
-A fit's limit grows with the cube of the model calls N: a Jacobian has some 2 N parameters or more, each costs up to N calls, and a larger
-table needs more Jacobians. At "normal" it is 300 calls at 5 and 1229 at 8, on batches of 24 seeds; in smaller batches, as many more as 24
-seeds need. It does not grow with the seeds: a fit takes as many of them as its limit is enough for (`levenberg.affordable_chunks`).
+A fit's limit grows with the cube of the number of model calls N: a Jacobian has about 2 N or more parameters, each costs up to N calls,
+and a larger table needs more Jacobians. At "normal" the limit is 300 calls for N = 5 and 1229 for N = 8, on batches of 24 seeds, and
+proportionally more with smaller batches. It does not grow with the number of seeds: a fit uses as many seeds as the limit allows
+(`levenberg.affordable_chunks`).
 """
 from __future__ import annotations
 
@@ -15,15 +16,20 @@ from ..schedules import NoiseSchedule
 from .candidates import MORE_SCHEDULES, MORE_SOLVERS, STOCK_SCHEDULES, STOCK_SOLVERS, Candidate, candidates
 from .levenberg import Limit
 
-_LEAST = 40  # calls of a fit on a batch of 24
+_LEAST = 40  # minimum limit: calls of a fit on a batch of 24
 _SEEDS = 24
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What one word means.
+    """One level of effort.
 
-    share : of N^3 calls for the fit. solvers, schedules : stock combinations that a result has to beat.
+    Attributes
+    ----------
+    share : float
+        The fit may take this share of N^3 calls.
+    solvers, schedules
+        Stock combinations that a result has to beat.
     """
 
     share: float
@@ -31,15 +37,15 @@ class Effort:
     schedules: Sequence[str]
 
     def calls(self, nfe: int) -> int:
-        """Most calls of a fit on batches of 24 seeds."""
+        """Maximum number of calls of a fit on batches of 24 seeds."""
         return max(_LEAST, math.ceil(self.share * nfe**3))
 
     def limit(self, nfe: int, seeds: int = _SEEDS, batch: int = _SEEDS) -> Limit:
-        """The same with so many fitting seeds in batches of `batch`."""
+        """The limit for this number of fitting seeds in batches of `batch`."""
         return Limit(calls=self.calls(nfe) * -(-min(seeds, _SEEDS) // batch))
 
     def stock(self, ns: NoiseSchedule, nfe: int) -> list[Candidate]:
-        """What a result has to beat."""
+        """The candidates that a result has to beat."""
         return candidates(ns, nfe, self.solvers, self.schedules)
 
 

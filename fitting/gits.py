@@ -1,13 +1,13 @@
 """[GITS] (arXiv 2405.11326) on a teacher's trajectories: noise levels between which single Euler jumps stay close to the path.
 
-From the paper: the cost of a step from level s_i to s_j is how far one Euler jump from the exact state lands from the exact state there,
-by L2 norm, averaged over some trajectories; dynamic programming finds the N steps of least total cost, where what follows a step enters
-with a coefficient (1.15 to 1.2). On the demo model, on a grid even in half-log-SNR and judged by end points, coefficient 1 is better at
-every number of steps and about as good as discretization.py's default, and 1.15 is often worse than stock lists.
+From the paper: the cost of a step from level s_i to s_j is the L2 distance between an Euler jump from the exact state at s_i and the exact
+state at s_j, averaged over some trajectories. Dynamic programming finds the N steps with the least total cost, where the cost of all later
+steps is multiplied by a coefficient (1.15 to 1.2). On the demo model, on a grid even in half-log-SNR and measured by end points,
+coefficient 1 is better at every number of steps and about as good as discretization.py's default; 1.15 is often worse than stock lists.
 
-Derived here: with q = (x - D)/s the jump lands at x_i + (s_j - s_i) q_i = D_i + s_j q_i in every family, so that inner products of x, D
-and q on the grid give all jumps at once. The paper ends at sigma_min > 0; here the last level is 0, where a jump lands on D_i, and is
-compared with the trajectory's end, D at sigma_min.
+Derived here: with q = (x - D)/s the jump lands at x_i + (s_j - s_i) q_i = D_i + s_j q_i in every family, so inner products of x, D and q
+on the grid give all jumps at once. The paper ends at sigma_min > 0; here the last level is 0, where a jump lands on D_i and is compared
+with the trajectory's end, D at sigma_min.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ class Deviations:
 
     Attributes
     ----------
-    jumps : [K + 1, K + 1], row: from, column: to a later level, mean over samples of the root mean square; 0 elsewhere.
-    sigmas : [K + 1], the last is 0.
+    jumps : array [K + 1, K + 1]
+        Root mean square deviation of a jump from the row's level to the column's later level, averaged over samples; 0
+        elsewhere.
+    sigmas : array [K + 1]
+        The levels, the last one 0.
     """
 
     jumps: Array
@@ -56,16 +59,23 @@ class Deviations:
 
 
 def trajectory_deviations(teacher: Teacher, progress: Progress | None = None) -> Deviations:
-    """All jumps on the grid of a teacher pass. Runs what the pass lacks and makes no other model calls.
+    """All jumps on the grid of a teacher pass. Runs the missing part of the pass and makes no other model calls.
 
     Parameters
     ----------
-    teacher : made with `states=True`.
-    progress : of the teacher pass.
+    teacher : Teacher
+        Made with `states=True`.
+    progress : callable or None
+        Progress of the teacher pass.
+
+    Returns
+    -------
+    Deviations
 
     Raises
     ------
-    ValueError : the teacher keeps no states.
+    ValueError
+        If the teacher keeps no states.
     """
     check_states(teacher)
     teacher.run(progress)
@@ -74,7 +84,7 @@ def trajectory_deviations(teacher: Teacher, progress: Progress | None = None) ->
     total = torch.zeros(len(grid), len(grid), dtype=torch.float64)
     samples = 0
     for tensors in teacher.batches():
-        for sample in range(tensors["end"].shape[0]):  # the norm is a sample's own, so Gram matrices cannot be added up first
+        for sample in range(tensors["end"].shape[0]):  # each sample has its own norm, so Gram matrices cannot be summed first
             d = tensors["d"][:, sample].flatten(1).double()
             x = tensors["x"][:, sample].flatten(1).double()
             q = (x - d) / sigma
@@ -91,18 +101,24 @@ def gits_schedule(source: Teacher | Deviations, steps: int, coefficient: float =
 
     Parameters
     ----------
-    source : a teacher with states, or deviations made before.
-    steps : N, from 1 to the number of levels of the grid.
-    coefficient : on the cost of all that follows a step; 1 is the plain sum.
+    source : Teacher or Deviations
+        A teacher with states, or deviations computed before.
+    steps : int
+        N, from 1 to the number of levels of the grid.
+    coefficient : float
+        Factor on the cost of all later steps; 1 is the plain sum.
 
     Returns
     -------
-    Tensor, float64 [steps + 1] on the CPU : strictly decreasing, the last is 0.
+    Tensor
+        float64 [steps + 1] on the CPU, strictly decreasing to 0.
 
     Raises
     ------
-    ValueError : a teacher without states, more steps than levels, a coefficient that is not above 0.
-    FitError : the model's outputs are not finite.
+    ValueError
+        If the teacher has no states, there are more steps than levels, or the coefficient is not above 0.
+    FitError
+        If the model's outputs are not finite.
     """
     deviations = source if isinstance(source, Deviations) else trajectory_deviations(source)
     return deviations.schedule(steps, coefficient)

@@ -1,17 +1,18 @@
-"""The never-worse guard: candidates scored on seeds that no fit has seen, the best one returned together with the table of all.
+"""The guard: scores candidates on seeds that no fit has seen, so that a result is never worse than the best stock setting.
 
-The score is the root mean square distance of end points to the teacher's. With many candidates all are scored on a few seeds first and
-the better ones on all. With r_s the root mean square distance of seed s, a candidate that this package made (optimized steps, fitted
-tables) is returned instead of the best stock candidate (r_s') where
+The score is the root mean square distance of end points to the teacher's. If there are many candidates, all are scored on a few seeds
+first, and the better ones on all. Let r_s be the root mean square distance of seed s. A candidate made by this package (optimized steps,
+fitted tables) is chosen instead of the best stock candidate (r_s') if
 
     its error is below:  mean r_s^2 < mean r_s'^2,  or
-    it is closer on the typical seed beyond chance (Wilcoxon's signed-rank test of r_s against r_s', p < 0.025),
-    and not farther in the mean square beyond chance:  mean(r_s^2 - r_s'^2) <= 2 standard errors  (12 seeds or more)
+    it is significantly closer on the typical seed (Wilcoxon's signed-rank test of r_s against r_s', p < 0.025),
+    and not significantly farther in the mean square:  mean(r_s^2 - r_s'^2) <= 2 standard errors  (12 seeds or more)
 
-The second way is for errors with a heavy tail: a seed that lies near the border of two modes of the model and ends in the other one
-adds as much to a mean square as a hundred others together, so that a single one of them would decide. Where a judge is given, the
-candidate must also not be found worse by it beyond chance.
+The second rule is for errors with a heavy tail: a seed near the border between two modes of the model that ends in the other mode
+contributes as much to a mean square as a hundred others, so a single such seed would decide. If there is a judge, it must also not find
+the candidate significantly worse.
 """
+
 from __future__ import annotations
 
 import math
@@ -31,12 +32,12 @@ from .teacher import Teacher
 
 Array = NDArray[np.float64]
 Judge = Callable[[Tensor, Setting], Tensor]
-"""judge(end points [B, *shape], their seeds' setting) -> a score for each, higher is better (e.g. 1 where a classifier agrees)."""
+"""judge(end points [B, *shape], their seeds' setting) -> a score for each; higher is better (e.g. 1 if a classifier agrees)."""
 
 SCREENED_ON, FINALISTS = 4, 6
 _BEYOND_CHANCE = 2.0  # standard errors of the paired difference
 _CHANCE = 0.025  # one-sided
-_FEW_SEEDS = 12  # with fewer, nothing can be said of chance, and the mean square decides
+_FEW_SEEDS = 12  # with fewer, significance cannot be tested, and the mean square decides
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,14 @@ class Score:
 
     Attributes
     ----------
-    squares : mean square distance to the teacher of each seed [S]; inf where an end point is not finite.
-    judged : judge's score of each seed [S], or None. calls : model calls a sample.
+    candidate : Candidate or SamplerCandidate
+        The candidate.
+    squares : array [S]
+        Mean square distance of each seed to the teacher; inf if an end point is not finite.
+    judged : array [S] or None
+        The judge's score of each seed.
+    calls : int
+        Model calls per sample.
     """
 
     candidate: Candidate | SamplerCandidate
@@ -66,9 +73,18 @@ class Comparison:
 
     Attributes
     ----------
-    scores : on all seeds, best first. screened_out : names of those that were only scored on the first few.
-    winner : to be used. best_stock : the best candidate of kind "stock", None if there was none.
-    verdict : one sentence. calls : model calls on one batch in all.
+    scores : tuple of Score
+        On all seeds, best first.
+    screened_out : tuple of str
+        Names of candidates that were only scored on the first few seeds.
+    winner : Score
+        The candidate to use.
+    best_stock : Score or None
+        The best candidate of kind "stock", if there was one.
+    verdict : str
+        One sentence.
+    calls : int
+        Total model calls, each on one batch.
     """
 
     scores: tuple[Score, ...]
@@ -83,16 +99,16 @@ class Comparison:
         for score in self.scores:
             if score.candidate.name == name:
                 return score
-        raise ValueError(f"There is no score of {name!r}; scored on all seeds were {', '.join(s.candidate.name for s in self.scores)}.")
+        raise ValueError(f"There is no score for {name!r}; there are scores for {', '.join(s.candidate.name for s in self.scores)}.")
 
     def ratio(self, score: Score, draws: int = 2000) -> tuple[float, float, float]:
-        """Error of `score` over that of the best stock candidate, with the ends of its 95% bootstrap interval over seeds."""
+        """Error of `score` relative to the best stock candidate, with the ends of its 95% bootstrap interval over seeds."""
         if self.best_stock is None:
             raise ValueError("There was no stock candidate to compare with.")
         return error_ratio(score.squares, self.best_stock.squares, draws)
 
     def table(self) -> str:
-        """All scores as a markdown table."""
+        """All scores as a Markdown table."""
         judged = any(score.judged is not None for score in self.scores)
         lines = ["| candidate | kind | model calls | error | to best stock |" + (" judged |" if judged else "")]
         lines.append("|---|---|---|---|---|" + ("---|" if judged else ""))
@@ -105,7 +121,7 @@ class Comparison:
 
 
 def error_ratio(squares: Array, reference: Array, draws: int = 2000) -> tuple[float, float, float]:
-    """Ratio of root mean squares and its 95% bootstrap interval, both resampled with the same seeds (they share noise and teacher)."""
+    """Ratio of root mean squares and its 95% bootstrap interval; both are resampled with the same seeds (shared noise and teacher)."""
     picks = np.random.default_rng(0).integers(0, len(squares), (draws, len(squares)))
     ratios = np.sqrt(squares[picks].mean(1) / reference[picks].mean(1))
     low, high = np.quantile(ratios, [0.025, 0.975])
@@ -127,29 +143,45 @@ def compare(
 
     Parameters
     ----------
-    setting : held-out seeds: none of them may have taken part in a fit.
-    teacher : of that setting, or its end points [S, *shape].
-    mapping : of end points to what is compared; default the end points themselves.
-    judge : optional second opinion.
-    screen, finalists : all are scored on the first `screen` seeds; the best `finalists` and all fitted ones on all seeds.
-    progress : called with (model calls so far, an upper bound of all); raising `Interrupted` stops.
+    setting : Setting
+        Held-out seeds: none of them may have been used in a fit.
+    teacher : Teacher or Tensor [S, *shape]
+        The setting's teacher, or its end points.
+    candidates : sequence
+        The candidates.
+    mapping : callable or None
+        Maps end points to what is compared; default: the end points themselves.
+    judge : callable or None
+        Optional second opinion.
+    screen, finalists : int
+        All candidates are scored on the first `screen` seeds; the best `finalists` and all fitted ones on all seeds.
+    progress : callable or None
+        Called with (model calls so far, upper bound of the total); may raise `Interrupted` to stop.
+
+    Returns
+    -------
+    Comparison
 
     Raises
     ------
-    ValueError : no candidates, one whose table is stochastic or of another family, or a teacher of other seeds.
-    FitError : no candidate gave finite end points, or the model failed.
+    ValueError
+        If there are no candidates, one is stochastic or for another family, or the teacher has other seeds.
+    FitError
+        If no candidate has finite end points, or the model fails.
     """
     if not candidates:
-        raise ValueError("There are no candidates; at least one table is needed.")
+        raise ValueError("There are no candidates; at least one is needed.")
     for candidate in candidates:
         if candidate.family != setting.noise_schedule.family:
             raise ValueError(
                 f"{candidate.name} is made for {candidate.family} models, but the model's family is {setting.noise_schedule.family}."
             )
         if isinstance(candidate, Candidate) and candidate.table.stochastic:
-            raise ValueError(f"{candidate.name} adds fresh noise in its steps; end points of deterministic solvers can be compared.")
+            raise ValueError(
+                f"{candidate.name} adds fresh noise in its steps; only deterministic solvers can be compared by their end points."
+            )
     if isinstance(teacher, Teacher) and teacher.setting.seeds != setting.seeds:
-        raise ValueError("The teacher's pass is of other seeds than the setting; make it from the same setting.")
+        raise ValueError("The teacher's pass has other seeds than the setting; make it from the same setting.")
     targets = teacher.end_points if isinstance(teacher, Teacher) else teacher
     if tuple(targets.shape) != (len(setting.seeds), *setting.shape):
         raise ValueError(
@@ -167,7 +199,7 @@ def compare(
         ranked = sorted(scorer.scores(first, targets[:screen], entering), key=lambda score: score.error)
         kept = [score.candidate for score in ranked if score.candidate.kind == "fitted"]
         others = [score.candidate for score in ranked if score.candidate.kind != "fitted"]
-        stock_first = [c for c in others if c.kind == "stock"][: -(-finalists // 2)]  # the reference must not be missing
+        stock_first = [c for c in others if c.kind == "stock"][: -(-finalists // 2)]  # keep the reference
         kept += stock_first + [c for c in others if c not in stock_first][: finalists - len(stock_first)]
         screened_out = [candidate.name for candidate in entering if candidate not in kept]
         entering = kept
@@ -185,7 +217,7 @@ def decided(scores: Sequence[Score], screened_out: Sequence[str] = (), calls: in
     """
     ranked = sorted(scores, key=lambda score: score.error)
     if not math.isfinite(ranked[0].error):
-        raise FitError("No candidate gave finite end points. Run the model in a higher precision, or lower the guidance.")
+        raise FitError("No candidate has finite end points. Run the model in a higher precision, or lower the guidance.")
     best_stock = next((score for score in ranked if score.candidate.kind == "stock" and math.isfinite(score.error)), None)
     winner, verdict = _winner(ranked, best_stock)
     return Comparison(tuple(ranked), tuple(screened_out), winner, best_stock, verdict, calls)
@@ -207,17 +239,17 @@ def _winner(scores: Sequence[Score], best_stock: Score | None) -> tuple[Score, s
     if best_stock is None:
         return score, f"{name} has the smallest error, {error:.4g}; no stock candidate was compared." + judged
     if score is best_stock:
-        return score, f"Stock wins: nothing compared is better than {name} (error {error:.4g}), so that is what you get." + judged
+        return score, f"Stock wins: nothing compared is better than {name} (error {error:.4g}), so you get that." + judged
     if error >= best_stock.error:
-        typical = f"{_typical(score):.4g} against {_typical(best_stock):.4g} of the best stock candidate, {best_stock.candidate.name}"
-        tail = f"its root mean square, {error:.4g} against {best_stock.error:.4g}, is decided by a few seeds that end elsewhere"
+        typical = f"{_typical(score):.4g} against {_typical(best_stock):.4g} for the best stock candidate, {best_stock.candidate.name}"
+        tail = f"its root mean square, {error:.4g} against {best_stock.error:.4g}, is dominated by a few seeds that end elsewhere"
         return score, f"{name} is closer to the teacher on the typical seed, {typical}; {tail}." + judged
     better = f"{name} has {error / best_stock.error:.2f} of the error of the best stock candidate, {best_stock.candidate.name}"
     return score, f"{better} ({error:.4g} against {best_stock.error:.4g})." + judged
 
 
 def _ahead(score: Score, other: Score) -> bool:
-    """Whether a score is to be preferred to another, in the sense of the module's docstring."""
+    """Whether to prefer one score to another by the rules in the module's docstring."""
     if not math.isfinite(score.error) or score.error < other.error:
         return math.isfinite(score.error)
     if len(score.squares) < _FEW_SEEDS:
@@ -226,7 +258,7 @@ def _ahead(score: Score, other: Score) -> bool:
 
 
 def _typically_closer(score: Score, other: Score) -> bool:
-    """Whether more than chance says that the seeds of `score` are closer to the teacher, however far away a few of them are."""
+    """Whether the seeds of `score` are significantly closer to the teacher, however far away a few of them are."""
     from scipy.stats import wilcoxon  # slow to import
 
     differences = np.sqrt(other.squares) - np.sqrt(score.squares)
@@ -243,13 +275,19 @@ def _chunks(setting: Setting) -> int:
 
 
 def _beyond_chance(differences: Array) -> bool:
-    """Whether the mean of paired differences [S] is above zero by more than two standard errors."""
+    """Whether the mean of paired differences [S] is more than two standard errors above zero."""
     spread = float(differences.std(ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
     return float(differences.mean()) > max(_BEYOND_CHANCE * spread, 0.0)
 
 
 class Scorer:
-    """Walks candidates in batches of seeds, one batch in memory at a time. calls : model calls on a batch, so far."""
+    """Samples candidates in batches of seeds, with one batch in memory at a time.
+
+    Attributes
+    ----------
+    calls : int
+        Model calls so far, each on one batch.
+    """
 
     def __init__(self, mapping: ResidualMap | None, judge: Judge | None, progress: Callable[[int, int], object] | None) -> None:
         self.mapping, self.judge, self.progress = mapping, judge, progress
@@ -267,7 +305,7 @@ class Scorer:
             for index, candidate in enumerate(candidates):
                 if isinstance(candidate, Candidate):
                     run = run_table(chunk, candidate.table, first, self._called)
-                    first, end = first or run, run.end  # most tables begin with the same call
+                    first, end = first or run, run.end  # most tables start with the same call
                 else:
                     end = self._sampled(candidate, chunk)
                 squares[index].append((self._compared(end, chunk) - wanted).square().mean(1))
@@ -280,11 +318,11 @@ class Scorer:
 
     def _sampled(self, candidate: SamplerCandidate, chunk: Setting) -> Tensor:
         end = candidate.run(chunk)
-        for _ in range(candidate.nfe):  # told afterwards: the model is not wrapped, so that taps find its modules
+        for _ in range(candidate.nfe):  # counted afterwards: the model is not wrapped, so that taps find its modules
             self._called()
         if end.shape != (len(chunk.seeds), *chunk.shape):
             shown = f"{tuple(end.shape)} for {len(chunk.seeds)} seeds of shape {chunk.shape}"
-            raise FitError(f"{candidate.name} gave end points of shape {shown}; its `run` must return one for each seed.")
+            raise FitError(f"{candidate.name} returned end points of shape {shown}; its `run` must return one per seed.")
         return end
 
     def _compared(self, end: Tensor, chunk: Setting) -> Tensor:

@@ -1,17 +1,17 @@
-"""The numbers of a table that a fit may change, as one vector that is zero at the start.
+"""The free parameters of a table in a fit, as one vector that is zero at the start.
 
 With lambda_n the half-log-SNR of node n, std_n its noise level and theta the parameters:
 
-    times          lambda_{n+1} - lambda_n  times  exp(theta), for the nodes between the first and the last; the last node above 0 of a
-                   list that ends in 0 moves, too. The start's rows are made anew on the moved nodes.
+    times          lambda_{n+1} - lambda_n is multiplied by exp(theta), for the nodes between the first and the last; in a list that ends in
+                   0, the last node above 0 moves, too. The start's rows are rebuilt on the moved nodes.
     evaluation     the model is called at lambda + theta instead of lambda (for VE models: at sigma exp(-theta)), from the second call on
-    coefficients   theta std_{n+1} is added to the weights of up to `depth` evaluations, theta std_{n+1}/(alpha_n + std_n) to that of
-                   the state
+    coefficients   theta std_{n+1} is added to the weights of up to `depth` evaluations, and theta std_{n+1}/(alpha_n + std_n) to the weight
+                   of the state
     corrector      the same for the corrector's weights
 
-The units make a change of 0.01 in any of them a change of about one per cent of the noise that is left at the next node, so that one
+In these units, a change of 0.01 in any parameter changes the result by about one per cent of the noise remaining at the next node, so one
 difference step and one damping suit all. Decoupled times and learned weights: GS, arXiv 2510.17699; LD3, arXiv 2405.15506; S4S, arXiv
-2502.17423. Corrections that keep zero as the start: ALGORITHMS section 5.
+2502.17423. Corrections that start at zero: ALGORITHMS section 5.
 """
 from __future__ import annotations
 
@@ -29,33 +29,37 @@ from ..solvers.table import Corrector, Row, SolverTable
 
 Array = NDArray[np.float64]
 GROUPS = ("times", "evaluation", "coefficients", "corrector")
-"""What `calibrate` can be told to fit."""
+"""What `calibrate` can fit."""
 
 FULL_DEPTH = 64
-_FARTHEST = 4.0  # of times and evaluation: a factor of 55 in sigma, where models answer anything, or with an exception
-_LAST_SCALE = 0.5  # of a step to sigma 0, where no noise is left to measure by; its weights enter the end point linearly
+_FARTHEST = 4.0  # limit on times and evaluation: a factor of 55 in sigma, where models return anything, or raise
+_LAST_SCALE = 0.5  # unit of a step to sigma 0, where no noise remains to scale by; its weights enter the end point linearly
 
 
 def check_groups(groups: Collection[str]) -> None:
-    """ValueError unless `groups` are some of `GROUPS`."""
+    """Raise ValueError unless `groups` is a non-empty part of `GROUPS`."""
     unknown = [group for group in groups if group not in GROUPS]
     if unknown or not groups or isinstance(groups, str):
         shown = repr(groups) if isinstance(groups, str) else list(groups)
-        raise ValueError(f"groups were {shown}; a list with at least one of {', '.join(GROUPS)} is needed, and no others.")
+        raise ValueError(f"groups were {shown}; they must be a list with at least one of {', '.join(GROUPS)}.")
 
 
 class Parameters:
-    """The free numbers of `start`.
+    """The free parameters of a table.
 
     Parameters
     ----------
-    start : the table at theta = 0.
-    groups : which of `GROUPS`; "corrector" is ignored where the table has none.
-    depth : evaluations with a free weight in each row; `FULL_DEPTH` for all there are.
+    start : SolverTable
+        The table at theta = 0.
+    groups : collection of str
+        Some of `GROUPS`; "corrector" is ignored if the table has no corrector.
+    depth : int
+        Number of evaluations with a free weight in each row; `FULL_DEPTH` for all.
 
     Attributes
     ----------
-    names : of the parameters, in order; `size` of them.
+    names : list of str
+        Names of the parameters, in order; there are `size` of them.
     """
 
     def __init__(self, start: SolverTable, groups: Collection[str] = GROUPS, depth: int = 3) -> None:
@@ -65,9 +69,9 @@ class Parameters:
         rows = start.rows
         self._moving = list(range(1, start.steps)) if "times" in groups else []
         if self._moving:
-            rebuilt(start)  # says in a sentence why the times of this table cannot move
+            rebuilt(start)  # raises with an explanation if the times of this table cannot move
         self.names += [f"time {n}" for n in self._moving]
-        # the first call stays at the level the samples start at
+        # the first call stays at the level where the samples start
         self._shifted = [k for k, row in enumerate(rows) if k and row.calls_model] if "evaluation" in groups else []
         self.names += [f"evaluation {k}" for k in self._shifted]
         self._weights: list[tuple[int, str, int]] = []
@@ -85,17 +89,18 @@ class Parameters:
         """Positions of the parameters that the end point depends on linearly: the weights of the last row."""
 
     def table(self, theta: Array) -> SolverTable:
-        """The table at `theta` [size]; the start itself at zero.
+        """The table at `theta` [size]; at zero, the start itself.
 
         Raises
         ------
-        ValueError : the moved times are no schedule, or a number left what float64 and the family allow.
+        ValueError
+            If the moved times are not a schedule, or a number leaves the range of float64 or of the family.
         """
         theta = np.asarray(theta, dtype=np.float64)
         if not theta.any():
             return self.start
         if not np.isfinite(theta).all() or np.abs(theta[: len(self._moving) + len(self._shifted)]).max(initial=0.0) > _FARTHEST:
-            raise ValueError(f"A time or evaluation parameter was beyond {_FARTHEST:g} in size, which leads out of any model's range.")
+            raise ValueError(f"The size of a time or evaluation parameter was above {_FARTHEST:g}, which is outside any model's range.")
         moved, shifted, weights = np.split(theta, [len(self._moving), len(self._moving) + len(self._shifted)])
         table = rebuilt(self.start, self._moved_sigmas(moved)) if moved.any() else self.start
         rows = list(table.rows)
@@ -114,15 +119,15 @@ class Parameters:
     def _moved_sigmas(self, moved: Array) -> list[float]:
         sigmas, family = np.array(self.start.sigmas), self.start.family
         lam = np.asarray(half_log_snr(sigmas, family), dtype=np.float64)
-        if math.isinf(lam[0]):  # s = 1: measured from half way to the next node's distance below it, in the host's usual spacing
+        if math.isinf(lam[0]):  # s = 1: use a finite value one spacing below the next node
             lam[0] = lam[1] - max(lam[2] - lam[1], 1.0) if math.isfinite(lam[2]) else lam[1] - 1.0
         nodes = lam[0] + np.cumsum(np.diff(lam[: self.start.steps]) * np.exp(moved))
-        first = int(np.flatnonzero(moved)[0])  # the nodes before stay what they are to the last bit, so that runs can share them
+        first = int(np.flatnonzero(moved)[0])  # earlier nodes do not change by a single bit, so that runs can share them
         sigmas[1 + first : self.start.steps] = sigma_from_half_log_snr(nodes[first:], family)
         return [float(sigma) for sigma in sigmas]
 
     def _scales(self, table: SolverTable) -> list[tuple[float, float]]:
-        """For each row the unit of its b and of its a."""
+        """For each row the units of its b and its a."""
         scales = []
         for k, row in enumerate(table.rows):
             level = table.rows[k + 1].sigma if k + 1 < len(table.rows) else table.sigmas[-1]
@@ -132,9 +137,9 @@ class Parameters:
         return scales
 
     def jacobian_calls(self, calls_after: Sequence[int]) -> int:
-        """Model calls of a Jacobian by differences on one batch, where `calls_after[k]` calls follow row k.
+        """Model calls of a finite-difference Jacobian on one batch, if `calls_after[k]` calls follow row k.
 
-        A moved node changes the step that ends there (and, in multistep solvers, later ones), a shifted evaluation its own call.
+        A moved node changes the step that ends there (and later ones in multistep solvers); a shifted evaluation, its own call.
         """
         rows = self.start.rows
         first_of = {row.step: k for k, row in reversed(list(enumerate(rows)))}
@@ -143,11 +148,11 @@ class Parameters:
         return moving + shifted + sum(calls_after[k] for k, _, _ in self._weights)
 
     def last_row_unit(self, table: SolverTable) -> tuple[float, float]:
-        """What one unit of the last row's parameters adds to its b and to its a."""
+        """What one unit of the last row's parameters adds to its b and its a."""
         return self._scales(table)[-1]
 
     def last_row_weights(self) -> list[int | None]:
-        """For each of `linear`: the history entry it weighs, or None for the state."""
+        """For each of `linear`: the history entry that it weights, or None for the state."""
         last = len(self.start.rows) - 1
         return [None if name == "a" else j for k, name, j in self._weights if k == last and name in ("a", "b")]
 

@@ -1,8 +1,8 @@
-"""The end points of a table against the teacher's, and how they change with the table's parameters.
+"""Residuals: the end points of a table minus the teacher's, and their derivatives with respect to the table's parameters.
 
-For seeds s and elements e the residual is r = sqrt(w_s) (map(x_N) - map(target)). Its Jacobian is taken by one-sided differences; a
-parameter of row n costs the model calls after that row (run.py), one of the last row none: its column is the unit times what the weight
-multiplies.
+For seeds s and elements e the residual is r = sqrt(w_s) (map(x_N) - map(target)). Its Jacobian is computed by one-sided differences. A
+parameter of row n costs the model calls after that row (run.py). A parameter of the last row costs none: its column is the unit times
+what the weight multiplies.
 """
 from __future__ import annotations
 
@@ -22,13 +22,24 @@ from .setting import FitError, Setting
 
 Array = NDArray[np.float64]
 ResidualMap = Callable[[Tensor], Tensor]
-DIFFERENCE = 0.02  # parameters have units in which this is small for the model and large against half-precision rounding
+DIFFERENCE = 0.02  # in the units of the parameters: small for the model, large compared with half-precision rounding
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A table run by the chunks, or the first of them: the runs, residuals [B, E] a chunk (float32, CPU), and the mean square of all
-    their elements."""
+    """A table evaluated on all chunks, or on the first of them.
+
+    Attributes
+    ----------
+    table : SolverTable
+        The table.
+    runs : tuple of Run
+        One run per chunk.
+    residuals : tuple of Tensor
+        Per chunk, [B, E], float32 on the CPU.
+    mean_square : float
+        Over all elements.
+    """
 
     table: SolverTable
     runs: tuple[Run, ...]
@@ -37,7 +48,7 @@ class Evaluation:
 
 
 def mapped(end: Tensor, mapping: ResidualMap | None, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Tensor:
-    """End points [B, *shape] as what is compared, [B, E] on the CPU; `mapping` gets them on `device`."""
+    """End points [B, *shape] after `mapping`, [B, E] on the CPU; `mapping` gets them on `device`."""
     found = end if mapping is None else mapping(end.to(device))
     return found.detach().to(device="cpu", dtype=dtype).reshape(len(found), -1)
 
@@ -47,16 +58,23 @@ class Residual:
 
     Parameters
     ----------
-    setting, targets : seeds, and their teacher end points [S, *shape].
-    mapping : optional map of end points to what is compared, e.g. decoded and pooled images; it gets and returns tensors [B, ...], on the
-        setting's device.
-    weights : w of each seed [S], above 0, 1 in the mean; default 1 for all.
-    largest : memory for a Jacobian in bytes; beyond it a fixed random part of the elements of each sample enters the Jacobian.
+    setting : Setting
+        The model and the seeds.
+    targets : Tensor [S, *shape]
+        The teacher's end points of the seeds.
+    mapping : callable or None
+        Maps end points to what is compared, e.g. decoded and pooled images: tensors [B, ...] on the setting's device.
+    weights : array [S] or None
+        w of each seed, above 0, with mean 1; default 1 for all.
+    largest : int
+        Memory for a Jacobian in bytes. If it is not enough, a fixed random subset of the elements of each sample is used.
 
     Attributes
     ----------
-    calls : model calls on one chunk, so far.
-    told : called after every model call; may raise `Interrupted`.
+    calls : int
+        Model calls so far, each on one chunk.
+    told : callable or None
+        Called after every model call; may raise `Interrupted`.
     """
 
     def __init__(
@@ -84,8 +102,10 @@ class Residual:
         return (mapped(end, self.mapping, self.setting.device) - self.targets[index]) * self.scales[index]
 
     def evaluate(self, table: SolverTable, shared: Evaluation | None = None, chunks: int | None = None) -> Evaluation:
-        """Residuals of `table` on the first `chunks` chunks (default all), sharing model calls with an earlier evaluation; mean_square is
-        inf where values are not finite."""
+        """Residuals of `table` on the first `chunks` chunks (default all); shares model calls with an earlier evaluation.
+
+        If a value is not finite, mean_square is inf.
+        """
         runs, residuals = [], []
         for index, chunk in enumerate(self.chunks[:chunks]):
             known = None if shared is None or index >= len(shared.runs) else shared.runs[index]
@@ -95,11 +115,12 @@ class Residual:
         return Evaluation(table, tuple(runs), tuple(residuals), _mean_square(residuals))
 
     def jacobian(self, parameters: Parameters, theta: Array, at: Evaluation, index: int) -> Tensor:
-        """The Jacobian [P, M'] of the residuals of chunk `index` (M' as `selected` picks) at `theta`, whose evaluation is `at`.
+        """The Jacobian [P, M'] of the residuals of chunk `index` at `theta`, whose evaluation is `at`; see `selected` for M'.
 
         Raises
         ------
-        FitError : the model returns values that are not finite near theta.
+        FitError
+            If the model returns non-finite values near theta.
         """
         chunk, run = self.chunks[index], at.runs[index]
         exact: dict[int, Tensor] = {}
@@ -123,8 +144,7 @@ class Residual:
         return jacobian
 
     def last_row_columns(self, parameters: Parameters, run: Run, index: int) -> Tensor:
-        """The exact derivative [L, M] of the residuals of chunk `index`, whose run is given, by `parameters.linear`; without a mapping
-        only."""
+        """The exact derivative [L, M] of the residuals of chunk `index` with respect to `parameters.linear`; only without a mapping."""
         unit_b, unit_a = parameters.last_row_unit(run.table)
         weighed = [(_weighed_by_last_row(run, j), unit_a if j is None else unit_b) for j in parameters.last_row_weights()]
         return torch.stack([(self._flat(x) * self.scales[index]).reshape(-1) * unit for x, unit in weighed])
@@ -133,7 +153,7 @@ class Residual:
         return x.detach().to(device="cpu", dtype=torch.float32).reshape(len(x), -1)
 
     def selected(self, index: int, residual: Tensor, columns: int) -> Tensor:
-        """The elements [M'] of a chunk's residual [B, E] that enter normal equations of `columns` parameters."""
+        """The elements [M'] of a chunk's residual [B, E] that enter the normal equations for `columns` parameters."""
         total = sum(target.numel() for target in self.targets)
         share = self.largest / (4.0 * columns * total)
         if share >= 1:
@@ -144,7 +164,7 @@ class Residual:
 
 
 def _stepped(parameters: Parameters, theta: Array, p: int) -> tuple[SolverTable, float]:
-    """The table with parameter `p` changed, and by how much: `DIFFERENCE`, downwards where upwards is no schedule."""
+    """The table with parameter `p` changed by `DIFFERENCE`, and that change; negative if the positive one gives no schedule."""
     step = np.zeros_like(theta)
     step[p] = DIFFERENCE
     try:
@@ -154,7 +174,7 @@ def _stepped(parameters: Parameters, theta: Array, p: int) -> tuple[SolverTable,
 
 
 def _weighed_by_last_row(run: Run, position: int | None) -> Tensor:
-    """What a weight of the last row multiplies: the state it starts from, or an entry of the history including its own evaluation."""
+    """What a weight of the last row multiplies: the state, or an entry of the history, which includes the row's own evaluation."""
     walk, row = run.walks[-1], run.table.rows[-1]
     if position is None:
         return advance(walk, replace(row, a=1.0, b=(0.0,)), run.denoised[-1], 1 + len(walk.history)).state

@@ -1,14 +1,14 @@
-"""Which seeds a fit looks at when its limit is too low for all of them.
+"""Chooses the seeds of a fit whose limit is too low for all of them.
 
-The error that counts is the mean square over all seeds, and it has a heavy tail: a few seeds lie near the border of two modes of the model,
-end in the other one when the steps are few, and make up a large part of the mean. Seeds taken at random have none of them or too many.
-So all seeds are walked once with the start's table (a walk costs N calls, a Jacobian some 2 N^2), and then
+The objective is the mean square error over all seeds, and it has a heavy tail: a few seeds lie near the border between two modes of the
+model, end in the other mode with few steps, and make up a large part of the mean. A random choice contains none of them or too many. So
+all seeds are sampled once with the start's table (which costs N calls; a Jacobian costs about 2 N^2), and then
 
-    the hardest sixth of the seeds that can be afforded is taken, each for itself (w = 1)
-    of the others every k-th in the order of their errors is taken, for itself and the k - 1 that are not (w = k)
+    the hardest seeds make up one sixth of the choice, each with weight w = 1
+    of the others, in the order of their errors, every k-th is chosen, with weight w = k
 
-so that sum w r^2 remains an estimate of the sum over all seeds: stratified sampling with the top stratum taken whole (Cochran 1977,
-section 5A.8). The weights are divided by their mean.
+so that sum w r^2 remains an estimate of the sum over all seeds: stratified sampling with the whole top stratum (Cochran 1977, section
+5A.8). The weights are divided by their mean.
 """
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-_HARDEST = 1 / 6  # of the chosen seeds
+_HARDEST = 1 / 6  # share of the chosen seeds
 
 
 @dataclass(frozen=True)
 class SeedChoice:
-    """positions : of the chosen seeds in the setting, hard ones dealt evenly to the batches. weights : of each, 1 in the mean."""
+    """The chosen seeds.
+
+    Attributes
+    ----------
+    positions : tuple of int
+        Positions in the setting, with hard seeds spread evenly over the batches.
+    weights : array
+        Weight of each, with mean 1.
+    """
 
     positions: tuple[int, ...]
     weights: Array
@@ -34,7 +42,8 @@ def choose_seeds(squares: Array, count: int, batch: int) -> SeedChoice:
 
     Raises
     ------
-    ValueError : count is not between 1 and the number of seeds.
+    ValueError
+        If count is not between 1 and the number of seeds.
     """
     if not 1 <= count <= len(squares):
         raise ValueError(f"count was {count}; it must be between 1 and the number of seeds, {len(squares)}.")

@@ -1,7 +1,7 @@
-"""What a fit is about: a model, its noise levels, the conditioning, and the seeds that stand for everything it will be asked to draw.
+"""The setting of a fit: a model, its noise schedule, the conditioning, and seeds that represent what it will be asked to draw.
 
-Seeds, not batches, are the unit: the noise of a seed is drawn on the CPU from that seed alone, so it does not depend on which seeds
-share a batch, and end points of one run can be compared with those of another.
+The unit is the seed, not the batch: the noise of a seed is drawn on the CPU from that seed alone. So it does not depend on the other
+seeds of its batch, and end points of different runs can be compared.
 """
 from __future__ import annotations
 
@@ -20,21 +20,33 @@ Model = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Setting:
-    """A model with what it is asked to draw.
+    """A model, its conditioning, and seeds.
 
     Attributes
     ----------
-    model : denoiser model(x, sigma, **extra_args) -> D; guidance is part of it.
-    noise_schedule : of the model.
-    shape : of one sample, without the batch, e.g. (4, 64, 64).
-    seeds : one a sample, at least one, without repetition.
-    extra_args : keyword arguments that are the same for every sample.
-    per_seed : keyword arguments with one entry a seed, tensors [S, ...], e.g. class labels or one prompt's embedding each.
-    batch : samples per model call, which decides memory.
-    start : (noise [B, ...], sigma) -> x, how the host makes its start; default sigma * noise.
-    noise : seed -> noise of `shape`; default torch.randn from a generator of that seed.
-    dtype, device : of x.
-    name : of model and conditioning in the keys of stored teacher runs; must tell apart what differs (see `recipes.model_identity`).
+    model : callable
+        Denoiser model(x, sigma, **extra_args) -> D, including guidance.
+    noise_schedule : NoiseSchedule
+        The model's noise schedule.
+    shape : tuple of int
+        Shape of one sample, without the batch, e.g. (4, 64, 64).
+    seeds : tuple of int
+        One per sample, at least one, without repetition.
+    extra_args : mapping
+        Keyword arguments that are the same for every sample.
+    per_seed : mapping
+        Keyword arguments with one entry per seed: tensors [S, ...], e.g. class labels or prompt embeddings.
+    batch : int
+        Samples per model call, which determines the memory needed.
+    start : callable or None
+        (noise [B, ...], sigma) -> x, as the host makes its start; default sigma * noise.
+    noise : callable or None
+        seed -> noise of `shape`; default torch.randn from a generator with that seed.
+    dtype, device
+        Of x.
+    name : str
+        Identifies model and conditioning in the keys of stored teacher runs, so it must differ if they do (see
+        `recipes.model_identity`).
     """
 
     model: Model
@@ -61,18 +73,18 @@ class Setting:
                 f"noise_schedule was {type(self.noise_schedule).__name__}; it must be a NoiseSchedule, see NoiseSchedule.from_model."
             )
         if not self.seeds:
-            raise ValueError("seeds were empty; at least one seed is needed, and some 24 for a fit that holds for others.")
+            raise ValueError("seeds were empty; at least one seed is needed, and about 24 for a fit that is good for other seeds, too.")
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds were {list(self.seeds)}; each may occur once, repeating one tells nothing new.")
+            raise ValueError(f"seeds were {list(self.seeds)}; each may occur only once.")
         for name, value in self.per_seed.items():
             if not isinstance(value, Tensor) or value.ndim < 1 or len(value) != len(self.seeds):
                 shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(f"per_seed[{name!r}] had {shown}; it must be a tensor with {len(self.seeds)} entries, one a seed.")
+                raise ValueError(f"per_seed[{name!r}] had {shown}; it must be a tensor with {len(self.seeds)} entries, one per seed.")
             if name in self.extra_args:
-                raise ValueError(f"{name!r} is in extra_args and in per_seed; give it in one of them.")
+                raise ValueError(f"{name!r} is both in extra_args and in per_seed; give it in one of them.")
 
     def subset(self, indices: Sequence[int]) -> Setting:
-        """The setting with the seeds (and their arguments) at these positions."""
+        """The setting with only the seeds (and their arguments) at these positions."""
         chosen = list(indices)
         return replace(
             self,
@@ -86,7 +98,7 @@ class Setting:
             yield self.subset(range(first, min(first + self.batch, len(self.seeds))))
 
     def initial(self, sigma: float) -> Tensor:
-        """x [S, *shape] at noise level `sigma`, from which a sample of each seed starts."""
+        """The initial x [S, *shape] of each seed, at noise level `sigma`."""
         noise = torch.stack([self._noise_of(seed) for seed in self.seeds]).to(torch.float32)
         x = noise * sigma if self.start is None else self.start(noise, sigma)
         if not isinstance(x, Tensor) or x.shape != noise.shape:
@@ -100,22 +112,23 @@ class Setting:
         noise = self.noise(seed)
         if not isinstance(noise, Tensor) or tuple(noise.shape) != self.shape:
             shown = f"shape {tuple(noise.shape)}" if isinstance(noise, Tensor) else type(noise).__name__
-            raise ValueError(f"noise({seed}) had {shown}; it must be a tensor of the shape of one sample, {self.shape}.")
+            raise ValueError(f"noise({seed}) had {shown}; it must be a tensor with the shape of one sample, {self.shape}.")
         return noise
 
     def denoised(self, x: Tensor, sigma: float) -> Tensor:
-        """The model's D for all seeds of this setting, checked.
+        """The model's D for all seeds of this setting.
 
         Raises
         ------
-        FitError : the model's output has another shape than x. (Values that are not finite pass: end points are checked.)
+        FitError
+            If the shape of the model's output is not that of x. (Non-finite values pass here: end points are checked.)
         """
         with torch.no_grad():
             output = self.model(x, x.new_full((len(x),), sigma), **self.extra_args, **self.per_seed)
         if not isinstance(output, Tensor) or output.shape != x.shape:
             shown = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise FitError(
-                f"The model returned {shown} for x of shape {tuple(x.shape)} at sigma {sigma:.5g}; both must agree. "
+                f"The model returned {shown} for x of shape {tuple(x.shape)} at sigma {sigma:.5g}; the shapes must agree. "
                 "Check the latent size and the conditioning."
             )
         return output
@@ -133,4 +146,4 @@ class FitError(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """Raised by a `progress` callback to stop; what is finished is kept."""
+    """Raised by a `progress` callback to stop; finished work is kept."""

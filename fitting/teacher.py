@@ -1,11 +1,11 @@
-"""One pass of a many-step sampler, kept: what few-step samplers are measured against.
+"""The teacher: a stored pass of a many-step sampler, the reference for few-step samplers.
 
-The list has `steps` - 1 intervals even in half-log-SNR from sigma_max to sigma_min, and a last step to 0 that returns the model's D at
-sigma_min: the end point is the denoised sample at the lowest level the model declares. With `states` the states x_k and the model's D_k
-at every level are kept, too, which is all that schedules fitted to a model need (discretization.py).
+Its list has `steps` - 1 intervals even in half-log-SNR from sigma_max to sigma_min, and a last step to 0 that returns the model's D at
+sigma_min: the end point is the denoised sample at the model's lowest level. With `states` it also keeps the states x_k and the model's D_k
+at every level, which is all that schedules fitted to a model need (discretization.py).
 
-Stored in a folder, each batch of seeds is a safetensors file of its own, written in one piece when the batch is finished: an interrupted
-pass goes on where it stopped, and memory holds one batch. The folder's name is the content key: a hash of everything that decides the
+In a folder, each batch of seeds is a separate safetensors file, written atomically when the batch is finished. So an interrupted pass
+resumes where it stopped, and memory holds only one batch. The folder's name is the content key: a hash of everything that determines the
 numbers.
 """
 from __future__ import annotations
@@ -31,10 +31,11 @@ from .setting import FitError, Interrupted, Setting
 
 FORMAT_VERSION = 1
 DEFAULT_STEPS = 64
-_DIVERGED = 30.0  # times the size of the model's first prediction, or times 1, which samples of all families are scaled to: none is larger
+# A pass has diverged if its end points exceed this times the model's first prediction, or times 1, the scale of samples in all families.
+_DIVERGED = 30.0
 
 Progress = Callable[[int, int], object]
-"""progress(calls done, calls in all), called after every model call; raising `Interrupted` stops the pass."""
+"""progress(calls done, total calls), called after every model call; may raise `Interrupted` to stop the pass."""
 
 
 def teacher_sigmas(ns: NoiseSchedule, steps: int) -> Tensor:
@@ -51,18 +52,26 @@ class Teacher:
 
     Parameters
     ----------
-    setting : the model and the seeds.
-    steps : model calls a sample, 64 to 128 for end points that 5 to 10 steps are measured by.
-    solver, order : of the pass, a deterministic solver with one call per step.
-    states : keep x_k and D_k at every level as well (2 * steps samples of memory or disk a seed).
-    folder : where to store the pass (a sub-folder with the content key's name); None keeps it in memory. Needs `setting.name`, which says
-        what model and conditioning it is.
+    setting : Setting
+        The model and the seeds.
+    steps : int
+        Model calls per sample: 64 to 128 for a reference for 5 to 10 steps.
+    solver, order : str, int or None
+        A deterministic solver with one call per step, and its order.
+    states : bool
+        Whether to keep x_k and D_k at every level as well (memory or disk for 2 * steps samples per seed).
+    folder : path or None
+        Where to store the pass, in a subfolder named after the content key; None keeps it in memory. Needs `setting.name`,
+        which identifies the model and the conditioning.
 
     Attributes
     ----------
-    sigmas : float64 [steps + 1].
-    key : hexadecimal content key.
-    calls : model calls made by this object (not those of a stored pass).
+    sigmas : Tensor
+        float64 [steps + 1].
+    key : str
+        Hexadecimal content key.
+    calls : int
+        Model calls made by this object (not those of a stored pass).
     """
 
     def __init__(
@@ -81,19 +90,21 @@ class Teacher:
         if self.table.nfe != steps or self.table.stochastic:
             raise ValueError(f"solver was {solver!r}; a teacher needs a deterministic solver with one model call per step, such as unipc.")
         if folder is not None and not setting.name:
-            raise ValueError("The setting has no name; a stored teacher pass needs one that tells its model and conditioning from others.")
+            raise ValueError("The setting has no name; a stored teacher pass needs one that identifies its model and conditioning.")
         self.key = self._content_key()
         self.folder = None if folder is None else Path(folder) / self.key
         self.calls = 0
         self._in_memory: dict[int, dict[str, Tensor]] = {}
 
     def run(self, progress: Progress | None = None) -> Teacher:
-        """Make what is missing; returns self.
+        """Run the batches that are missing; returns self.
 
         Raises
         ------
-        FitError : the model returned something unusable, or the pass diverged. Finished batches stay.
-        Interrupted : raised by `progress`; finished batches stay.
+        FitError
+            If the model's output cannot be used, or the pass diverges. Finished batches are kept.
+        Interrupted
+            If `progress` raises it. Finished batches are kept.
         """
         chunks = list(self.setting.chunks())
         done = sum(self._has(index) for index in range(len(chunks)))
@@ -115,17 +126,20 @@ class Teacher:
 
     @property
     def finished(self) -> bool:
-        """Whether every batch is there."""
+        """Whether all batches exist."""
         return all(self._has(index) for index, _ in enumerate(self.setting.chunks()))
 
     @property
     def end_points(self) -> Tensor:
-        """End points [S, *shape] of all seeds, on the CPU; runs what is missing."""
+        """End points [S, *shape] of all seeds, on the CPU; runs missing batches."""
         return torch.cat([tensors["end"] for tensors in self.batches()])
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
-        """For each batch of seeds, one in memory at a time: "end" [B, *shape], and with `states` "x" and "d" [steps, B, *shape], the
-        states and outputs at `sigmas[:-1]`, all float32 on the CPU."""
+        """Yield each batch of seeds, with one in memory at a time; runs missing batches first.
+
+        A batch has "end" [B, *shape] and, with `states`, "x" and "d" [steps, B, *shape], the states and outputs at
+        `sigmas[:-1]`; all are float32 on the CPU.
+        """
         self.run()
         for index, _ in enumerate(self.setting.chunks()):
             yield self._in_memory[index] if self.folder is None else self._stored(index)[0]
@@ -154,8 +168,8 @@ class Teacher:
             )
         if size > _DIVERGED * max(first_size[0], 1.0):
             raise FitError(
-                f"The teacher diverged: its end points have the size {size:.3g}, the model's first prediction {first_size[0]:.3g}. "
-                "Lower the guidance, take a lower order or more steps, and check that the conditioning belongs to the model."
+                f"The teacher diverged: its end points have size {size:.3g}, the model's first prediction {first_size[0]:.3g}. Lower the "
+                "guidance, use a lower order or more steps, and check that the conditioning belongs to the model."
             )
         return {"end": end, **(kept if self.states else {})}
 
@@ -168,7 +182,7 @@ class Teacher:
     def _has(self, index: int) -> bool:
         if self.folder is None:
             return index in self._in_memory
-        if index in self._in_memory:  # seen whole before
+        if index in self._in_memory:  # already checked
             return True
         if not self._file(index).exists():
             return False
@@ -181,12 +195,12 @@ class Teacher:
     def _stored(self, index: int, broken_is_none: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
         try:
             return load_tensors(self._file(index))
-        except Exception as error:  # safetensors has its own exception type; whatever it is, the batch has to be made again
+        except Exception as error:  # safetensors has its own exception type; in any case the batch must be made again
             if broken_is_none:
                 return {}, {}
             raise FitError(
                 f"The stored teacher batch {self._file(index).name} cannot be read ({error}). Delete the folder {self.folder} and run the "
-                "pass again."
+                "teacher again."
             ) from error
 
     def _keep(self, index: int, tensors: dict[str, Tensor]) -> None:
@@ -219,7 +233,7 @@ class Teacher:
             "sigmas": self.table.sigmas,
             "solver": [self.table.solver, self.table.orders, self.table.algorithm_version],
             "states": self.states,
-            # what the functions `noise` and `start` make
+            # what the functions `noise` and `start` return
             "begins": argument_fingerprint(setting.subset([0]).initial(float(self.sigmas[0]))),
             "extra_args": {name: argument_fingerprint(value) for name, value in sorted(setting.extra_args.items())},
             "per_seed": {name: argument_fingerprint(value) for name, value in sorted(setting.per_seed.items())},
@@ -228,7 +242,7 @@ class Teacher:
 
 
 class _Counted:
-    """Calls of one batch, told to `progress`."""
+    """Counts the calls of one batch and reports them to `progress`."""
 
     def __init__(self, progress: Progress | None, before: int, total: int) -> None:
         self.progress, self.before, self.total, self.here = progress, before, total, 0
@@ -244,8 +258,7 @@ def _size(x: Tensor) -> float:
 
 
 def argument_fingerprint(value: object) -> str:
-    """Text that differs where the argument does, as far as that can be told: tensors and arrays by content, plain values by repr, others by
-    type."""
+    """Text that differs if the argument does, as far as possible: tensors and arrays by content, plain values by repr, others by type."""
     if isinstance(value, Tensor):
         content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
         return f"{tuple(value.shape)} {value.dtype} {hashlib.sha256(content).hexdigest()[:16]}"

@@ -1,10 +1,10 @@
-"""Where the teacher stands at a student's stamps: what the published optimisation compares every step with.
+"""The teacher's states at a student's stamps, with which the published optimisation compares every step.
 
-The teacher walks the stamps with `between` extra levels in each interval, even in half-log-SNR; a last stamp 0 is reached by the model's D
-at the stamp before it. Kept is the state at every stamp. A batch of seeds is made when it is first needed; in a folder each is a file of
-its own, written in one piece, so that an interrupted pass goes on where it stopped and students of any form on the same stamps share it
-(the folder's name is a hash of all that decides the numbers, and the form is not among it). Without a folder what fits in
-`largest_in_memory` is kept, and the rest made again each time.
+The teacher samples the stamps with `between` extra levels in each interval, even in half-log-SNR; a last stamp of 0 is reached by the
+model's D at the stamp before it. The state at every stamp is kept. A batch of seeds is computed when it is first needed. In a folder each
+batch is a separate file, written atomically, so an interrupted pass resumes where it stopped, and students of any form on the same stamps
+share it: the folder's name is a hash of everything that determines the numbers, which does not include the form. Without a folder, what
+fits in `largest_in_memory` is kept, and the rest is recomputed each time.
 """
 from __future__ import annotations
 
@@ -32,13 +32,20 @@ LARGEST_IN_MEMORY = 1 << 30
 
 
 def refined(stamps: Sequence[float], between: int, family: str, highest: float = 1.0) -> list[float]:
-    """The stamps with `between` more levels in every interval that does not end in 0, even in half-log-SNR; those after a flow model's
-    s = 1 as if it began at `highest` (`NoiseSchedule.finite_sigma_max`)."""
+    """The stamps with `between` extra levels, even in half-log-SNR, in every interval that does not end in 0.
+
+    If a flow model starts at s = 1, the first extra levels lie as if it started at `highest` (`NoiseSchedule.finite_sigma_max`).
+
+    Raises
+    ------
+    ValueError
+        If the half-log-SNR of the first stamp is infinite.
+    """
     positive = [s for s in stamps if s > 0]
     finite = np.array([min(s, highest) if family == "flow" and s == 1 else s for s in positive], dtype=np.float64)
     lam = np.asarray(half_log_snr(finite, family))
     if not np.isfinite(lam[0]):
-        raise ValueError("The first stamp was s = 1, where a flow model's half-log-SNR is infinite; begin just below, as hosts do.")
+        raise ValueError("The first stamp was s = 1, where a flow model's half-log-SNR is infinite; start just below it, as hosts do.")
     levels = [positive[0]]
     for n in range(len(positive) - 1):
         inside = np.linspace(lam[n], lam[n + 1], between + 2)[1:-1]
@@ -51,16 +58,25 @@ class Trajectories:
 
     Parameters
     ----------
-    setting : the model and the seeds; its `batch` is the batch.
-    stamps : strictly decreasing levels, the last may be 0.
-    solver, order : of the teacher, deterministic.
-    between : extra levels in each interval, 0 or more; 1 to 2 in the published recipes.
-    folder : where to keep them, None for memory. Needs `setting.name`.
-    largest_in_memory : bytes that may be kept without a folder.
+    setting : Setting
+        The model and the seeds, in batches of its `batch`.
+    stamps : sequence of float
+        Strictly decreasing levels; the last may be 0.
+    solver, order : str, int or None
+        The teacher's solver, which must be deterministic, and its order.
+    between : int
+        Extra levels in each interval, 0 or more; 1 or 2 in the published recipes.
+    folder : path or None
+        Where to store the states; None keeps them in memory. Needs `setting.name`.
+    largest_in_memory : int
+        Bytes that may be kept without a folder.
 
     Attributes
     ----------
-    calls : model calls made on a batch so far. calls_each : model calls of one batch.
+    calls : int
+        Model calls so far, each on one batch.
+    calls_each : int
+        Model calls for one batch.
     """
 
     def __init__(
@@ -79,9 +95,9 @@ class Trajectories:
         choice = order if solver_named(solver).has_choice_of_order else None
         self.table = build_table(solver, levels, setting.noise_schedule.family, choice)
         if self.table.stochastic:
-            raise ValueError(f"The teacher's solver was {solver!r}, which adds fresh noise; a deterministic one is needed, such as unipc.")
+            raise ValueError(f"The teacher's solver was {solver!r}, which adds fresh noise; use a deterministic one, such as unipc.")
         if folder is not None and not setting.name:
-            raise ValueError("The setting has no name; stored trajectories need one that tells its model and conditioning from others.")
+            raise ValueError("The setting has no name; stored trajectories need one that identifies its model and conditioning.")
         self.calls, self.calls_each = 0, self.table.nfe
         self.key = self._content_key()
         self.folder = None if folder is None else Path(folder) / f"amed-{self.key}"
@@ -89,11 +105,12 @@ class Trajectories:
         self._room = largest_in_memory
 
     def states(self, index: int, called: Callable[[], object] | None = None) -> Tensor:
-        """x [N, B, *shape] at the stamps of batch `index`, float32 on the CPU; `called` is told of every model call.
+        """x [N, B, *shape] at the stamps of batch `index`, float32 on the CPU; `called` is called after every model call.
 
         Raises
         ------
-        FitError : values that are not finite, or a folder that cannot be written.
+        FitError
+            If values are not finite, or the folder cannot be written.
         """
         if index in self._kept:
             return self._kept[index]
@@ -109,7 +126,7 @@ class Trajectories:
         return Trajectories(replace(self.setting, batch=batch), self.stamps, self.table.solver, order, self.between)
 
     def made(self, index: int) -> bool:
-        """Whether a batch is there, so that `states` calls no model."""
+        """Whether a batch exists, so that `states` need not call the model."""
         return index in self._kept or (self.folder is not None and self._file(index).exists())
 
     def _made(self, index: int, called: Callable[[], object] | None) -> Tensor:
@@ -137,7 +154,7 @@ class Trajectories:
             return None
         try:
             tensors, record = load_tensors(self._file(index))
-        except Exception:  # safetensors has its own exception type; whatever it is, the batch has to be made again
+        except Exception:  # safetensors has its own exception type; in any case the batch must be made again
             return None
         states = tensors.get("states")
         wanted = (len(self.stamps), len(self.chunks[index].seeds), *self.setting.shape)
@@ -169,7 +186,7 @@ class Trajectories:
             "dtype": str(setting.dtype),
             "stamps": self.stamps,
             "solver": [table.solver, table.sigmas, table.orders, table.algorithm_version],
-            "begins": argument_fingerprint(setting.subset([0]).initial(self.stamps[0])),  # what the functions `noise` and `start` make
+            "begins": argument_fingerprint(setting.subset([0]).initial(self.stamps[0])),  # what the functions `noise` and `start` return
             "extra_args": {name: argument_fingerprint(value) for name, value in sorted(setting.extra_args.items())},
             "per_seed": {name: argument_fingerprint(value) for name, value in sorted(setting.per_seed.items())},
         }
@@ -177,7 +194,7 @@ class Trajectories:
 
 
 def teacher_for(form: str) -> tuple[str, int | None, int]:
-    """Solver, order and extra levels of the published teacher of a form: the student's own kind, so that both follow the same bias."""
+    """Solver, order and extra levels of the published teacher for a form: the student's own solver, so that both have the same bias."""
     if form.startswith("ipndm"):
         return "ipndm", int(form[-1]), 2
     if form.startswith("dpmpp"):

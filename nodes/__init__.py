@@ -1,8 +1,8 @@
 """ComfyUI nodes: one file per menu group, each with a list `NODES` of its node classes.
 
-`host` reads what ComfyUI knows about a model, `report` says what was done; nothing here computes noise levels or solver weights, that
-is what `schedules` and `solvers` are for. A group that cannot be imported (a host that lacks something it needs) is left out with one
-line in the log, and the others work.
+`host` reads what ComfyUI knows about a model, and `report` writes what was done. Nothing here computes noise levels or solver weights:
+that is the job of `schedules` and `solvers`. A group that cannot be imported (because the host lacks something it needs) is left out
+with one line in the log, and the others work.
 """
 
 from __future__ import annotations
@@ -22,27 +22,29 @@ _logger = logging.getLogger("fewstep")
 
 
 def node_classes() -> list[type[io.ComfyNode]]:
-    """All nodes whose group can be imported in this host, in menu order."""
+    """All nodes that can be imported in this host, in menu order."""
     found: list[type[io.ComfyNode]] = []
     for group in _GROUPS:
         try:
             found += importlib.import_module(f".{group}", __name__).NODES
         except Exception as error:
-            _logger.warning("FewStep: the nodes in nodes/%s.py are left out, they cannot be loaded here: %s", group, _one_line(error))
+            _logger.warning(
+                "FewStep: the nodes in nodes/%s.py are not available because they cannot be loaded here: %s", group, _one_line(error)
+            )
     return found
 
 
 def start_services() -> None:
-    """Dropdown entries, picture metadata and the preview's route: each module of `_SERVICES` has a function `register` for that."""
+    """Register the dropdown entries, picture metadata and preview routes: each module in `_SERVICES` has a function `register`."""
     for service in _SERVICES:
         try:
             importlib.import_module(f".{service}", __name__).register()
         except Exception as error:
-            _logger.warning("FewStep: nodes/%s.py is left out, it cannot be loaded here: %s", service, _one_line(error))
+            _logger.warning("FewStep: nodes/%s.py is not available because it cannot be loaded here: %s", service, _one_line(error))
 
 
 class FewStepExtension(ComfyExtension):
-    """What ComfyUI asks for the nodes."""
+    """The extension object through which ComfyUI gets the nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return node_classes()

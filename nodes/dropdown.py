@@ -1,8 +1,8 @@
 """FewStep in the dropdown menus of KSampler, KSampler Advanced, BasicScheduler, KSamplerSelect and other packs.
 
-ComfyUI keeps the names in lists and the functions beside them; entries are appended to the lists that are there, once, and nothing of
-the host is replaced. With denoise below 1 the host asks a scheduler for int(steps / denoise) steps and takes the tail, so every number
-of steps works. FEWSTEP_DROPDOWN=0 in the environment, or the setting FewStep.Dropdown, keeps the menus as they are.
+ComfyUI keeps the names in lists and the functions beside them. Entries are appended to those lists once; nothing of the host is
+replaced. With denoise below 1 the host asks a scheduler for int(steps / denoise) steps and uses the last of them, so any number of
+steps works. FEWSTEP_DROPDOWN=0 in the environment, or the setting FewStep.Dropdown, turns the entries off.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SCHEDULERS: Mapping[str, str] = {
     "fewstep_deis": "deis",
     "fewstep_ipndm": "ipndm",
 }
-"""Names of scheduler entries and the solver whose list each gives."""
+"""Names of the scheduler entries, and the solver for which each makes its list."""
 
 SAMPLERS: Mapping[str, str] = {
     "fewstep_unipc": "unipc",
@@ -44,13 +44,13 @@ SAMPLERS: Mapping[str, str] = {
     "fewstep_res_multistep": "res_multistep",
     "fewstep_dpmpp_2m_sde": "dpmpp_2m_sde",
 }
-"""Names of sampler entries and their solvers."""
+"""Names of the sampler entries, and their solvers."""
 
 _logger = logging.getLogger("fewstep")
 
 
 def scheduler_handler(solver: str) -> Callable[[Any, int], torch.Tensor]:
-    """What the host calls for a list: handler(model_sampling, steps) -> float32 [steps + 1]."""
+    """The function that the host calls to get a list: handler(model_sampling, steps) -> float32 [steps + 1]."""
     request = ScheduleRequest(solver=solver_named(solver).name)
 
     def handler(model_sampling: Any, steps: int) -> torch.Tensor:
@@ -60,7 +60,7 @@ def scheduler_handler(solver: str) -> Callable[[Any, int], torch.Tensor]:
 
 
 def register() -> None:
-    """Add the entries, unless they are turned off. Calling it again replaces FewStep's own functions and adds no second entry."""
+    """Add the entries, unless they are turned off. A second call replaces FewStep's own functions and adds no second entry."""
     if not is_wanted():
         return
     import comfy.samplers
@@ -68,20 +68,20 @@ def register() -> None:
 
     missing = [name for name in ("SCHEDULER_HANDLERS", "SCHEDULER_NAMES", "SchedulerHandler") if not hasattr(comfy.samplers, name)]
     if missing:
-        _logger.warning("FewStep: this ComfyUI has no %s, so there are no fewstep entries among the schedulers.", " and no ".join(missing))
+        _logger.warning("FewStep: this ComfyUI has no %s, so FewStep adds no schedulers to its menus.", " and no ".join(missing))
     else:
         for name, solver in SCHEDULERS.items():
             _add_scheduler(comfy.samplers, name, scheduler_handler(solver))
     missing = [name for name in ("SAMPLER_NAMES", "KSAMPLER_NAMES") if not hasattr(comfy.samplers, name)]
     if missing:
-        _logger.warning("FewStep: this ComfyUI has no %s, so there are no fewstep entries among the samplers.", " and no ".join(missing))
+        _logger.warning("FewStep: this ComfyUI has no %s, so FewStep adds no samplers to its menus.", " and no ".join(missing))
     else:
         for name, solver in SAMPLERS.items():
             _add_sampler(comfy.samplers, k_diffusion_sampling, name, solver_function(solver))
 
 
 def sampler_entry(solver: str) -> str | None:
-    """The name of the solver's entry among the samplers; None where it has none, or the entries are turned off."""
+    """The name of the solver's entry among the samplers; None if it has none, or if the entries are turned off."""
     import comfy.samplers
 
     present = getattr(comfy.samplers, "SAMPLER_NAMES", ())
@@ -89,14 +89,14 @@ def sampler_entry(solver: str) -> str | None:
 
 
 def is_wanted() -> bool:
-    """Whether neither the environment nor the user's settings turn the entries off."""
+    """Whether the entries are on, in the environment and in the user's settings."""
     if os.environ.get(ENVIRONMENT_VARIABLE, "").strip().lower() in ("0", "false", "off", "no"):
         return False
     return _setting() is not False
 
 
 def _setting() -> Any:
-    """The value of `SETTING` of the default user, or None. (Menus are the same for all users of a server.)"""
+    """The default user's value of `SETTING`, or None. (Menus are the same for all users of a server.)"""
     try:
         import folder_paths
 
@@ -109,7 +109,7 @@ def _setting() -> Any:
 def _add_scheduler(samplers: Any, name: str, handler: Callable[[Any, int], torch.Tensor]) -> None:
     present = samplers.SCHEDULER_HANDLERS.get(name)
     if present is not None and not _is_ours(getattr(present, "handler", None)):
-        _logger.warning("FewStep: another pack has a scheduler named %s; it is left as it is.", name)
+        _logger.warning("FewStep: another node pack already has a scheduler named %s; FewStep does not replace it.", name)
         return
     _mark(handler)
     samplers.SCHEDULER_HANDLERS[name] = samplers.SchedulerHandler(handler, use_ms=True)
@@ -119,7 +119,7 @@ def _add_scheduler(samplers: Any, name: str, handler: Callable[[Any, int], torch
 def _add_sampler(samplers: Any, functions: Any, name: str, function: SamplerFunction) -> None:
     present = getattr(functions, f"sample_{name}", None)
     if present is not None and not _is_ours(present):
-        _logger.warning("FewStep: another pack has a sampler named %s; it is left as it is.", name)
+        _logger.warning("FewStep: another node pack already has a sampler named %s; FewStep does not replace it.", name)
         return
     _mark(function)
     setattr(functions, f"sample_{name}", function)
@@ -127,14 +127,14 @@ def _add_sampler(samplers: Any, functions: Any, name: str, function: SamplerFunc
 
 
 def _append_once(name: str, *lists: Any) -> None:
-    # Some of them are the same object, which one depends on the host's version.
+    # Some of the lists are the same object; which ones depends on the host's version.
     for names in lists:
         if isinstance(names, list) and name not in names:
             names.append(name)
 
 
 def _mark(function: Any) -> None:
-    # Not the module: a reload, or a second folder with this pack, has another one.
+    # Comparing modules would not do: a reload, or a second copy of this pack, has its own.
     function.is_fewstep = True
 
 

@@ -1,9 +1,9 @@
-"""What ComfyUI knows, in this package's words: noise schedules, percentages, guidance, architectures.
+"""Translates what ComfyUI knows about a model: its noise schedule, percentages, guidance and architecture.
 
-ComfyUI keeps a model's noise schedule in an object `model_sampling`, a class made on the fly from one class for the levels
+ComfyUI keeps a model's noise schedule in an object `model_sampling`, whose class is made on the fly from one class for the levels
 (comfy/model_sampling.py) and one for the prediction. The first decides the clock, and with it everything here:
 
-    ModelSamplingDiscrete, ModelSamplingDiscreteEDM, any table (ZSNR, distilled, ...)   vp, the table that the host keeps
+    ModelSamplingDiscrete, ModelSamplingDiscreteEDM, any table (ZSNR, distilled, ...)   vp, with the host's own table
     ModelSamplingContinuousEDM                                                          edm
     ModelSamplingContinuousV                                                            vp, sigma = tan(pi t / 2)
     StableCascadeSampling                                                               vp, cosine with shift
@@ -28,21 +28,22 @@ from ..schedules.families import Family
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
-# Schedules are made anew for every clone of a model; equal ones share one object and what it has computed.
+# Every clone of a model asks for its schedule again; equal schedules share one object and its cached values.
 _KEPT = 64
 
 _ROUNDING = 1e-5  # relative; far above float32's, far below any difference between models
 
 
 def noise_schedule_of(model: ModelPatcher) -> NoiseSchedule:
-    """The noise schedule of a MODEL as it would be sampled now, with the patches of nodes like ModelSamplingSD3.
+    """The noise schedule of a MODEL as it would be sampled now, including patches from nodes like ModelSamplingSD3.
 
-    It is named like the preset of the model's architecture ("sdxl", "wan", ...) where there is one; the name selects among
-    published tables and says nothing about the levels.
+    It is named after the preset of the model's architecture ("sdxl", "wan", ...), if there is one. The name only selects
+    among published tables and says nothing about the levels.
 
     Raises
     ------
-    ValueError : the model's levels are of a class that is not known.
+    ValueError
+        If the class of the model's levels is not known.
     """
     schedule = noise_schedule_of_sampling(model.get_model_object("model_sampling"))
     return schedule.named(architecture_of(model))
@@ -53,7 +54,8 @@ def noise_schedule_of_sampling(model_sampling: Any) -> NoiseSchedule:
 
     Raises
     ------
-    ValueError : the class is not one of ComfyUI's, or its levels are no noise schedule (for example sigma_min = sigma_max).
+    ValueError
+        If the class is not one of ComfyUI's, or its levels are not a noise schedule (for example sigma_min = sigma_max).
     """
     import comfy.model_sampling as host
 
@@ -73,8 +75,8 @@ def noise_schedule_of_sampling(model_sampling: Any) -> NoiseSchedule:
             return read(model_sampling)
     classes = " -> ".join(c.__name__ for c in type(model_sampling).__mro__ if c.__module__ not in ("builtins", "torch.nn.modules.module"))
     raise ValueError(
-        f"The model's noise levels are of the class {classes}, which FewStep does not know. It reads those that ComfyUI itself has: "
-        f"{', '.join(name for name, _ in readers)}. Connect the model through one of ComfyUI's ModelSampling nodes, or take a stock "
+        f"The class of the model's noise levels is {classes}, which FewStep does not know. It can read ComfyUI's own classes: "
+        f"{', '.join(name for name, _ in readers)}. Connect the model through one of ComfyUI's ModelSampling nodes, or use a stock "
         "scheduler for it."
     )
 
@@ -114,20 +116,21 @@ def _shifted(model_sampling: Any, shift: float) -> NoiseSchedule:
 @lru_cache(_KEPT)
 def _flow(shift: float, timesteps: int, sigma_min: float, sigma_max: float) -> NoiseSchedule:
     usual = NoiseSchedule.flow(shift, timesteps)
-    # In the host's float32, the last level of an ordinary model is 1 only up to rounding; sampling must start at pure noise.
+    # In float32 the last level of an ordinary model is 1 only up to rounding, but sampling must start at pure noise.
     starts_at_noise = math.isclose(sigma_max, 1.0, rel_tol=_ROUNDING)
     if starts_at_noise and math.isclose(sigma_min, usual.sigma_min, rel_tol=_ROUNDING):
         return usual
-    t_eps, t_end = usual.clock.time_at(np.array([sigma_min, sigma_max])).tolist()  # a model trained on a part of the levels
+    t_eps, t_end = usual.clock.time_at(np.array([sigma_min, sigma_max])).tolist()  # a model trained on only some of the levels
     return NoiseSchedule.flow(shift, timesteps, t_eps=t_eps, t_end=1.0 if starts_at_noise else t_end)
 
 
 def family_of_sampling(model_sampling: Any) -> Family:
-    """The family of ComfyUI's `model_sampling` object, also for levels of an unknown class: solvers need no more than that.
+    """The family of ComfyUI's `model_sampling` object, even if the class of its levels is unknown: solvers need no more.
 
     Raises
     ------
-    ValueError : neither the levels nor the prediction are of a known class.
+    ValueError
+        If neither the levels nor the prediction have a known class.
     """
     import comfy.model_sampling as host
 
@@ -142,11 +145,12 @@ def family_of_sampling(model_sampling: Any) -> Family:
 
 
 def model_sampling_of(denoiser: Any) -> Any:
-    """The `model_sampling` behind what a sampler function gets as its model.
+    """The `model_sampling` of the denoiser that ComfyUI passes to a sampler function.
 
     Raises
     ------
-    ValueError : there is none along `.inner_model`, so this is no denoiser of ComfyUI.
+    ValueError
+        If there is none along `.inner_model`, so that this is not one of ComfyUI's denoisers.
     """
     link = denoiser
     for _ in range(10):  # inpainting wrapper, guider, model
@@ -164,24 +168,26 @@ def model_sampling_of(denoiser: Any) -> Any:
 
 
 def guidance_of(denoiser: Any) -> float | None:
-    """The guidance scale of the guider behind what a sampler function gets as its model; None where it keeps none."""
+    """The guidance scale of the guider behind a sampler function's denoiser; None if it has none."""
     guider = getattr(denoiser, "inner_model", None)
-    scales = [getattr(guider, name, None) for name in ("cfg", "cfg1", "cfg2")]  # the latter two: DualCFGGuider
+    scales = [getattr(guider, name, None) for name in ("cfg", "cfg1", "cfg2")]  # the last two: DualCFGGuider
     return max((float(scale) for scale in scales if isinstance(scale, (int, float))), default=None)
 
 
 def percent_of(sigmas: np.ndarray, ns: NoiseSchedule) -> np.ndarray:
-    """ComfyUI's percentage of sampling, 0 (start) to 1 (end), at which each noise level lies: the inverse of `percent_to_sigma`.
+    """ComfyUI's percentage of sampling, from 0 (start) to 1 (end), of each noise level: the inverse of `percent_to_sigma`.
 
-    For tables of another length than 1000 it is the share of the table (the host counts to 999 whatever the length).
+    For tables whose length is not 1000 it is the fraction of the table (the host counts to 999 whatever the length).
 
     Parameters
     ----------
-    sigmas : float64 [n], >= 0; levels outside the model's range count as its ends.
+    sigmas : float64 [n]
+        At least 0; levels outside the model's range count as its ends.
 
     Returns
     -------
-    float64 [n], in [0, 1]; 1 for sigma 0.
+    float64 [n]
+        In [0, 1]; 1 for sigma 0.
     """
     values = np.asarray(sigmas, dtype=np.float64)
     inside = np.clip(values, ns.sigma_min, ns.sigma_max)
@@ -191,12 +197,12 @@ def percent_of(sigmas: np.ndarray, ns: NoiseSchedule) -> np.ndarray:
         share = np.log(inside / ns.sigma_min) / math.log(ns.sigma_max / ns.sigma_min)
     elif isinstance(ns.clock, FlowClock):
         share = ns.t_of(np.clip(values, 0.0, ns.sigma_max))
-    else:  # Cascade, of which the host clamps the first levels to one
+    else:  # Cascade: the host clamps its first levels to a single one
         share = np.where(values >= ns.sigma_max, 1.0, ns.t_of(inside))
     return np.where(values > 0, np.clip(1.0 - share, 0.0, 1.0), 1.0)
 
 
-# Class names of comfy/supported_models.py and the presets that are built with the same figures.
+# Class names in comfy/supported_models.py, and the presets with the same parameters.
 _PRESET_OF_ARCHITECTURE = {
     "SD15": "sd15",
     "SD20": "sd20",
@@ -235,7 +241,7 @@ _PRESET_OF_ARCHITECTURE = {
 
 
 def architecture_of(model: ModelPatcher) -> str:
-    """The preset name of the model's architecture ("sdxl", "flux", ...), or "" for one that is not known."""
+    """The preset name of the model's architecture ("sdxl", "flux", ...), or "" if it is not known."""
     config = getattr(getattr(model, "model", None), "model_config", None)
     names = (_PRESET_OF_ARCHITECTURE.get(c.__name__) for c in type(config).__mro__)  # variants are subclasses of their base model
     return next((name for name in names if name), "")

@@ -1,7 +1,7 @@
 """Inputs that several nodes share, with their tooltips and checks.
 
-ComfyUI before 0.10 does not check the choices of V3 nodes, and an argument that `validate_inputs` names loses the host's own range
-check. So nodes name there what is a choice or a version, and leave numbers to the host.
+ComfyUI before 0.10 does not check the choices of V3 nodes, and an argument named in `validate_inputs` loses the host's own range check.
+So nodes name their choices and versions there, and leave numbers to the host.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ MOST_STEPS = 1000
 
 
 class CoreVersions(NamedTuple):
-    """`ALGORITHM_VERSION` of the two packages that compute what nodes give out."""
+    """`ALGORITHM_VERSION` of the two packages that compute the nodes' results."""
 
     schedules: int
     solvers: int
 
 
 ALGORITHM_VERSIONS: Mapping[int, CoreVersions] = {1: CoreVersions(schedules=1, solvers=1)}
-"""Versions of the nodes' results, oldest first, and what each was computed with. A workflow keeps the one it was made with, so a change
-of results adds a version here and keeps the way to the old ones in `lists` or `sampling`."""
+"""Versions of the nodes' results, oldest first, with the core versions behind each. A workflow keeps the version it was made with, so a
+change of results adds a version here and keeps the code for the old ones in `lists` or `sampling`."""
 
 NEWEST_VERSION = max(ALGORITHM_VERSIONS)
 
@@ -43,13 +43,13 @@ _Input = TypeVar("_Input", bound=io.Input)
 
 
 def advanced(widget: _Input) -> _Input:
-    """`widget`, shown only where the user asks for advanced inputs."""
+    """`widget`, marked as an advanced input, which the page hides until the user asks for it."""
     widget.extra_dict = {**widget.extra_dict, "advanced": True}
     return widget
 
 
 def solver_input(*, default: str = "unipc", first: Iterable[str] = (), tooltip: str) -> io.Combo.Input:
-    """Choice of a solver; the browser finds in `fewstep_solvers` what each of them offers, to hide the rest."""
+    """Choice of a solver; `fewstep_solvers` tells the browser which options each of them has, so that it can hide the others."""
     widget = io.Combo.Input("solver", options=[*first, *SOLVERS], default=default, tooltip=tooltip)
     facts = {
         name: {
@@ -67,7 +67,7 @@ def solver_input(*, default: str = "unipc", first: Iterable[str] = (), tooltip: 
 
 
 def _lowers(solver: Solver) -> bool:
-    """Whether the solver, as published, lowers its order in the last steps; only then the nodes let one turn that off."""
+    """Whether the published solver lowers its order in the last steps; only then the nodes offer to turn that off."""
     return bool(inspect.signature(solver.build).parameters["lower_order_final"].default)
 
 
@@ -82,8 +82,8 @@ def steps_input(default: int = 6, tooltip: str = "") -> io.Int.Input:
         min=1,
         max=MOST_STEPS,
         tooltip=tooltip
-        or "Number of steps. Multistep solvers (unipc, dpmpp_2m, deis, ...) call the model once a step, heun and the like twice; "
-        "classifier-free guidance doubles that. 5 to 12 is what FewStep is made for.",
+        or "Number of steps; FewStep is made for 5 to 12. Multistep solvers (unipc, dpmpp_2m, deis, ...) call the model once per step, "
+        "heun and the like twice; classifier-free guidance doubles that.",
     )
 
 
@@ -101,8 +101,8 @@ def strength_input() -> io.Combo.Input:
             "p",
             options=list(STRENGTHS),
             default=AUTO,
-            tooltip="Strength of the model-error term in the bound that the optimized steps minimise. 'auto' takes the measured default. A "
-            "number takes the paper's bound, with the solver's own order; larger numbers put more steps at high noise.",
+            tooltip="Strength of the model-error term in the error bound that the optimized steps minimise. 'auto' is the default that "
+            "measured best. A number selects the paper's bound, with the solver's own order; larger numbers put more steps at high noise.",
         )
     )
 
@@ -114,8 +114,8 @@ def version_input() -> io.Int.Input:
             default=NEWEST_VERSION,
             min=1,
             max=10_000,
-            tooltip="Which version of FewStep's algorithms to use. It is kept in the workflow, so that an update of FewStep does not "
-            "change your pictures. Raise it to the newest to get the newest.",
+            tooltip="Which version of FewStep's algorithms to use. It is stored in the workflow, so that updates of FewStep do not change "
+            "your pictures. Raise it to use newer algorithms.",
         )
     )
 
@@ -125,8 +125,14 @@ def problem_with(algorithm_version: Any = None, **choices: tuple[Any, Iterable[s
 
     Parameters
     ----------
-    algorithm_version : None where it is not known yet (a connected input).
-    choices : name = (value, what is allowed); a value None is not known yet.
+    algorithm_version
+        None if it is not known yet (a connected input).
+    choices : name=(value, allowed)
+        A value of None is not known yet.
+
+    Returns
+    -------
+    str or None
     """
     for name, (value, allowed) in choices.items():
         known = list(allowed)
@@ -135,22 +141,24 @@ def problem_with(algorithm_version: Any = None, **choices: tuple[Any, Iterable[s
     if algorithm_version is not None and algorithm_version not in tuple(ALGORITHM_VERSIONS):
         known_versions = ", ".join(map(str, ALGORITHM_VERSIONS))
         return (
-            f"algorithm_version was {algorithm_version}; this FewStep knows {known_versions}. The workflow was made with a newer FewStep: "
-            f"update the FewStep custom node, or set algorithm_version to {NEWEST_VERSION} and accept other pictures."
+            f"algorithm_version was {algorithm_version}; this version of FewStep supports {known_versions}. The workflow was made with a "
+            f"newer FewStep: update the custom node, or set algorithm_version to {NEWEST_VERSION} and accept different pictures."
         )
     return None
 
 
 def steps_problem(steps: int | None) -> str | None:
-    """A sentence for more steps than the widget takes: the host does not check what comes through a connection, and tables of a million
-    steps take minutes in which nothing can be interrupted."""
+    """A sentence if there are more steps than the widget allows, or None.
+
+    The host does not check values from a connection, and a table of a million steps would take minutes without a chance to interrupt it.
+    """
     if steps is None or steps <= MOST_STEPS:
         return None
     return f"steps was {steps}; the node takes at most {MOST_STEPS}. Use fewer steps."
 
 
 def order_problem(solver: str | None, order: str | None) -> str | None:
-    """A sentence if the solver has orders to choose from, but not this one. (Of a solver with one order, the input is ignored.)"""
+    """A sentence if the solver has several orders, but not this one; or None. (A solver with only one order ignores the input.)"""
     if solver is None or order is None or str(order) == AUTO:
         return None
     orders = SOLVERS[solver].orders
@@ -160,20 +168,25 @@ def order_problem(solver: str | None, order: str | None) -> str | None:
 
 
 def check(problem: str | None) -> None:
-    """ValueError with the sentence of `problem_with`, for values that came through a connection and were not validated.
+    """Raise the sentence of `problem_with`, for connected values, which were not validated before the node runs.
 
-    The host passes a null in a saved workflow on as None, which validation takes for not known yet; a node that runs hands its choices
-    over as `str`, so that None is refused like any other wrong word.
+    The host passes a null in a saved workflow on as None, which validation treats as not known yet. So a node that runs converts its
+    choices with `str`, and None is refused like any other wrong word.
+
+    Raises
+    ------
+    ValueError
+        If there is a problem.
     """
     if problem is not None:
         raise ValueError(problem)
 
 
 def chosen_number(value: str) -> float | None:
-    """The number of a choice, None for 'auto'."""
+    """The choice as a number; None for 'auto'."""
     return None if str(value) == AUTO else float(value)
 
 
 def chosen_order(value: str) -> int | None:
-    """The order of a choice, None for 'auto'."""
+    """The choice as an order; None for 'auto'."""
     return None if str(value) == AUTO else int(value)

@@ -34,7 +34,7 @@ from .sampling import solver_function
 
 CUSTOM = "Custom"
 PRESETS: Mapping[str, int | None] = {"Fast 5": 5, "Balanced 8": 8, "Quality 12": 12, CUSTOM: None}
-"""Names and numbers of steps."""
+"""Preset names and their numbers of steps."""
 
 AUTO_SOLVER = "unipc"
 
@@ -49,9 +49,9 @@ class FewStepKSampler(io.ComfyNode):
             node_id="FewStepKSampler",
             display_name="FewStep KSampler (all in one)",
             category="FewStep",
-            description="Samples in few steps with nothing else to wire: optimized noise levels for the connected model, and the solver. "
-            "Gives exactly what FewStep Scheduler and FewStep Sampler give with SamplerCustomAdvanced. Not for models distilled to few "
-            "steps (Turbo, Lightning, LCM, Hyper, schnell, DMD).",
+            description="Samples in few steps with nothing else to connect: optimized noise levels for the model, and the solver. Gives "
+            "the same pictures as FewStep Scheduler and FewStep Sampler with SamplerCustomAdvanced. Not for models distilled to few steps "
+            "(Turbo, Lightning, LCM, Hyper, schnell, DMD).",
             inputs=[
                 io.Model.Input("model", tooltip="The model that removes the noise."),
                 io.Conditioning.Input("positive", tooltip="What the picture should show."),
@@ -67,28 +67,30 @@ class FewStepKSampler(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="Guidance: how strongly to follow the prompt. 1 is none and halves the work (FLUX.1 dev wants 1).",
+                    tooltip="Guidance: how strongly to follow the prompt. 1 is none and halves the work (FLUX.1 dev needs 1).",
                 ),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
                     default="Balanced 8",
-                    tooltip="How many steps: 5, 8, 12, or with Custom those of 'steps'.",
+                    tooltip="Number of steps: 5, 8 or 12; Custom uses 'steps'.",
                 ),
-                steps_input(8, "Number of steps with the preset Custom; not used otherwise."),
+                steps_input(8, "Number of steps for the preset Custom; not used otherwise."),
                 denoise_input(
-                    "1 starts from pure noise. Below 1 (image to image) sampling starts at this share of the model's time, with all the "
-                    "steps from there to 0."
+                    "1 starts from pure noise. Below 1 (image to image), sampling starts at this fraction of the model's time, and all "
+                    "steps lie between there and 0."
                 ),
                 solver_input(
                     first=(AUTO,),
                     default=AUTO,
-                    tooltip=f"auto is {AUTO_SOLVER}. Each is used with its default order (3 for {AUTO_SOLVER}), and with order 2 from cfg "
-                    f"{HIGH_GUIDANCE:g} up, where it has that.",
+                    tooltip=f"auto is {AUTO_SOLVER}. Every solver uses its default order (3 for {AUTO_SOLVER}), and order 2 from cfg "
+                    f"{HIGH_GUIDANCE:g} up if it has one.",
                 ),
                 advanced(
                     io.Boolean.Input(
-                        "add_noise", default=True, tooltip="Off: the latent already has its noise, for example from a sampler before."
+                        "add_noise",
+                        default=True,
+                        tooltip="Turn off if the latent already contains noise, for example from a previous sampler.",
                     )
                 ),
                 version_input(),
@@ -96,7 +98,7 @@ class FewStepKSampler(io.ComfyNode):
             outputs=[
                 io.Latent.Output("latent", display_name="latent", tooltip="The sampled latent."),
                 io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="The noise levels that were used."),
-                io.String.Output("report", display_name="report", tooltip="What was found and done, as text."),
+                io.String.Output("report", display_name="report", tooltip="What was detected and used, as text."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
@@ -132,7 +134,7 @@ class FewStepKSampler(io.ComfyNode):
         nfe = build_table(chosen, sigmas, ns.family).nfe if len(sigmas) else 0
         halves = 1 if math.isclose(cfg, 1.0) else 2
         order = order_at_guidance(chosen, cfg) or solver_named(chosen).default_order
-        guidance = "cfg 1, no guidance" if halves == 1 else f"{2 * nfe} with both halves of guidance at cfg {cfg:g}"
+        guidance = "cfg 1, no guidance" if halves == 1 else f"{2 * nfe} model evaluations with guidance at cfg {cfg:g}"
         report = "\n".join(
             [
                 headline(request, sigmas),
@@ -169,17 +171,21 @@ def sample_latent(
     sampler: Any,
     sigmas: torch.Tensor,
 ) -> dict[str, Any]:
-    """One run of the host's SamplerCustomAdvanced with CFGGuider: noise mask, batch index, previews and progress are its own.
+    """Run ComfyUI's SamplerCustomAdvanced with CFGGuider, which handles noise masks, batch indices, previews and progress.
 
     Parameters
     ----------
-    model, positive, negative, latent : as on the node's inputs; the latent is not changed.
-    seed : of the initial noise; None adds no noise.
-    sampler, sigmas : SAMPLER and SIGMAS.
+    model, positive, negative, latent
+        As the node's inputs; the latent is not changed.
+    seed : int or None
+        Seed of the initial noise; None adds no noise.
+    sampler, sigmas
+        SAMPLER and SIGMAS.
 
     Returns
     -------
-    The latent with new "samples".
+    dict
+        The latent with new "samples".
     """
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)

@@ -1,15 +1,15 @@
-"""The resolved noise levels in the metadata of saved pictures: key "fewstep", one entry a node.
+"""Writes the resolved noise levels into the metadata of saved pictures: key "fewstep", one entry per node.
 
-ComfyUI hands every node of a run the same dictionary `extra_pnginfo`, and SaveImage writes all of it into the PNG. A node that runs
-adds its entry there. A node whose result ComfyUI has cached does not run, so entries are remembered by what the node and all
-nodes before it were asked for, and added to later prompts of the same kind: at once where the entry is known, and otherwise when
-the prompt before it in the queue has made it known.
+ComfyUI passes the same dictionary `extra_pnginfo` to every node of a run, and SaveImage writes all of it into the PNG. A node that runs
+adds its entry there. A node whose result ComfyUI has cached does not run. So entries are remembered under the inputs of the node and
+of all nodes before it, and added to later prompts with the same inputs: at once if the entry is known, otherwise as soon as an earlier
+prompt in the queue has produced it.
 
-An entry with a "recipe" also goes into the text of its node in the workflow that the picture carries, so that the picture, dropped on the
-page, gives the same again without what made the recipe.
+An entry with a "recipe" is also written into the text of its node in the picture's workflow. Such a picture, dropped on the page, gives
+the same result again without the nodes that made the recipe.
 
-What does not work: prompts posted without `extra_pnginfo` (scripts that use the API) have nothing to write into, neither has anything
-when the host runs with --disable-metadata, and the dropdown entries of stock nodes are no nodes that could write.
+Limits: prompts posted without `extra_pnginfo` (scripts that use the API) and hosts running with --disable-metadata have no metadata to
+write into, and the dropdown entries belong to stock nodes, which do not write any.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _recorded_classes: set[str] = set()
 
 
 def records(node_class: type) -> type:
-    """Class decorator: nodes of this class write an entry."""
+    """Class decorator for nodes that write an entry."""
     _recorded_classes.add(node_class.__name__)
     return node_class
 
@@ -45,8 +45,10 @@ def write_entry(hidden: Any, entry: Mapping[str, Any]) -> None:
 
     Parameters
     ----------
-    hidden : the node's hidden inputs with `unique_id`, `prompt` and `extra_pnginfo`; each may be None.
-    entry : plain JSON values, the same for the same inputs.
+    hidden
+        The node's hidden inputs with `unique_id`, `prompt` and `extra_pnginfo`; each may be None.
+    entry : mapping
+        Plain JSON values that depend only on the node's inputs.
     """
     node_id = getattr(hidden, "unique_id", None)
     if node_id is None:
@@ -67,7 +69,7 @@ def write_entry(hidden: Any, entry: Mapping[str, Any]) -> None:
 
 
 def on_prompt(request: dict[str, Any]) -> dict[str, Any]:
-    """Called by the host with every request that it queues; returns it."""
+    """Add known entries to a request; the host calls this for every request that it queues, and it returns the request."""
     prompt = request.get("prompt")
     pnginfo = (request.get("extra_data") or {}).get("extra_pnginfo")
     if not isinstance(prompt, dict) or not isinstance(pnginfo, dict):
@@ -88,16 +90,16 @@ def on_prompt(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def register() -> None:
-    """Have `on_prompt` called, where there is a server."""
+    """Let the host call `on_prompt`, if there is a server."""
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None:
         server.add_on_prompt_handler(on_prompt)
 
 
 def signature_of(prompt: Mapping[str, Any], node_id: str) -> str | None:
-    """A digest of all that decides a node's outputs: its id, and the class and inputs of it and of all nodes before it.
+    """A digest of everything that determines a node's outputs: its id, and the class and inputs of it and all nodes before it.
 
-    None for a node that is not in the prompt.
+    None if the node is not in the prompt.
     """
     if node_id not in prompt:
         return None
@@ -116,7 +118,7 @@ def signature_of(prompt: Mapping[str, Any], node_id: str) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    # The host turns a posted 1 into 1.0 where the input is a FLOAT, and so on.
+    # The host turns a posted 1 into 1.0 if the input is a FLOAT, and so on.
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
@@ -130,7 +132,7 @@ def _add(pnginfo: Any, node_id: str, entry: Mapping[str, Any]) -> None:
 
 
 def _write_text(workflow: Any, node_id: str, node_class: str, text: str) -> None:
-    """Put `text` into the first widget of a node of the page's workflow; nodes inside subgraphs (ids with a colon) are left as they are."""
+    """Write `text` into the first widget of a node of the page's workflow; nodes inside subgraphs (ids with a colon) stay as they are."""
     nodes = workflow.get("nodes") if isinstance(workflow, dict) else None
     for node in nodes if isinstance(nodes, list) else ():
         if isinstance(node, dict) and str(node.get("id")) == node_id and node.get("type") == node_class:

@@ -1,4 +1,4 @@
-"""Noise levels as a picture."""
+"""The node that plots noise levels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AXES = (LOG, LINEAR, HALF_LOG_SNR)
 
 
 class FewStepPlotSigmas(io.ComfyNode):
-    """Up to four lists in one chart."""
+    """Up to four lists of noise levels in one chart."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -35,9 +35,8 @@ class FewStepPlotSigmas(io.ComfyNode):
             display_name="FewStep Plot Sigmas",
             category="FewStep",
             description=(
-                "Draws lists of noise levels over the step, to see where the steps go. half-log-SNR is the axis on which solvers work: "
-                "equal distances there are equally hard. A level 0 lies at infinity on the log and half-log-SNR axes and is drawn as an "
-                "arrow."
+                "Plots lists of noise levels to show where the steps go. Solvers work in half-log-SNR: on that axis equal distances are "
+                "equally hard. A level of 0 lies at infinity on the log and half-log-SNR axes and is drawn as an arrow."
             ),
             inputs=[
                 *lists,
@@ -51,12 +50,14 @@ class FewStepPlotSigmas(io.ComfyNode):
                     "labels",
                     default="",
                     multiline=True,
-                    tooltip="Names for the legend, one a line (or separated by commas), in the order of the lists. Left out: list 1, list "
-                    "2, ...",
+                    tooltip="Names for the legend, one per line (or separated by commas), in the order of the lists. If empty: list 1, "
+                    "list 2, ...",
                 ),
                 io.String.Input("title", default="", tooltip="Text above the chart."),
                 family_input(),
-                io.Model.Input("model", optional=True, tooltip="Only to know the family when that is auto; it matters for half-log-SNR."),
+                io.Model.Input(
+                    "model", optional=True, tooltip="Only used to find the family if that is auto; it matters for half-log-SNR."
+                ),
                 io.Int.Input("width", default=768, min=256, max=4096, step=8, tooltip="Width of the picture in pixels."),
                 io.Int.Input("height", default=480, min=192, max=4096, step=8, tooltip="Height of the picture in pixels."),
             ],
@@ -87,7 +88,8 @@ class FewStepPlotSigmas(io.ComfyNode):
         lists = {i: s for i, s in enumerate((sigmas_1, sigmas_2, sigmas_3, sigmas_4), start=1) if s is not None and s.numel()}
         if not lists:
             raise ValueError(
-                "The connected list of noise levels is empty (a scheduler with denoise 0 gives none); there is nothing to draw."
+                "The connected list of noise levels is empty, so there is nothing to draw. (A scheduler with denoise 0 gives an empty "
+                "list.)"
             )
         families = {i: family_of(s, family, model) for i, s in lists.items()}
         names = legend_names(labels, list(lists))
@@ -101,17 +103,18 @@ class FewStepPlotSigmas(io.ComfyNode):
 
 
 def heights(sigmas: torch.Tensor, axis: str, family: str) -> list[float]:
-    """What is drawn over the step: sigma, its decimal logarithm (-inf for 0) or half-log-SNR (infinite for 0 and a flow model's 1).
+    """Heights of the points: sigma, its decimal logarithm (-inf for 0) or half-log-SNR (infinite at 0 and at a flow model's 1).
 
     Raises
     ------
-    ValueError : levels that have no place on the axis.
+    ValueError
+        If a level cannot be placed on the axis.
     """
     values = numbers(sigmas)
     if axis == HALF_LOG_SNR:
         return half_log_snr(values, family).tolist()
     if not np.isfinite(values).all() or (axis == LOG and values.min() < 0):
-        raise ValueError(f"The noise levels contain {values.min():g}; to be drawn they must be finite, and on the log axis not below 0.")
+        raise ValueError(f"The noise levels contain {values.min():g}; to be plotted they must be finite and, on the log axis, not below 0.")
     if axis == LINEAR:
         return values.tolist()
     with np.errstate(divide="ignore"):
@@ -119,7 +122,7 @@ def heights(sigmas: torch.Tensor, axis: str, family: str) -> list[float]:
 
 
 def legend_names(labels: str, lists: list[int]) -> dict[int, str]:
-    """The name of each connected list: the line (or part between commas) of its number, else "list 1" and so on."""
+    """The name of each connected list: line i of `labels` (or part i, if separated by commas) for list i, or else "list i"."""
     parts = [part.strip() for part in (labels.splitlines() if "\n" in labels.strip() else re.split(",", labels))]
     return {i: (parts[i - 1] if i <= len(parts) and parts[i - 1] else f"list {i}") for i in lists}
 

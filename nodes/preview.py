@@ -1,11 +1,11 @@
-"""The curve inside the scheduler nodes while somebody edits them.
+"""Preview of the curve inside the scheduler nodes while their inputs are edited.
 
-The browser has no model, so it says which noise schedule to assume (a preset, perhaps with another shift or range), or names the one
-that a node has read from the model in an earlier run (`remembered`). Everything else is computed as when the node runs.
+The browser has no model. It names the noise schedule to assume: a preset, perhaps with another shift or range, or the key of one that a
+node has read from the model in an earlier run (`remembered`). Everything else is computed as when the node runs.
 
     GET /fewstep/preview?preset=sdxl&solver=unipc&steps=6    {"curves": [one], "assumed": {...}}
-                                                             {"curves": [], "error": a sentence} where these inputs have no curve
-                                                             400 {"error": a sentence} where they are no inputs of the node
+                                                             {"curves": [], "error": a sentence} if valid inputs have no curve
+                                                             400 {"error": a sentence} for invalid inputs
     GET /fewstep/catalog                                     {"presets": {name: title}}
 """
 
@@ -30,7 +30,7 @@ from .report import curve
 
 PREVIEW, CATALOG = "/fewstep/preview", "/fewstep/catalog"
 LARGEST_PREVIEW = 30
-"""Steps up to which a preview is computed: what takes no more than 200 ms also where nothing is shipped or cached."""
+"""Largest number of steps with a preview: computing it takes at most 200 ms even if nothing is shipped or cached."""
 
 DEMO_PRESETS = {"demo_edm": "Demo model (edm)", "demo_vp": "Demo model (vp)", "demo_flow": "Demo model (flow)"}
 
@@ -40,33 +40,38 @@ _LARGEST_MU = 50.0
 
 
 class NoCurve(ValueError):
-    """Inputs that a node can have, and yet there is no preview for them."""
+    """Valid inputs for which there is no preview."""
 
 
 def catalog() -> dict[str, Any]:
-    """What the browser offers as noise schedules of a preview."""
+    """The noise schedules that the browser offers for a preview."""
     return {"presets": {name: family.title for name, family in PRESETS.items()} | DEMO_PRESETS}
 
 
 def preview(params: Mapping[str, str]) -> dict[str, Any]:
-    """The curve that a scheduler node with these inputs would have.
+    """The curve of a scheduler node with these inputs.
 
     Parameters
     ----------
-    params : texts, as they stand in a URL.
-        key : of `remembered`; where nothing is kept under it, `preset` counts.
-        preset : a noise schedule of `model_families.PRESETS` or `DEMO_PRESETS`; default "sd15".
-        shift, mu, sigma_min, sigma_max : change the preset, as ComfyUI's ModelSampling nodes do.
-        schedule, solver, order, steps, denoise, p : the node's inputs, with its defaults.
+    params : mapping of str to str
+        Query parameters of the URL:
+
+        - key: of a schedule in `remembered`; if there is none, `preset` is used
+        - preset: a name in `model_families.PRESETS` or `DEMO_PRESETS`; default "sd15"
+        - shift, mu, sigma_min, sigma_max: change the preset as ComfyUI's ModelSampling nodes do
+        - schedule, solver, order, steps, denoise, p: the node's inputs, with its defaults
 
     Returns
     -------
-    {"curves": [one, see `report.curve`], "assumed": {"source": "model" or "preset", "title"}}
+    dict
+        {"curves": [one, see `report.curve`], "assumed": {"source": "model" or "preset", "title"}}
 
     Raises
     ------
-    NoCurve : nothing is sampled, too many steps for a preview, or a schedule that the model cannot have.
-    ValueError : an unknown or impossible value.
+    NoCurve
+        If nothing is sampled, there are too many steps for a preview, or the schedule does not exist for the model.
+    ValueError
+        If a parameter or its value is unknown or not allowed.
     """
     unknown = [name for name in params if name not in _PARAMETERS]
     if unknown:
@@ -95,7 +100,7 @@ def _steps(params: Mapping[str, str]) -> int:
     if steps != int(steps) or steps < 1:
         raise ValueError(f"steps was {steps:g}; it must be a whole number, at least 1.")
     if steps > LARGEST_PREVIEW:
-        raise NoCurve(f"The curve of more than {LARGEST_PREVIEW} steps is drawn after the node has run.")
+        raise NoCurve(f"There is no preview for more than {LARGEST_PREVIEW} steps; the curve is drawn after the node has run.")
     return int(steps)
 
 
@@ -135,8 +140,8 @@ def _changed(ns: NoiseSchedule, to: dict[str, float]) -> NoiseSchedule:
     if isinstance(clock, CosineClock) and to.keys() <= {"sigma_min", "sigma_max", "shift"}:
         return NoiseSchedule("vp", CosineClock.between(sigma_min, sigma_max, clock.offset, to.get("shift", clock.shift)))
     raise ValueError(
-        f"The preset {ns.name!r} was asked for with {', '.join(to)}; flow presets take shift or mu, edm presets sigma_min and sigma_max, "
-        "cosine presets all but mu, and tables nothing."
+        f"The preset {ns.name!r} was requested with {', '.join(to)}. Flow presets accept shift or mu, edm presets sigma_min and sigma_max, "
+        "cosine presets all but mu, and table presets none of them."
     )
 
 
@@ -153,14 +158,14 @@ def _curve(ns: NoiseSchedule, request: ScheduleRequest, steps: int) -> dict[str,
 
 
 def register() -> None:
-    """Add the routes to ComfyUI's server, once per server; without a server nothing happens."""
+    """Add the routes to ComfyUI's server, if there is one and they are not there yet."""
     from aiohttp import web
     from server import PromptServer
 
     server = getattr(PromptServer, "instance", None)
     if server is None or any(getattr(route, "path", None) == PREVIEW for route in server.routes):
         return
-    # One thread: whoever drags a slider asks faster than optimisation answers, and models want the other cores.
+    # One thread: a dragged slider sends requests faster than they can be answered, and models need the other cores.
     worker = ThreadPoolExecutor(1, "fewstep-preview")
 
     def answering(compute: Callable[[Mapping[str, str]], dict[str, Any]]) -> Callable[[web.Request], Any]:

@@ -23,7 +23,7 @@ from .remembered import remember
 
 
 def numbers(sigmas: torch.Tensor | Sequence[float] | np.ndarray) -> np.ndarray:
-    """`sigmas` as a new float64 array [n]; float32 values keep their own exact values."""
+    """`sigmas` as a new float64 array [n]; float32 values are kept exactly."""
     if isinstance(sigmas, torch.Tensor):
         sigmas = sigmas.detach().cpu().double().numpy()
     return np.array(sigmas, dtype=np.float64).reshape(-1)
@@ -37,20 +37,28 @@ def curve(
     calls_with_cfg: int | None = None,
     exact: bool = True,
 ) -> dict[str, Any]:
-    """One curve for the browser, of plain JSON values.
+    """One curve for the browser, in plain JSON values.
 
     Parameters
     ----------
-    sigmas : N + 1 noise levels.
-    schedule : the model's noise schedule, or its family ("vp", "edm", "flow") alone; then percentages are unknown (None).
-    label : what the legend says.
-    nfe : model calls; `calls_with_cfg` counts both halves of classifier-free guidance, None where it is not known to be used.
-    exact : False for a preview made without the model.
+    sigmas : array-like or Tensor [N + 1]
+        The noise levels.
+    schedule : NoiseSchedule or {"vp", "edm", "flow"}
+        The model's noise schedule, or only its family; then percentages are unknown (None).
+    label : str
+        Its name in the legend.
+    nfe : int
+        Model calls.
+    calls_with_cfg : int or None
+        Model evaluations with classifier-free guidance; None if it is not known whether guidance is used.
+    exact : bool
+        False for a preview made without the model.
 
     Returns
     -------
-    {"sigmas", "lambdas" (None where infinite), "percent", "label", "nfe", "calls_with_cfg", "family", "exact"}, and for an exact
-    curve of a known model "key", by which a preview of later edits finds its noise schedule (`remembered`).
+    dict
+        {"sigmas", "lambdas" (None where infinite), "percent", "label", "nfe", "calls_with_cfg", "family", "exact"}. An
+        exact curve of a known model also has a "key", with which later previews find its noise schedule (`remembered`).
     """
     values = numbers(sigmas)
     family = schedule if isinstance(schedule, str) else schedule.family
@@ -81,10 +89,10 @@ def as_ui(report: str, *curves: dict[str, Any]) -> dict[str, Any]:
 
 
 def headline(request: ScheduleRequest, sigmas: torch.Tensor) -> str:
-    """What kind of list it is."""
+    """One line that says what kind of list it is."""
     steps = len(sigmas) - 1
     if steps < 1:
-        return "FewStep: denoise 0, nothing is sampled"
+        return "FewStep: nothing is sampled because denoise is 0"
     counted = f"{steps} optimized step" if request.schedule == OPTIMIZED else f"{steps} step"
     source = "" if request.schedule == OPTIMIZED else f" of {request.schedule} ({BASELINES[request.schedule].description})"
     part = "" if request.denoise == 1 else f", denoise {request.denoise:g}: from sigma {float(sigmas[0]):.6g}"
@@ -92,7 +100,7 @@ def headline(request: ScheduleRequest, sigmas: torch.Tensor) -> str:
 
 
 def solver_line(name: str, order: int | None) -> str:
-    """Solver, source and order; None: the solver's default."""
+    """Solver, source and order; an order of None is the solver's default."""
     solver = solver_named(name)
     if len(solver.orders) == 1:
         return f"Solver: {solver.title} ({solver.source}), order {solver.orders[0]}"
@@ -100,21 +108,21 @@ def solver_line(name: str, order: int | None) -> str:
 
 
 def calls_line(nfe: int) -> str:
-    """Model calls, and their doubling by classifier-free guidance."""
-    return f"Model calls: {nfe} ({2 * nfe} with classifier-free guidance, which asks the model twice)"
+    """Number of model calls, without and with classifier-free guidance."""
+    return f"Model calls: {nfe} ({2 * nfe} evaluations with classifier-free guidance)"
 
 
 def model_line(ns: NoiseSchedule) -> str:
-    """Family and range that were found, and the preset with the same levels."""
+    """The detected family and range, and the preset with the same levels."""
     known = recognise(ns)
     architecture = f"{PRESETS[ns.name].title}: " if ns.name in PRESETS else ""
-    same = "no preset has these levels" if known is None else f'the levels of preset "{known}" ({PRESETS[known].title})'
+    same = "no preset has the same levels" if known is None else f'same levels as the preset "{known}" ({PRESETS[known].title})'
     levels = {"vp": "variance-preserving", "edm": "EDM", "flow": "rectified flow"}[ns.family]
     return f"Model: {architecture}{levels} ({ns.family}), sigma {ns.sigma_min:.5g} to {ns.sigma_max:.6g}; {same}"
 
 
 def sigmas_line(sigmas: torch.Tensor) -> str:
-    """The list, exact to the last float32 digit, shortened in the middle where it is long."""
+    """The list, exact to the last float32 digit; the middle of a long list is left out."""
     if len(sigmas) > _LONGEST_SHOWN:
         return f"Sigmas: {sigma_text(sigmas[:8])}, ..., {sigma_text(sigmas[-8:])}"
     return f"Sigmas: {sigma_text(sigmas) or 'none'}"
@@ -132,10 +140,10 @@ def same_levels(levels: np.ndarray, others: Sequence[float]) -> bool:
 
 
 def objective_line(problem: Problem, given_p: float | None, source: str) -> str:
-    """What was minimised and where the answer came from."""
-    choice = "the measured default" if given_p is None else "the paper's bound, with the solver's order"
+    """What was minimised and where the result came from."""
+    choice = "the default, which measured best" if given_p is None else "the paper's bound, with the solver's order"
     where = {"shipped": "shipped with FewStep", "cached": "from the cache on this machine", "computed": "computed now"}[source]
-    bound = f"the bound of a solver of order {problem.order}" + (", which measured best for all" if given_p is None else "")
+    bound = f"error bound of order {problem.order}" + (", which measured best for all solvers" if given_p is None else "")
     return f"Objective: {bound}; p {problem.p:g} ({choice}); {where}"
 
 
@@ -143,34 +151,41 @@ _DISCARDING = "uni_pc, uni_pc_bh2, dpm_2 or dpm_2_ancestral"
 
 
 def pairing_line(solver: str, dropdown_sampler: str | None, unipc_entry: str | None) -> str:
-    """Which sampler goes with an optimized list.
+    """Which sampler to use with an optimized list.
 
     Parameters
     ----------
-    dropdown_sampler : the solver's entry in the menus, `dropdown.sampler_entry`; None where it has none.
-    unipc_entry : the same for unipc; None where the menus have no entries of FewStep.
+    solver : str
+        Name of the solver.
+    dropdown_sampler : str or None
+        The solver's entry in the menus, from `dropdown.sampler_entry`; None if it has none.
+    unipc_entry : str or None
+        The same for unipc; None if FewStep has no entries in the menus.
     """
     where = f", or the sampler {dropdown_sampler} in KSamplerSelect" if dropdown_sampler else ""
     line = f"Pair with: FewStep Sampler, solver {solver}{where}."
     if unipc_entry is None:
         return line
     return (
-        f"{line} In ComfyUI's KSampler, do not pair the scheduler fewstep with its own {_DISCARDING}, for which it takes the last level "
-        f"before 0 out of the list: choose {unipc_entry} there instead."
+        f"{line} In ComfyUI's KSampler, do not combine the scheduler fewstep with {_DISCARDING}: for these KSampler drops the last level "
+        f"before 0. Choose {unipc_entry} instead."
     )
 
 
 GUIDANCE_LINE = (
-    "Order: from cfg 4 up, order 2 is better than 3 in few steps; FewStep's samplers take it by themselves when their order is auto."
+    "Order: from cfg 4 up, order 2 is better than 3 in few steps; FewStep's samplers use it automatically if their order is auto."
 )
 
 
 def distilled_lines(model: Any, hidden: Any) -> list[str]:
-    """A warning where the files before a node's input `model`, or the model's kind, look distilled; else nothing.
+    """A warning if the model looks distilled, by its file names or its architecture; else no lines.
 
     Parameters
     ----------
-    hidden : the node's hidden inputs with `prompt` and `unique_id`.
+    model
+        The node's input `model`.
+    hidden
+        The node's hidden inputs with `prompt` and `unique_id`, from which the files are found.
     """
     files = checkpoint_names(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None))
     names = [name for name in files if looks_distilled(name)]
@@ -179,11 +194,12 @@ def distilled_lines(model: Any, hidden: Any) -> list[str]:
     if not names:
         return []
     return [
-        f"Warning: {', '.join(names)}: by its name distilled to few steps (Turbo, Lightning, LCM, Hyper, schnell, DMD). Such models were "
-        "trained on steps of their own and get worse on optimized ones; use the scheduler and sampler that their author names."
+        f"Warning: judging by the name, {', '.join(names)} is distilled to few steps (Turbo, Lightning, LCM, Hyper, schnell, DMD). Such "
+        "models were trained for their own steps and get worse with optimized ones; use the scheduler and sampler that their authors "
+        "recommend."
     ]
 
 
 def version_line(algorithm_version: int) -> str:
-    """Versions of the package and of its algorithms."""
+    """The versions of the package and of its algorithms."""
     return f"FewStep {__version__}, algorithm version {algorithm_version}"

@@ -38,16 +38,17 @@ class FewStepSampler(io.ComfyNode):
             node_id="FewStepSampler",
             display_name="FewStep Sampler",
             category="sampling/custom_sampling/samplers",
-            description="A solver for few steps: UniPC, DPM-Solver++, DEIS, iPNDM and others, as published or exact, each right for flow "
-            "models too. Connect it to SamplerCustomAdvanced or SamplerCustom. Options that the chosen solver does not have are ignored.",
+            description="A solver for few steps: UniPC, DPM-Solver++, DEIS, iPNDM and others, in published or exact form, all correct for "
+            "flow models too. Connect it to SamplerCustomAdvanced or SamplerCustom. Options that the chosen solver does not have are "
+            "ignored.",
             inputs=[
                 solver_input(
-                    tooltip="unipc, dpmpp_2m, dpmpp_3m, deis and ipndm call the model once a step; heun, dpm_2 and dpmpp_2s twice, "
+                    tooltip="unipc, dpmpp_2m, dpmpp_3m, deis and ipndm call the model once per step; heun, dpm_2 and dpmpp_2s twice, "
                     "dpmpp_3s three times; dpmpp_2m_sde adds fresh noise in every step."
                 ),
                 order_input(
-                    f"Highest order. auto is the solver's own, and 2 from guidance (cfg) {HIGH_GUIDANCE:g} up, where higher orders "
-                    "overshoot in few steps. Solvers with one order ignore it."
+                    f"Highest order. auto is the solver's default, or 2 from cfg {HIGH_GUIDANCE:g} up, where higher orders overshoot in "
+                    "few steps. Solvers with only one order ignore it."
                 ),
                 io.Combo.Input(
                     "variant",
@@ -58,22 +59,22 @@ class FewStepSampler(io.ComfyNode):
                 ),
                 advanced(
                     io.Boolean.Input(
-                        "corrector", default=True, tooltip="unipc: correct every step by the next one's model call, at no extra call."
+                        "corrector", default=True, tooltip="unipc: correct every step with the next step's model call, at no extra call."
                     )
                 ),
                 advanced(
                     io.Boolean.Input(
                         "lower_order_final",
                         default=True,
-                        tooltip="Lower the order in the last steps, as unipc, dpmpp and deis do by default. Off keeps it.",
+                        tooltip="Lower the order in the last steps, as unipc, dpmpp and deis do by default.",
                     )
                 ),
                 advanced(
                     io.Boolean.Input(
                         "afs",
                         default=False,
-                        tooltip="Analytical first step: replaces the first model call by a guess. Saves one call; where it was measured it "
-                        "cost far more quality than one step less.",
+                        tooltip="Analytical first step: a guess replaces the first model call. It saves one call, but in our measurements "
+                        "it cost far more quality than taking one step less.",
                     )
                 ),
                 advanced(
@@ -84,7 +85,7 @@ class FewStepSampler(io.ComfyNode):
                         max=10.0,
                         step=0.01,
                         round=False,
-                        tooltip="dpmpp_2m_sde: amount of fresh noise. 0 is deterministic, 1 the reverse SDE.",
+                        tooltip="dpmpp_2m_sde: amount of fresh noise. 0 is deterministic, 1 is the reverse SDE.",
                     )
                 ),
                 advanced(
@@ -95,7 +96,7 @@ class FewStepSampler(io.ComfyNode):
                         max=10.0,
                         step=0.01,
                         round=False,
-                        tooltip="dpmpp_2m_sde: factor on the fresh noise. 1 is right; slightly more restores detail.",
+                        tooltip="dpmpp_2m_sde: factor on the fresh noise. 1 is the correct value; slightly more restores detail.",
                     )
                 ),
                 version_input(),
@@ -168,11 +169,11 @@ def _report(solver: str, order: int | None, options: dict[str, Any], algorithm_v
         lines.append(f"Order: {order or entry.orders[0]}")
     if entry.variants:
         lines.append(f"Variant: {options.get('variant', entry.variants[0])}")
-    calls = "1" if entry.calls_per_step == 1 else f"{entry.calls_per_step}, 1 in a step to 0"
-    lines.append(f"Model calls a step: {calls}; twice that with classifier-free guidance")
+    calls = "1" if entry.calls_per_step == 1 else f"{entry.calls_per_step}, 1 in the step to 0"
+    lines.append(f"Model calls per step: {calls}; twice that with classifier-free guidance")
     lines += [f"{name}: {value}" for name, value in options.items() if name not in ("variant", "afs")]
     if options.get("afs"):
-        lines.append("Analytical first step: one model call less")
+        lines.append("Analytical first step: one model call fewer")
     lines.append(version_line(algorithm_version))
     return "\n".join(lines)
 

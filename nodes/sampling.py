@@ -1,4 +1,4 @@
-"""A solver as ComfyUI calls samplers: one function with k-diffusion's signature, for nodes and dropdown entries alike."""
+"""Solvers as functions with k-diffusion's signature, as ComfyUI calls samplers: for nodes and dropdown entries alike."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ SamplerFunction = Callable[..., Tensor]
 def solver_function(solver: str, order: int | None = None, **options: Any) -> SamplerFunction:
     """`sampler(model, x, sigmas, extra_args=None, callback=None, disable=None)` for `comfy.samplers.KSAMPLER`.
 
-    Noise levels are the host's, whatever they are: with a last one above 0, with a single step, from any scheduler. The family is the
-    model's own. `sigmas` is not changed.
+    It accepts any noise levels from the host: from any scheduler, with a single step, with a last level above 0. The family
+    is the model's own. `sigmas` is not changed.
 
     Parameters
     ----------
-    solver : name in `SOLVERS`.
-    order : None for the solver's default, which is 2 from guidance 4 up where the guider tells its scale.
-    options : of `build_table`.
+    solver : str
+        Name in `SOLVERS`.
+    order : int or None
+        None for the solver's default, or 2 from guidance 4 up if the guider has a scale.
+    **options
+        Options of `build_table`.
     """
 
     def sampler(
@@ -50,30 +53,30 @@ def solver_function(solver: str, order: int | None = None, **options: Any) -> Sa
 
 
 def table_for(solver: str, levels: np.ndarray, model_sampling: Any, order: int | None = None, **options: Any) -> SolverTable:
-    """The solver's table on float64 noise levels [N + 1] for ComfyUI's `model_sampling`; errors of `build_table`."""
+    """The solver's table on float64 noise levels [N + 1] for ComfyUI's `model_sampling`; raises what `build_table` raises."""
     if options.get("variant") == "tab":  # polynomials in the model's time
         options["t_of"] = noise_schedule_of_sampling(model_sampling).t_of
     return build_table(solver, levels, family_of_sampling(model_sampling), order, **options)
 
 
 def applicable(solver: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `options` that the solver has, without those left to the solver: variant "auto" and lower_order_final on.
+    """The `options` that the solver has, without those that leave the choice to it: variant "auto" and lower_order_final on.
 
-    The latter means "as published": UniPC, DPM-Solver++ and DEIS then lower the order in the last steps, iPNDM never does.
+    The latter means "as published": UniPC, DPM-Solver++ and DEIS lower the order in the last steps, iPNDM never does.
     """
     left = {"variant": "auto", "lower_order_final": True}
     return {name: value for name, value in options.items() if name in SOLVERS[solver].options and left.get(name) != value}
 
 
 def _distinct(levels: np.ndarray) -> np.ndarray:
-    """Without repeated neighbours: host lists for more steps than the model has levels repeat them, and a step of no width does nothing."""
+    """`levels` without repeated neighbours: the host repeats levels if a list has more steps than the model has levels."""
     return levels[np.append(True, levels[1:] != levels[:-1])] if len(levels) else levels
 
 
 def fresh_noise(table: SolverTable, x: Tensor, extra_args: Mapping[str, Any]) -> Callable[[Any, Any], Tensor] | None:
-    """Brownian noise for stochastic tables from the seed after the run's: the run's own has drawn the initial noise.
+    """Brownian noise for a stochastic table, from the run's seed + 1, because the seed itself has drawn the initial noise.
 
-    Drawn on the CPU, as the host draws, so that a seed means the same picture on every device.
+    Drawn on the CPU, as in the host, so that a seed gives the same picture on every device.
     """
     seed = extra_args.get("seed")
     if not table.stochastic or seed is None:

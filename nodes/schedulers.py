@@ -64,36 +64,38 @@ class FewStepScheduler(io.ComfyNode):
             node_id="FewStepScheduler",
             display_name="FewStep Scheduler",
             category=_CATEGORY,
-            description="Noise levels optimized for few steps with the connected model: they minimise an error bound of the solver "
-            "(arXiv 2402.17376) over the model's own noise schedule. Connect sigmas to SamplerCustomAdvanced or SamplerCustom, next to "
-            "FewStep Sampler. Lists for common models ship with FewStep, others are computed once in milliseconds.",
+            description="Noise levels optimized for few steps with the connected model: they minimise the solver's error bound for the "
+            "model's own noise schedule (arXiv 2402.17376). Connect sigmas to SamplerCustomAdvanced or SamplerCustom, next to FewStep "
+            "Sampler. Lists for common models ship with FewStep; others are computed once, in milliseconds.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to be sampled; its own noise schedule is read, after any ModelSampling node."),
+                io.Model.Input(
+                    "model", tooltip="The model to be sampled; its own noise schedule is read, including any ModelSampling node before."
+                ),
                 solver_input(
-                    tooltip="The solver that will use the list. All solvers get the same list by default; the choice counts when p is a "
-                    "number."
+                    tooltip="The solver that will use the list. By default all solvers get the same list; the choice matters only if p is "
+                    "a number."
                 ),
                 order_input(
-                    "Highest order of the solver; auto is the solver's own. Like the solver it changes the list only when p is a number."
+                    "Highest order of the solver; auto is the solver's default. Like the solver, it changes the list only if p is a number."
                 ),
                 steps_input(),
                 denoise_input(
-                    "1 starts from pure noise. Below 1 (image to image) the list starts at this share of the model's time and has all of "
-                    "its steps from there to 0: 'steps' is the number of steps really made."
+                    "1 starts from pure noise. Below 1 (image to image), the list starts at this fraction of the model's time, and all "
+                    "steps lie between there and 0: 'steps' is the number of steps actually taken."
                 ),
                 strength_input(),
                 schedule_input(
-                    OPTIMIZED, tooltip="'optimized', or one of the usual schedules to compare with, for the same model and number of steps."
+                    OPTIMIZED, tooltip="'optimized', or one of the usual schedules for the same model and number of steps, to compare with."
                 ),
                 version_input(),
             ],
             outputs=[
-                io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="Noise levels: steps + 1 values, the last 0."),
-                io.String.Output("report", display_name="report", tooltip="What was found and chosen, as text."),
+                io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="Noise levels: steps + 1 values, the last one 0."),
+                io.String.Output("report", display_name="report", tooltip="What was detected and chosen, as text."),
                 SchedulerFunc.Output(
                     "scheduler_func",
                     display_name="scheduler_func",
-                    tooltip="For nodes of Impact Pack and Inspire Pack, which ask it for as many steps as they need.",
+                    tooltip="For nodes of Impact Pack and Inspire Pack, which request as many steps as they need.",
                 ),
             ],
             hidden=list(_HIDDEN),
@@ -160,7 +162,7 @@ class FewStepScheduler(io.ComfyNode):
 
 @records
 class FewStepBaselineScheduler(io.ComfyNode):
-    """The usual and the published schedules, on the model's own range."""
+    """Usual and published schedules for the model's own range."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -170,20 +172,22 @@ class FewStepBaselineScheduler(io.ComfyNode):
             display_name="FewStep Baseline Scheduler",
             category=_CATEGORY,
             description="The usual schedules and published tables (Align Your Steps, GITS, OptimalSteps) for the connected model's own "
-            "range and any number of steps, to compare FewStep Scheduler with.",
+            "range and any number of steps, as a baseline for FewStep Scheduler.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to be sampled; its own noise schedule is read, after any ModelSampling node."),
-                schedule_input(tooltip=f"{listed}. Tables were made for some model families only and refuse the others."),
+                io.Model.Input(
+                    "model", tooltip="The model to be sampled; its own noise schedule is read, including any ModelSampling node before."
+                ),
+                schedule_input(tooltip=f"{listed}. Published tables are available only for the models they were made for."),
                 steps_input(),
                 denoise_input(
-                    "1 starts from pure noise. Below 1 (image to image) the list is the last part of one for int(steps / denoise) steps, "
-                    "as in ComfyUI's own schedulers."
+                    "1 starts from pure noise. Below 1 (image to image), the last part of a list for int(steps / denoise) steps, as in "
+                    "ComfyUI's own schedulers."
                 ),
                 version_input(),
             ],
             outputs=[
-                io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="Noise levels: steps + 1 values, the last 0."),
-                io.String.Output("report", display_name="report", tooltip="What was found and chosen, as text."),
+                io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="Noise levels: steps + 1 values, the last one 0."),
+                io.String.Output("report", display_name="report", tooltip="What was detected and chosen, as text."),
             ],
             hidden=list(_HIDDEN),
         )
@@ -203,7 +207,7 @@ class FewStepBaselineScheduler(io.ComfyNode):
             [
                 headline(request, sigmas),
                 model_line(ns),
-                calls_line(nfe) + "; solvers like heun take twice as many",
+                calls_line(nfe) + "; solvers like heun make about twice as many",
                 f"Source: {BASELINES[schedule].source}",
                 sigmas_line(sigmas),
                 *distilled_lines(model, cls.hidden),

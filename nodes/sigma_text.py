@@ -1,4 +1,4 @@
-"""SIGMAS from text and to text."""
+"""Nodes that read SIGMAS from text and write them as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SEPARATORS = {"comma": ", ", "line break": "\n", "blank": " "}
 
 
 class FewStepSigmasFromText(io.ComfyNode):
-    """Noise levels as somebody wrote them."""
+    """Noise levels read from text."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -22,8 +22,8 @@ class FewStepSigmasFromText(io.ComfyNode):
             display_name="FewStep Sigmas From Text",
             category=CATEGORY,
             description=(
-                "Reads noise levels from text, for lists out of papers, infotexts or another workflow. Numbers may be separated by "
-                "anything: commas, blanks, line breaks, brackets. They must decrease. Nothing in the text is evaluated."
+                "Reads noise levels from text: a list from a paper, an infotext or another workflow. Numbers may be separated by anything: "
+                "commas, spaces, line breaks, brackets. They must decrease. Nothing in the text is evaluated."
             ),
             inputs=[
                 io.String.Input(
@@ -36,8 +36,8 @@ class FewStepSigmasFromText(io.ComfyNode):
                 io.Boolean.Input(
                     "append_zero",
                     default=False,
-                    tooltip="Adds a last level 0 if the text does not end with one. Without it sampling stops at the last level and the "
-                    "image keeps that much noise.",
+                    tooltip="Adds a final level of 0 if the text does not end with one. Without it sampling stops at the last level and "
+                    "leaves that much noise in the picture.",
                 ),
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="The levels as written, in float32.")],
@@ -45,7 +45,7 @@ class FewStepSigmasFromText(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, text: str | None = None, append_zero: bool | None = None) -> bool | str:
-        if text is None or append_zero is None:  # comes through a link and is known later
+        if text is None or append_zero is None:  # connected: known only when the node runs
             return True
         try:
             parse_sigmas(text, append_zero)
@@ -60,7 +60,7 @@ class FewStepSigmasFromText(io.ComfyNode):
 
 
 class FewStepSigmasToText(io.ComfyNode):
-    """Noise levels for the clipboard."""
+    """Noise levels written as text."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -79,9 +79,9 @@ class FewStepSigmasToText(io.ComfyNode):
                     default=0,
                     min=0,
                     max=EXACT_DIGITS,
-                    tooltip="Significant digits of each number. 0 writes as many as it takes to get exactly the same levels back.",
+                    tooltip="Significant digits of each number. 0 writes as many as are needed to get exactly the same levels back.",
                 ),
-                io.Combo.Input("separator", options=list(SEPARATORS), default="comma", tooltip="What is written between the numbers."),
+                io.Combo.Input("separator", options=list(SEPARATORS), default="comma", tooltip="What to write between the numbers."),
             ],
             outputs=[io.String.Output(display_name="text", tooltip="The list as text.")],
             is_output_node=True,

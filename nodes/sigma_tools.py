@@ -1,4 +1,4 @@
-"""Lists of noise levels changed: another number of steps, or cut in two."""
+"""Nodes that change a list of noise levels: resample it to another number of steps, or split it in two."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .sigma_text import CATEGORY
 FAMILY_CHOICES = (AUTO, *FAMILIES)
 FAMILY_TOOLTIP = (
     "What the levels mean. vp: SD 1.5, SDXL. edm: SVD and other EDM models. flow: SD3, Flux, Wan, with levels from 1 to 0. auto: the "
-    "family of the connected model; without one, flow if no level is above 1 and vp otherwise."
+    "connected model's family; without a model, flow if no level is above 1 and vp otherwise."
 )
 SPLIT_MODES = ("step", "sigma", "percent")
 
 
 def family_of(sigmas: torch.Tensor, family: str, model: Any = None) -> str:
-    """`family`, or for "auto" that of the model, or a guess from the levels."""
+    """`family`; for "auto" the model's family, or a guess from the levels if there is no model."""
     if family != AUTO:
         return family
     if model is not None:
@@ -36,7 +36,7 @@ def family_input() -> io.Combo.Input:
 
 
 class FewStepResampleSigmas(io.ComfyNode):
-    """The same shape in more or fewer steps."""
+    """A list of the same shape with more or fewer steps."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -45,15 +45,14 @@ class FewStepResampleSigmas(io.ComfyNode):
             display_name="FewStep Resample Sigmas",
             category=CATEGORY,
             description=(
-                "Gives a list of noise levels another number of steps. The levels are read off a smooth monotone curve through the given "
-                "ones, half-log-SNR over the step; both ends and a final 0 stay. The way to stretch a published 10-step table to 7 or 15 "
-                "steps."
+                "Changes the number of steps of a list of noise levels, for example to stretch a published 10-step table to 7 or 15 steps. "
+                "The new levels are read off a smooth monotone curve of half-log-SNR through the given ones; both ends and a final 0 stay."
             ),
             inputs=[
                 io.Sigmas.Input("sigmas", tooltip="The list to change. It must decrease."),
                 io.Int.Input("steps", default=8, min=1, max=10000, tooltip="New number of steps: one less than the number of levels."),
                 family_input(),
-                io.Model.Input("model", optional=True, tooltip="Only to know the family when that is auto."),
+                io.Model.Input("model", optional=True, tooltip="Only used to find the family if that is auto."),
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="The list with the new number of steps.")],
         )
@@ -70,7 +69,7 @@ class FewStepResampleSigmas(io.ComfyNode):
 
 
 class FewStepSplitSigmas(io.ComfyNode):
-    """The noisy part and the rest."""
+    """A list cut into its noisy part and the rest."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -79,8 +78,8 @@ class FewStepSplitSigmas(io.ComfyNode):
             display_name="FewStep Split Sigmas",
             category=CATEGORY,
             description=(
-                "Cuts a list of noise levels in two, to sample the first part with one model or sampler and the rest with another. Both "
-                "lists contain the level at the cut, as with ComfyUI's SplitSigmas."
+                "Cuts a list of noise levels in two: the first part for one model or sampler, the rest for another. Both lists contain the "
+                "level at the cut, as with ComfyUI's SplitSigmas."
             ),
             inputs=[
                 io.Sigmas.Input("sigmas", tooltip="The list to cut."),
@@ -88,12 +87,18 @@ class FewStepSplitSigmas(io.ComfyNode):
                     "split_at",
                     options=list(SPLIT_MODES),
                     default="step",
-                    tooltip="step: after so many steps. sigma: at the first level at or below a noise level (for Wan 2.2's two models: "
-                    "0.875 or 0.9). percent: after that share of the steps. The other two numbers are not used.",
+                    tooltip="step: after this many steps. sigma: at the first level at or below this one (Wan 2.2's two models change at "
+                    "0.875 or 0.9). percent: after this fraction of the steps. The other two inputs are not used.",
                 ),
-                io.Int.Input("step", default=3, min=0, max=10000, tooltip="Number of steps in the first part, for split_at = step."),
+                io.Int.Input("step", default=3, min=0, max=10000, tooltip="Number of steps in the first part; used if split_at is step."),
                 io.Float.Input(
-                    "sigma", default=0.875, min=0.0, max=20000.0, step=0.001, round=False, tooltip="The noise level, for split_at = sigma."
+                    "sigma",
+                    default=0.875,
+                    min=0.0,
+                    max=20000.0,
+                    step=0.001,
+                    round=False,
+                    tooltip="Noise level of the cut; used if split_at is sigma.",
                 ),
                 io.Float.Input(
                     "percent",
@@ -101,8 +106,8 @@ class FewStepSplitSigmas(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the steps in the first part, 0 to 1, for split_at = percent. To cut at the percentage that ComfyUI's "
-                    "conditioning nodes use, connect SamplingPercentToSigma to sigma instead.",
+                    tooltip="Fraction of the steps in the first part, 0 to 1; used if split_at is percent. To cut at the percentage that "
+                    "ComfyUI's conditioning nodes use, connect SamplingPercentToSigma to sigma instead.",
                 ),
             ],
             outputs=[
@@ -118,7 +123,7 @@ class FewStepSplitSigmas(io.ComfyNode):
     @classmethod
     def execute(cls, sigmas: torch.Tensor, split_at: str, step: int, sigma: float, percent: float) -> io.NodeOutput:
         check(problem_with(split_at=(split_at, SPLIT_MODES)))
-        at = max(step, 0)  # below 0 only through a connection
+        at = max(step, 0)  # a connected value may be negative
         if sigmas.numel():
             if split_at == "sigma":
                 at = step_at_sigma(sigmas, sigma)

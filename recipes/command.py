@@ -1,4 +1,4 @@
-"""What `fewstep recipe show|check|export` does."""
+"""The commands `fewstep recipe show|check|export`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .text import looks_like_text
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Result for --json and text for people; {"fits": False} where `check` found something."""
+    """Result for --json and text for people; the result has {"fits": False} if `check` found a problem."""
     recipe = recipe_named(args.recipe)
     return {"show": _show, "check": _check, "export": _export}[args.action](recipe, args)
 
 
 def recipe_named(given: str) -> Recipe:
-    """The recipe of a text, of a file, or, for "-", of what is typed or piped in."""
+    """The recipe in a text or a file; "-" reads it from standard input."""
     if given == "-":
         given = sys.stdin.read(LARGEST_FILE + 1)
         return Recipe.from_json(given) if given.lstrip("\ufeff \r\n\t").startswith("{") else Recipe.from_text(given)
@@ -38,8 +38,8 @@ def _check(recipe: Recipe, args: argparse.Namespace) -> tuple[dict[str, Any], st
     result = {"fits": not warnings, "warnings": warnings, "compared": list(given)}
     if warnings:
         return result, "\n".join(warnings)
-    fits = f"and fits what was given ({', '.join(given)})" if given else "(nothing was given to compare it with)"
-    return result, f"The recipe is whole {fits}: {recipe.solver}, {recipe.nfe} model calls, {recipe.family}."
+    fits = f"and fits the given settings ({', '.join(given)})" if given else "(nothing was given to compare it with)"
+    return result, f"The recipe is undamaged {fits}: {recipe.solver}, {recipe.nfe} model calls, {recipe.family}."
 
 
 def _export(recipe: Recipe, args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -47,7 +47,7 @@ def _export(recipe: Recipe, args: argparse.Namespace) -> tuple[dict[str, Any], s
     result: dict[str, Any] = {"as": args.form, "content": content}
     lost = args.form == "sigmas" and recipe.calibrated
     if lost:
-        result["warning"] = "These are the recipe's noise levels only; its fitted coefficients are not among them."
+        result["warning"] = "These are only the recipe's noise levels, without its fitted coefficients."
         print(result["warning"], file=sys.stderr)
     if args.out is None:
         return result, content

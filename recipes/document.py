@@ -1,21 +1,21 @@
-"""The file form of a recipe: JSON, for people to read and to compare.
+"""The file form of a recipe: JSON that people can read and compare.
 
 Specification, version 1. UTF-8 (a byte order mark is tolerated), at most 1 MiB, one object with
 
     format             "fewstep recipe"
-    version            1; a reader refuses higher ones
+    version            1; readers refuse higher versions
     solver             a name in `fewstep.solvers.SOLVERS`
     family             "vp", "edm" or "flow": what sigma means (schedules/families.py)
-    nfe                model calls; optional, must be right if given
-    algorithm_version  of the solver's code, an integer from 1
+    nfe                model calls; optional, must be correct if given
+    algorithm_version  version of the solver's code, an integer from 1
     orders             order of each of the N steps
-    options            of the solver by name; optional. Values: true/false, numbers, short texts, lists of integers
+    options            the solver's options by name; optional. Values: true/false, numbers, short texts, lists of integers
     sigmas             N + 1 noise levels, strictly decreasing, the last may be 0; 1 <= N <= 1000
-    facts              where it comes from, by name; optional; see facts.py
-    rows               at most 100; only where the table is calibrated
+    facts              its origin, by name; optional; see facts.py
+    rows               at most 100; only if the table is calibrated
 
-Without `rows` the table is what solver, orders and options give on these levels (`build_table`). With `rows` it is exactly these rows,
-in the meaning of solvers/table.py, and the options are a mere description. A row is an object with
+Without `rows` the table is the result of `build_table` for solver, orders and options on these levels. With `rows` it consists of exactly
+these rows, as defined in solvers/table.py, and the options are only a description. A row is an object with
 
     step, sigma, a, b                           required; b is a list, newest evaluation first
     from_step_start, stage                      false if absent
@@ -25,8 +25,8 @@ in the meaning of solvers/table.py, and the options are a mere description. A ro
     noise                                       0 if absent
     afs                                         none if absent
 
-All numbers of sigmas and rows are float32: readers round to the nearest, writers give the shortest decimal that comes back. Names that
-occur twice, NaN and infinities are refused. Unknown names are refused, too, because they might change the result - except in `facts`,
+All numbers in sigmas and rows are float32: readers round to the nearest, and writers use the shortest decimal that is read back exactly.
+Repeated names, NaN and infinities are refused. Unknown names are refused too, because they might change the result, except in `facts`,
 where at most 16 of them with texts, numbers or true/false are kept and written again.
 """
 
@@ -53,17 +53,17 @@ T = TypeVar("T")
 
 
 def newer(version: int) -> ValueError:
-    """The error for a format of the future."""
+    """The error for a newer format."""
     return ValueError(
         f"The recipe is in format {version}, made by a newer FewStep; this version reads format {VERSION}. Update FewStep to use it."
     )
 
 
 def parsed_json(text: str, what: str) -> Any:
-    """`text` as JSON without NaN, infinities, huge integers, repeated names or endless nesting; ValueError in a sentence."""
+    """Parse JSON; ValueError for NaN, infinities, huge integers, repeated names or nesting too deep."""
 
     def no_constant(name: str) -> Any:
-        raise _Refused(f"contains {name}, which is no number")
+        raise _Refused(f"contains {name}, which is not a number")
 
     def short_int(digits: str) -> int:
         if len(digits) > _MOST_DIGITS:
@@ -81,11 +81,11 @@ def parsed_json(text: str, what: str) -> Any:
     try:
         return json.loads(text, parse_constant=no_constant, parse_int=short_int, object_pairs_hook=no_repetition)
     except _Refused as refused:
-        raise ValueError(f"{what} {refused}; a recipe never does. Get it again from where it was made.") from None
+        raise ValueError(f"{what} {refused}, which no recipe does. Get a new copy from its source.") from None
     except RecursionError:
-        raise ValueError(f"{what} is nested too deeply for a recipe. Get it again from where it was made.") from None
+        raise ValueError(f"{what} is nested too deeply for a recipe. Get a new copy from its source.") from None
     except ValueError as error:
-        raise ValueError(f"{what} is no valid JSON ({error}). Get it again from where it was made.") from None
+        raise ValueError(f"{what} is not valid JSON ({error}). Get a new copy from its source.") from None
 
 
 class _Refused(Exception):
@@ -93,7 +93,7 @@ class _Refused(Exception):
 
 
 def written(document: Mapping[str, Any]) -> str:
-    """The document as indented JSON with a line for each list and row."""
+    """The document as indented JSON with one line per list and row."""
     lines = []
     for name, value in document.items():
         key = json.dumps(name)
@@ -113,9 +113,9 @@ def _compact(value: Any) -> str:
 
 
 def checked_document(document: Any) -> dict[str, Any]:
-    """The document, if its names and the kinds of its values are those of the specification; values are checked by `Recipe`."""
+    """The document, if its names and types follow the specification; `Recipe` checks the values."""
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f'This is no recipe: it should be a JSON object with "format": "{FORMAT}", as Recipe.save writes it.')
+        raise ValueError(f'This is not a recipe: it should be a JSON object with "format": "{FORMAT}", as written by Recipe.save.')
     version = whole(document.get("version"), "version", 1)
     if version > VERSION:
         raise newer(version)
@@ -131,7 +131,7 @@ def checked_document(document: Any) -> dict[str, Any]:
 
 
 def row_document(row: Row) -> dict[str, Any]:
-    """A row as an object of the specification; what is as usual is left out."""
+    """A row as an object of the specification, without default values."""
     usual = Row(row.step, row.sigma, row.a, row.b)
     result: dict[str, Any] = {"step": row.step, "sigma": shortest(row.sigma), "a": shortest(row.a), "b": [shortest(w) for w in row.b]}
     for name in _ROW_OPTIONAL:

@@ -1,4 +1,4 @@
-"""Where a recipe comes from. Facts change no number of the sampling; they say for what it was made and how good it was."""
+"""Facts about the origin of a recipe: what it was made for and how good it was. They do not affect sampling."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONGEST = {"model": 80, "metric": 60, "stock": 80, "note": 200}  # bytes
 _PATTERNS = {
     "model_identity": (re.compile(r"[0-9A-Za-z]{0,64}"), "at most 64 letters and digits"),
     "fewstep_version": (re.compile(r"[0-9A-Za-z.+]{0,24}"), "a version number of at most 24 characters"),
-    "date": (re.compile(r"(\d{4}-\d{2}-\d{2})?", re.ASCII), "a date as 2031-12-31"),
+    "date": (re.compile(r"(\d{4}-\d{2}-\d{2})?", re.ASCII), "a date such as 2031-12-31"),
 }
 _EXTRA_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _MOST_EXTRA = 16
@@ -31,27 +31,40 @@ Scalar = bool | int | float | str
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known about a recipe; everything may be left out.
+    """What is known about a recipe; every fact is optional.
 
     Attributes
     ----------
-    prediction : what the network predicts, one of `PREDICTIONS`.
-    cfg : guidance scale it was fitted at (kept with 6 digits).
-    resolution : shape of one latent it was fitted at, without the batch, e.g. (4, 64, 64).
-    model : name of the model, for people.
-    model_identity : of `model_identity`, for machines.
-    metric, error : what was measured on held-out seeds, and the value (kept with 4 digits).
-    stock, stock_error : the best stock candidate at the same number of model calls, and its value.
-    seeds : number of seeds of the fit.
-    date : YYYY-MM-DD.
-    note : one free line.
-    fewstep_version : version that made the recipe.
-    extra : facts that this version does not know, by name. They are kept and written again, so that a recipe survives a copy made with
-        an older version of the same format.
+    prediction : str
+        What the network predicts, one of `PREDICTIONS`.
+    cfg : float or None
+        Guidance scale of the fit (kept with 6 digits).
+    resolution : tuple of int or None
+        Shape of one latent of the fit, without the batch, e.g. (4, 64, 64).
+    model : str
+        Name of the model, for people.
+    model_identity : str
+        Result of `model_identity`, for programs.
+    metric, error : str, float or None
+        What was measured on held-out seeds, and its value (kept with 4 digits).
+    stock, stock_error : str, float or None
+        The best stock candidate with the same number of model calls, and its value.
+    seeds : int or None
+        Number of seeds of the fit.
+    date : str
+        YYYY-MM-DD.
+    note : str
+        One line of free text.
+    fewstep_version : str
+        The version that made the recipe.
+    extra : mapping
+        Facts that this version does not know, by name. They are kept and written again, so that nothing is lost when an
+        older version of the same format copies a recipe.
 
     Raises
     ------
-    ValueError : a value of another kind, out of its range, or too long.
+    ValueError
+        If a value has the wrong type, is out of range, or is too long.
     """
 
     prediction: str = "unknown"
@@ -81,7 +94,7 @@ class Facts:
             try:
                 date.fromisoformat(self.date)
             except ValueError as error:
-                raise ValueError(f"date was {self.date!r}; there is no such day.") from error
+                raise ValueError(f"date was {self.date!r}; that day does not exist.") from error
         for name, digits in (("cfg", 6), ("error", 4), ("stock_error", 4)):
             value = getattr(self, name)
             checked[name] = None if value is None else float(f"{number(value, name):.{digits}g}")
@@ -100,7 +113,7 @@ class Facts:
         return Facts, tuple(dict(self.extra) if f.name == "extra" else getattr(self, f.name) for f in fields(self))
 
     def known(self) -> dict[str, Any]:
-        """The facts that are not left out, by name, as plain values; `extra` among the others."""
+        """The facts that are present, by name, as plain values, including `extra`."""
         named = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
         if self.prediction == "unknown":
             del named["prediction"]
@@ -128,14 +141,14 @@ def checked_resolution(shape: Any) -> tuple[int, ...]:
 
 def _checked_extra(extra: Any) -> Mapping[str, Scalar]:
     if not isinstance(extra, Mapping) or len(extra) > _MOST_EXTRA:
-        raise ValueError(f"Further facts were {shown(extra)}; at most {_MOST_EXTRA} names with values are allowed.")
+        raise ValueError(f"The additional facts were {shown(extra)}; at most {_MOST_EXTRA} names with values are allowed.")
     known = {f.name for f in fields(Facts)}
     checked: dict[str, Scalar] = {}
     for name, value in extra.items():
         if not isinstance(name, str) or not _EXTRA_NAME.fullmatch(name) or name in known:
             raise ValueError(
-                f"A further fact was named {shown(name)}; a name has small letters, digits and underscores, at most 40, and is no other "
-                "fact's."
+                f"An additional fact had the name {shown(name)}; a name must have at most 40 lower-case letters, digits and underscores, "
+                "and must not be the name of another fact."
             )
         if isinstance(value, bool):
             checked[name] = value

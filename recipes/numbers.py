@@ -1,4 +1,4 @@
-"""What a recipe may hold, and how precisely: limits, and rounding to float32."""
+"""Limits on the contents of a recipe, and rounding to float32."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..solvers import SolverTable
 from ..solvers.rounding import float32, float32_levels, rounded_table
 
 MOST_STEPS = 1000
-MOST_ROWS = 100  # of stored rows: with full history in each, 40 kB
+MOST_ROWS = 100  # stored rows; 40 kB if each has the full history
 MOST_OPTIONS = 16
 LONGEST_OPTION = 40  # bytes of an option's name or text
 _LARGEST_WHOLE = 2**31 - 1
@@ -29,7 +29,7 @@ _short.maxlong = 30
 
 
 def shown(value: object) -> str:
-    """`repr`, cut where it is long: what is quoted may come from anyone."""
+    """`repr`, shortened if it is long, because quoted values may come from anyone."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 100:
         return f"an integer of {value.bit_length()} bits"
     return _short.repr(value)
@@ -66,20 +66,20 @@ def shortest(value: float) -> float:
 
 
 def rounded_levels(sigmas: Iterable[Any]) -> tuple[float, ...]:
-    """Noise levels as float32; ValueError where there are too many, or rounding makes two of them equal or one of them 0."""
+    """Noise levels as float32; ValueError if there are too many, or rounding makes two of them equal or one of them 0."""
     exact = tuple(sigmas)
     if not 2 <= len(exact) <= MOST_STEPS + 1:
-        raise ValueError(f"sigmas were {len(exact)} values; a recipe has from 2 to {MOST_STEPS + 1}, one more than its steps.")
+        raise ValueError(f"sigmas has {len(exact)} values; a recipe must have from 2 to {MOST_STEPS + 1}, one more than its steps.")
     return float32_levels([number(value, f"sigmas[{n}]") for n, value in enumerate(exact)])
 
 
 def single(value: Any, what: str) -> float:
-    """`value`, checked to be a number, rounded to float32, in which recipes and hosts keep numbers."""
+    """`value` as a number, rounded to float32, in which recipes and hosts store numbers."""
     return float32(number(value, what), what)
 
 
 def plain_options(options: Mapping[str, Any]) -> Mapping[str, Option]:
-    """Options as values that text can hold: bool, int, finite float, short str, and tuples of whole numbers."""
+    """Options as values that text can represent: bool, int, finite float, short str, and tuples of whole numbers."""
     if not isinstance(options, Mapping) or len(options) > MOST_OPTIONS:
         raise ValueError(f"options were {shown(options)}; they must be at most {MOST_OPTIONS} names with values.")
     for name in options:
@@ -94,7 +94,7 @@ def _option(value: Any, name: str) -> Option:
         return line(value, f"option {name}", LONGEST_OPTION)
     if isinstance(value, Collection):
         if len(value) > MOST_STEPS:
-            raise ValueError(f"option {name} had {len(value)} entries; at most {MOST_STEPS} are allowed.")
+            raise ValueError(f"option {name} has {len(value)} entries; at most {MOST_STEPS} are allowed.")
         values = sorted(value) if isinstance(value, (set, frozenset)) else value
         return tuple(whole(entry, f"an entry of option {name}", -_LARGEST_WHOLE) for entry in values)
     if isinstance(value, (int, np.integer)):
@@ -103,14 +103,15 @@ def _option(value: Any, name: str) -> Option:
 
 
 def rounded(table: SolverTable) -> SolverTable:
-    """The table as a recipe holds it: every number of the rows and every noise level rounded to float32, the options plain.
+    """The table as stored in a recipe: all numbers in the rows and all noise levels rounded to float32, with plain options.
 
-    Levels that come from a host are float32 already and stay what they are.
+    Levels that come from a host are already float32 and do not change.
 
     Raises
     ------
-    ValueError : numbers beyond float32, two levels that are equal in it, or more steps than a recipe has.
+    ValueError
+        If a number is too large for float32, two levels become equal, or there are too many steps for a recipe.
     """
     if not isinstance(table, SolverTable):
-        raise ValueError(f"table was {type(table).__name__}; it must be a SolverTable, as build_table and calibrate make them.")
+        raise ValueError(f"table was {type(table).__name__}; it must be a SolverTable, from build_table or calibrate.")
     return replace(rounded_table(table), sigmas=rounded_levels(table.sigmas), options=plain_options(table.options))

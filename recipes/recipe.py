@@ -1,4 +1,4 @@
-"""A few-step setting that can be shared: solver, noise levels, fitted coefficients, and where they come from."""
+"""A few-step setting that can be shared: solver, noise levels, fitted coefficients, and their origin."""
 
 from __future__ import annotations
 
@@ -29,23 +29,31 @@ _HIGHEST_ORDER = 100
 
 @dataclass(frozen=True)
 class Recipe:
-    """A sampling setting, validated on construction and immutable. Usually made by `from_table`, `from_text` or `load`.
+    """A sampling setting, immutable and validated on construction. Usually made by `from_table`, `from_text` or `load`.
 
-    Two recipes are equal if all their fields are. Their numbers are float32: others are rounded when the recipe is made.
+    Two recipes are equal if all their fields are equal. Numbers are rounded to float32 when the recipe is made.
 
     Attributes
     ----------
-    solver, family : as in `SolverTable`.
-    levels : N + 1 noise levels; `sigmas` has them as a tensor.
-    orders : order of each step.
-    options : of the solver.
-    rows : the table's rows where it was calibrated. None: the table is what `build_table` gives for the fields above.
-    algorithm_version : of the solver's code.
-    facts : where the recipe comes from; see `Facts`.
+    solver, family : str
+        As in `SolverTable`.
+    levels : tuple of float
+        N + 1 noise levels; `sigmas` has them as a tensor.
+    orders : tuple of int
+        Order of each step.
+    options : mapping
+        Options of the solver.
+    rows : tuple of Row or None
+        The rows of a calibrated table. None: the table is the result of `build_table` for the fields above.
+    algorithm_version : int
+        Version of the solver's code.
+    facts : Facts
+        The origin of the recipe.
 
     Raises
     ------
-    ValueError : fields that make no table, or none that a recipe can hold.
+    ValueError
+        If the fields do not form a table, or a recipe cannot store it.
     """
 
     solver: str
@@ -64,7 +72,7 @@ class Recipe:
         levels = rounded_levels(self.levels)
         if len(orders) != len(levels) - 1:
             raise ValueError(
-                f"The recipe has {len(orders)} orders for {len(levels)} sigmas; it needs one order per step, {len(levels) - 1} in all."
+                f"The recipe has {len(orders)} orders for {len(levels)} sigmas; it needs one order per step, {len(levels) - 1}."
             )
         if not isinstance(self.facts, Facts):
             raise ValueError(f"facts were {type(self.facts).__name__}; they must be Facts.")
@@ -80,7 +88,7 @@ class Recipe:
             checked["rows"] = tuple(rounded_row(row, index) for index, row in enumerate(self.rows))
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        _ = self._table  # what cannot be a table is refused here
+        _ = self._table  # raises if the fields do not form a table
 
     def __reduce__(self) -> tuple[type[Recipe], tuple[object, ...]]:
         # copies cannot handle the read-only view of the options
@@ -92,17 +100,21 @@ class Recipe:
     def from_table(cls, table: SolverTable, **facts: Any) -> Recipe:
         """The recipe of a table.
 
-        Rows are stored only if they are not those that `build_table` gives for the table's solver, levels, orders and options. Then
-        `recipe.table() == rounded(table)`; otherwise `recipe.table()` is what `build_table` gives on the levels as float32.
+        If the rows are those that `build_table` gives for the table's solver, levels, orders and options, they are not stored,
+        and `recipe.table()` is the result of `build_table` on the levels as float32. Otherwise they are stored, and
+        `recipe.table() == rounded(table)`.
 
         Parameters
         ----------
-        table : from `build_table` or a calibration.
-        facts : see `Facts`, e.g. cfg=7.5, resolution=(4, 64, 64), model_identity=model_identity(network), error=0.03.
+        table : SolverTable
+            From `build_table` or a calibration.
+        **facts
+            See `Facts`, e.g. cfg=7.5, resolution=(4, 64, 64), model_identity=model_identity(network), error=0.03.
 
         Raises
         ------
-        ValueError : a table of a solver that is not in `SOLVERS` or with more than 100 fitted rows, or a fact of the wrong kind.
+        ValueError
+            If the solver is not in `SOLVERS`, there are more than 100 fitted rows, or a fact is not valid.
         """
         known = {f.name for f in fields(Facts)}
         unknown = [name for name in facts if name not in known]
@@ -118,7 +130,7 @@ class Recipe:
         return cls(table.solver, table.family, given.sigmas, table.orders, options, rows, version, Facts(**facts))
 
     def table(self) -> SolverTable:
-        """The table to hand to `fewstep.solvers.sample`."""
+        """The table for `fewstep.solvers.sample`."""
         return self._table
 
     @cached_property
@@ -127,7 +139,7 @@ class Recipe:
             return SolverTable(self.solver, self.family, self.levels, self.orders, self.rows, self.options, self.algorithm_version)
         if self.algorithm_version != ALGORITHM_VERSION:
             raise ValueError(
-                f"The recipe uses version {self.algorithm_version} of the solvers, this FewStep has version {ALGORITHM_VERSION}. "
+                f"The recipe uses version {self.algorithm_version} of the solvers, but this FewStep has version {ALGORITHM_VERSION}. "
                 "Install the FewStep version that made the recipe, or a newer one."
             )
         table = _built(self.solver, self.family, self.levels, self.orders, self.options)
@@ -135,11 +147,11 @@ class Recipe:
             raise ValueError(f"orders were {shown(self.orders)}; on these sigmas {self.solver} has the orders {shown(table.orders)}.")
         return table
 
-    # -- what it is ------------------------------------------------------------------------------------------------
+    # -- properties -----------------------------------------------------------------------------------------------
 
     @property
     def sigmas(self) -> Tensor:
-        """The noise levels, float64 [N + 1] on the CPU, all of them float32 numbers; a new tensor every time."""
+        """The noise levels: a new float64 tensor [N + 1] on the CPU; all values are float32 numbers."""
         return torch.tensor(self.levels, dtype=torch.float64)
 
     @property
@@ -149,30 +161,30 @@ class Recipe:
 
     @property
     def nfe(self) -> int:
-        """Model calls a sample takes."""
+        """Model calls per sample."""
         return self._table.nfe
 
     @property
     def calibrated(self) -> bool:
-        """Whether it has coefficients of its own, which no stock sampler has."""
+        """Whether it has fitted coefficients, which stock samplers do not have."""
         return self.rows is not None
 
     def plain_sigmas(self) -> str:
         """The levels as text for stock nodes ("ManualSigmas"): comma-separated decimals without exponents, exact in float32.
 
-        A calibrated recipe is more than its levels: with a stock sampler they give another, usually worse image.
+        A calibrated recipe is more than its levels: with a stock sampler they give a different, usually worse image.
         """
         return ", ".join(np.format_float_positional(np.float32(level), trim="-") for level in self.levels)
 
     def infotext(self) -> dict[str, str]:
-        """What a host writes beside the image: "FewStep" for people, "FewStep recipe" to get the same table again."""
+        """The entries for a host's infotext: "FewStep" for people, and "FewStep recipe" to restore the same table."""
         kind = "calibrated" if self.calibrated else f"order {max(self.orders)}"
         return {"FewStep": f"{self.solver} {kind} {self.nfe} NFE", "FewStep recipe": self.to_text()}
 
     def describe(self) -> str:
-        """All of it but the rows, in readable lines."""
+        """Everything except the rows, in readable lines."""
         facts = self.facts
-        kind = f"calibrated, {len(self.rows)} rows of its own" if self.rows is not None else f"orders {' '.join(map(str, self.orders))}"
+        kind = f"calibrated, {len(self.rows)} fitted rows" if self.rows is not None else f"orders {' '.join(map(str, self.orders))}"
         options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
         lines = [f"{self.solver}, {self.nfe} model calls in {self.steps} steps, {self.family} models, {kind}"]
         lines += [f"options    {options}"] if options else []
@@ -209,9 +221,14 @@ class Recipe:
         model_identity: str | None = None,
         steps: int | None = None,
     ) -> list[str]:
-        """Sentences that warn where the recipe would be used for something else than it was made for; see `use`.
+        """Warnings about a use that differs from what the recipe was made for; see `use`.
 
-        Everything given is compared with what the recipe says; what the recipe does not say cannot warn.
+        Each given value is compared with the recipe's; a value that the recipe does not have gives no warning.
+
+        Returns
+        -------
+        list of str
+            One sentence per warning.
         """
         return warnings_for_use(self, family, cfg, solver, prediction, resolution, model_identity, steps)
 
@@ -223,12 +240,12 @@ class Recipe:
 
     @classmethod
     def from_text(cls, text: str) -> Recipe:
-        """The recipe of a text; ValueError in a sentence unless it is whole and right."""
+        """The recipe in a text; ValueError if it is damaged or not valid."""
         hint, document = parsed_text(text)
         recipe = cls._from_document(document)
         expected = hint_of(recipe.solver, recipe.nfe, recipe.family)
         if hint != expected:
-            raise ValueError(f"The recipe text says {hint!r}, but holds {expected!r}. Get it again from where it was made.")
+            raise ValueError(f"The recipe text says {hint!r}, but contains {expected!r}. Get a new copy from its source.")
         return recipe
 
     def to_json(self) -> str:
@@ -237,21 +254,22 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """The recipe of a file's content; ValueError in a sentence unless it is right."""
+        """The recipe in a file's content; ValueError if it is not valid."""
         if not isinstance(text, str):
-            raise ValueError(f"The recipe was {type(text).__name__}; a recipe file's text is needed.")
+            raise ValueError(f"The recipe was {type(text).__name__}; it must be the text of a recipe file.")
         if len(text) > LARGEST_FILE:
             raise ValueError(f"The recipe has {len(text)} characters; no recipe has more than {LARGEST_FILE}.")
         return cls._from_document(parsed_json(text.removeprefix("\ufeff"), "The recipe"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file form. A crash or a full disk leaves the former file, or none; folders are made.
+        """Write the file form, creating folders as needed. After a crash or with a full disk, the old file, if any, remains.
 
         Raises
         ------
-        OSError : the disk refuses.
+        OSError
+            If the file cannot be written.
         """
-        target = Path(os.path.realpath(path))  # a link stays one
+        target = Path(os.path.realpath(path))  # a link stays a link
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f"fewstep-{secrets.token_hex(8)}.tmp"
         try:
@@ -265,7 +283,7 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recipe:
-        """The recipe in a file, in the file form or the text form; ValueError in a sentence for anything else, missing files included."""
+        """The recipe in a file, in the file form or the text form; ValueError for anything else, including a missing file."""
         text = _file_text(Path(path))
         if looks_like_text(text):
             return cls.from_text(text)
@@ -305,7 +323,7 @@ class Recipe:
             Facts.from_known(document.get("facts", {})),
         )
         if "nfe" in document and whole(document["nfe"], "nfe", 1) != recipe.nfe:
-            raise ValueError(f"nfe was {document['nfe']}; this recipe makes {recipe.nfe} model calls. Correct the number or leave it out.")
+            raise ValueError(f"nfe was {document['nfe']}; this recipe makes {recipe.nfe} model calls. Correct the number or remove it.")
         return recipe
 
     def __str__(self) -> str:
@@ -337,11 +355,11 @@ def _rebuildable(table: SolverTable, only_orders: bool = False) -> bool:
 def _file_text(path: Path) -> str:
     try:
         if path.is_dir():
-            raise ValueError(f"{path} is a folder; give a recipe file in it.")
+            raise ValueError(f"{path} is a folder; give a recipe file inside it.")
         if not path.exists():
             raise ValueError(f"There is no file {path}; give the path of a recipe file.")
         if not path.is_file():
-            raise ValueError(f"{path} is no ordinary file; give the path of a recipe file.")
+            raise ValueError(f"{path} is not an ordinary file; give the path of a recipe file.")
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
     except OSError as error:
@@ -351,4 +369,4 @@ def _file_text(path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no UTF-8 text, so it is no recipe. Get the file again from where it was made.") from None
+        raise ValueError(f"{path} is not UTF-8 text, so it is not a recipe. Get a new copy of the file from its source.") from None

@@ -4,18 +4,18 @@ Specification, version 1. Four fields, separated by colons, of letters, digits a
 
     fewstep1:unipc-5nfe-vp:<payload>:<checksum>
 
-1. `fewstep` and the version of the format. A reader refuses versions above its own.
+1. `fewstep` and the version of the format. A reader refuses newer versions.
 2. A hint for people: solver (with - for _), model calls and family. It must agree with the payload.
-3. The payload: bytes in base 62, digits 0-9A-Za-z. Each 8 bytes, read as a big-endian integer, make 11 digits, most significant first;
-   a last block of 1 to 7 bytes makes 2, 3, 5, 6, 7, 9 or 10.
+3. The payload: bytes in base 62, digits 0-9A-Za-z. Every 8 bytes, as a big-endian integer, give 11 digits, most significant first;
+   a last block of 1 to 7 bytes gives 2, 3, 5, 6, 7, 9 or 10.
 4. The checksum: the first 5 bytes of the SHA-256 of everything before the last colon (ASCII), as a big-endian integer, 7 digits of base 62.
 
-On reading, white space, invisible characters, quotation marks, backticks and > (of quoted e-mail) are ignored anywhere, and so is at both
-ends everything but letters and digits. Nothing else may differ, the case of letters included.
+Readers ignore white space, invisible characters, quotation marks, backticks and > (from quoted e-mail) anywhere, and everything except
+letters and digits at both ends. Nothing else may differ; case matters.
 
-The payload is a header, a byte 0, and a block of numbers. Nothing is compressed: float32 does not shrink, and so a recipe has one text on
-every machine, and a short text never unfolds into a long one. The header is compact JSON in UTF-8, with names for the fields of the file
-form (document.py):
+The payload is a header, a zero byte, and a block of numbers. Nothing is compressed: float32 numbers hardly shrink, a recipe has the same
+text on every machine, and a short text never expands into a long one. The header is compact JSON in UTF-8, with short names for the
+fields of the file form (document.py):
 
     s solver    f family    n number of steps N    v algorithm_version (1 if absent)    o options    r number of rows
     and the facts:  p prediction   c cfg   z resolution   m model   i model_identity   k metric   e error   b stock   B stock_error
@@ -26,8 +26,8 @@ The block is little-endian: N orders (1 byte each), N + 1 sigmas (float32); then
     flags (2 bytes), number of weights b (1 byte), number of the corrector's weights (1 byte, 0: no corrector), and as float32:
     a, b...; sigma if flag 16; q_x and q_d if flag 32; noise if flag 64; afs if flag 128; the corrector's a, b... if there is one.
 
-Flags 1: from_step_start, 2: stage, 4 and 8: basis as 0 data, 1 noise, 2 velocity. Without flag 16 sigma is that of the step's start. The
-step of a row is the number of rows before it that are no stages. Other flags are refused, and so are bytes left over.
+Flags 1: from_step_start, 2: stage, 4 and 8: basis as 0 data, 1 noise, 2 velocity. Without flag 16 sigma is the level at the step's
+start. The step of a row is the number of rows before it that are not stages. Other flags and leftover bytes are refused.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _CHECKSUM_BYTES, _CHECKSUM_DIGITS = 5, 7
 _IGNORED = "\"'`>´‘’‚‛“”„‟«»‹›"
 _START = re.compile(r"fewstep([1-9][0-9]{0,5}):")
 _TEXT = re.compile(r"(?P<signed>fewstep[1-9][0-9]*:(?P<hint>[a-z0-9-]{1,80}):(?P<payload>[0-9A-Za-z]+)):(?P<checksum>[0-9A-Za-z]{7})")
-_COPY = "Copy the whole line again from where it was made."
+_COPY = "Copy the whole line again from its source."
 
 _HEADER = {"s": "solver", "f": "family", "v": "algorithm_version", "o": "options"}
 _FACTS = {
@@ -66,17 +66,17 @@ _FROM_START, _STAGE, _BASIS, _OWN_SIGMA, _OWN_Q, _NOISE, _AFS = 1, 2, 4, 16, 32,
 
 
 def hint_of(solver: str, nfe: int, family: str) -> str:
-    """The second field."""
+    """The hint, the second field of the text."""
     return f"{solver.replace('_', '-')}-{nfe}nfe-{family}"
 
 
 def looks_like_text(text: str) -> bool:
-    """Whether this is meant as the text form, of any version and however damaged."""
+    """Whether this is meant to be the text form, of any version and however damaged."""
     return _cleaned(text[:1000]).startswith("fewstep") and ":" in text
 
 
 def written_text(document: Mapping[str, Any]) -> str:
-    """The text of a document (document.py) that is known to be right."""
+    """The text of a valid document (document.py)."""
     header = {key: document[name] for key, name in _HEADER.items() if name in document} | {"n": len(document["orders"])}
     if not header["o"]:
         del header["o"]
@@ -96,16 +96,16 @@ def written_text(document: Mapping[str, Any]) -> str:
 
 
 def parsed_text(text: Any) -> tuple[str, dict[str, Any]]:
-    """Hint and document of a text whose checksum is right; ValueError in a sentence otherwise."""
+    """Hint and document of a text; ValueError if it is damaged."""
     if not isinstance(text, str):
-        raise ValueError(f"The recipe was {type(text).__name__}; its text is needed, which begins with fewstep{VERSION}:")
+        raise ValueError(f"The recipe was {type(text).__name__}; it must be a text that begins with fewstep{VERSION}:")
     if len(text) > LONGEST_TEXT:
-        raise ValueError(f"The recipe text has {len(text)} characters; no recipe is longer than {LONGEST_TEXT}. Paste the recipe only.")
+        raise ValueError(f"The recipe text has {len(text)} characters; no recipe is longer than {LONGEST_TEXT}. Paste only the recipe.")
     cleaned = _cleaned(text)
     start = _START.match(cleaned)
     if start is None:
         given = f"begins with {shown(cleaned[:24])}" if cleaned else "is empty"
-        raise ValueError(f"The recipe text {given}; it must begin with fewstep{VERSION}: and hold nothing but one recipe. {_COPY}")
+        raise ValueError(f"The recipe text {given}; it must begin with fewstep{VERSION}: and contain exactly one recipe. {_COPY}")
     if int(start[1]) > VERSION:
         raise newer(int(start[1]))
     match = _TEXT.fullmatch(cleaned)
@@ -115,7 +115,7 @@ def parsed_text(text: Any) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"The recipe text is cut off after {len(cleaned)} characters: its end, the checksum, is missing. {_COPY}")
         raise ValueError(f"The recipe text is damaged: it must be four fields of letters, digits and hyphens. {_COPY}")
     if match["checksum"] != _checksum(match["signed"]):
-        raise ValueError(f"The recipe text is damaged: its checksum does not fit, so a character was changed or lost. {_COPY}")
+        raise ValueError(f"The recipe text is damaged: its checksum does not match, so a character was changed or lost. {_COPY}")
     return match["hint"], _document(_bytes(match["payload"]))
 
 
@@ -151,7 +151,7 @@ def _bytes(text: str) -> bytes:
             value = value * 62 + _VALUE[digit]
         count = _BYTES.get(len(block))
         if count is None or value >= 256**count:
-            raise ValueError(f"The recipe text is damaged: a block of its payload is no number of whole bytes. {_COPY}")
+            raise ValueError(f"The recipe text is damaged: a block of its payload is not a whole number of bytes. {_COPY}")
         result += value.to_bytes(count, "big")
     return bytes(result)
 
@@ -187,7 +187,7 @@ def _floats(values: Iterable[float]) -> bytes:
 
 
 class _Block:
-    """The block of numbers, read from its start."""
+    """Reads the block of numbers from its start."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
@@ -218,7 +218,7 @@ def _document(payload: bytes) -> dict[str, Any]:
         raise ValueError(f"The recipe's header was {shown(header)}; it must be an object. {_COPY}")
     unknown = [key for key in header if key not in (*_HEADER, *_FACTS, "n", "r", "x")]
     if unknown:
-        raise ValueError(f"The recipe's header has the unknown name {shown(unknown[0])}; format {VERSION} has none of that name. {_COPY}")
+        raise ValueError(f"The recipe's header has the unknown name {shown(unknown[0])}, which format {VERSION} does not have. {_COPY}")
     steps = whole(header.get("n"), "The number of steps", 1, MOST_STEPS)
     block = _Block(rest)
     document: dict[str, Any] = {"format": FORMAT, "version": VERSION}
@@ -229,7 +229,9 @@ def _document(payload: bytes) -> dict[str, Any]:
     facts = {name: header[key] for key, name in _FACTS.items() if key in header}
     others = header.get("x", {})
     if not isinstance(others, dict) or set(others) & set(_OF_FACT):
-        raise ValueError(f"The recipe's further facts were {shown(others)}; they must be an object with names that no other fact has.")
+        raise ValueError(
+            f"The recipe's additional facts were {shown(others)}; they must be an object whose names differ from those of other facts."
+        )
     document["facts"] = facts | others
     if "r" in header:
         rows = whole(header["r"], "The number of rows", 1, MOST_ROWS)

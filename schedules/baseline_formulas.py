@@ -1,14 +1,13 @@
-"""Formulas of the baseline sigma lists: each gives the `steps` levels that precede the final 0, float64 [steps].
+"""Formulas of the baseline sigma lists: each returns the `steps` levels before the final 0, float64 [steps].
 
-There are two conventions for where a list of N steps has its last level before 0:
+There are two conventions for the last level above 0 in a list of N steps:
 
-* k-diffusion's and most of ComfyUI's lists place N levels on [sigma_max, sigma_min] and append 0;
-* the lists that divide a range into N intervals place N+1 levels, and 0 takes the place of the last, sigma_min.
+* k-diffusion's lists and most of ComfyUI's place N levels on [sigma_max, sigma_min] and append 0;
+* lists that divide a range into N intervals place N+1 levels, and 0 replaces the last one, sigma_min.
 
-Hosts round to entries of the model's level table in three lists (`simple`, `beta`, `ddim_uniform`); with many steps
-several levels fall on the same entry, and the host's list gets equal levels, or another length. Where that happens,
-positions between entries are used instead, with ln sigma linear between them, so that there are always N different
-levels.
+In three lists (`simple`, `beta`, `ddim_uniform`) hosts round to entries of the model's level table. With many steps
+several levels fall on the same entry, and the host's list has repeated levels or another length. In that case
+positions between entries are used here, with ln sigma linear between them, so that there are always N distinct levels.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .noise import NoiseSchedule
 
 
 def uniform_lambda(ns: NoiseSchedule, steps: int) -> np.ndarray:
-    """N equal intervals of half-log-SNR; on flow models from `finite_sigma_max`, as lambda of s = 1 is -inf."""
+    """N equal intervals of half-log-SNR; for flow models from `finite_sigma_max`, because lambda is -inf at s = 1."""
     lambda_max, lambda_min = ns.lambda_of(ns.finite_sigma_max), ns.lambda_of(ns.sigma_min)
     return ns.sigma_of(np.linspace(lambda_max, lambda_min, steps + 1)[:-1])
 
@@ -48,30 +47,30 @@ def sgm_uniform(ns: NoiseSchedule, steps: int) -> np.ndarray:
 
 
 def normal(ns: NoiseSchedule, steps: int) -> np.ndarray:
-    """N levels even in the host's time, from sigma_max to sigma_min."""
+    """N levels evenly spaced in the host's time, from sigma_max to sigma_min."""
     return ns.clock.host_sigma_at(_host_times(ns, steps))
 
 
 def karras(ns: NoiseSchedule, steps: int, rho: float = 7.0) -> np.ndarray:
-    """sigma^(1/rho) even: arXiv 2206.00364, eq. 5."""
+    """Levels evenly spaced in sigma^(1/rho): arXiv 2206.00364, eq. 5."""
     positive_number(rho, "rho")
     return np.linspace(ns.sigma_max ** (1 / rho), ns.sigma_min ** (1 / rho), steps) ** rho
 
 
 def polyexponential(ns: NoiseSchedule, steps: int, rho: float = 1.0) -> np.ndarray:
-    """ln sigma a polynomial of degree rho in the step; rho = 1 is `exponential`."""
+    """ln sigma is a power rho of the step; rho = 1 is `exponential`."""
     positive_number(rho, "rho")
     low, high = math.log(ns.sigma_min), math.log(ns.sigma_max)
     return np.exp(low + np.linspace(1, 0, steps) ** rho * (high - low))
 
 
 def exponential(ns: NoiseSchedule, steps: int) -> np.ndarray:
-    """ln sigma even."""
+    """Levels evenly spaced in ln sigma."""
     return polyexponential(ns, steps)
 
 
 def kl_optimal(ns: NoiseSchedule, steps: int) -> np.ndarray:
-    """arctan sigma even."""
+    """Levels evenly spaced in arctan sigma."""
     return np.tan(np.linspace(math.atan(ns.sigma_max), math.atan(ns.sigma_min), steps))
 
 
@@ -99,7 +98,7 @@ def linear_quadratic(ns: NoiseSchedule, steps: int, threshold_noise: float = 0.0
 
 
 def simple(ns: NoiseSchedule, steps: int) -> np.ndarray:
-    """Every (T/N)-th entry of the level table, from the highest; with N > T steps, N positions even in the index."""
+    """Every (T/N)-th entry of the level table, from the highest; with N > T steps, N evenly spaced positions."""
     size = len(ns.levels)
     if steps > size:
         return _levels_at(ns, np.linspace(size - 1, 0, steps))
@@ -118,10 +117,10 @@ def beta(ns: NoiseSchedule, steps: int, alpha: float = 0.6, beta: float = 0.6) -
 
 
 def ddim_uniform(ns: NoiseSchedule, steps: int) -> np.ndarray:
-    """Table entries 1, 1 + T//N, 1 + 2 (T//N), ..., of which the highest is moved to sigma_max.
+    """Table entries 1, 1 + T//N, 1 + 2 (T//N), ..., with the highest moved to sigma_max.
 
-    The host leaves the highest where it is, below sigma_max, and for many N adds one more or a few; with N >= T steps,
-    N positions even in the index.
+    The host leaves the highest below sigma_max, and for many N adds one or a few more. With N >= T steps, N positions
+    evenly spaced in the index.
     """
     size = len(ns.levels)
     if steps >= size:
@@ -137,5 +136,5 @@ def _host_times(ns: NoiseSchedule, count: int) -> np.ndarray:
 
 
 def _levels_at(ns: NoiseSchedule, positions: np.ndarray) -> np.ndarray:
-    """Levels at (fractional) indices of the level table, ln sigma linear between neighbours."""
+    """Levels at (fractional) indices of the level table, with ln sigma linear between neighbours."""
     return np.exp(np.interp(positions, np.arange(len(ns.levels)), np.log(ns.levels)))

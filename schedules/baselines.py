@@ -1,11 +1,11 @@
-"""Baseline sigma lists by name: what hosts offer, what papers compare with, and tables that others have published.
+"""Baseline sigma lists by name: those that hosts offer, those that papers compare with, and published tables.
 
 Every list has the hosts' form: N+1 strictly decreasing levels, the first exactly sigma_max, the last 0, for every
-N >= 1. Lists of hosts agree with ComfyUI 0.3.75 and k-diffusion 0.1.1 on the same schedule to float32 rounding wherever
-those give such a list. They do not, and ours differs, in these cases:
+N >= 1. The hosts' own lists agree with ComfyUI 0.3.75 and k-diffusion 0.1.1 to float32 rounding wherever those have
+this form. In the following cases they do not, and our lists differ:
 
-* `simple` and `beta` repeat or drop levels once N is so large that several fall on one entry of the model's table;
-* `ddim_uniform` starts below sigma_max, and has one or a few levels too many for most N that do not divide the table;
+* `simple` and `beta` repeat or drop levels if N is so large that several fall on one entry of the model's table;
+* `ddim_uniform` starts below sigma_max, and has too many levels for most N that do not divide the table's length;
 * `kl_optimal` is NaN at N = 1;
 * on models whose sigma_min is below 1e-5, ComfyUI's `normal` drops that level and its `ddim_uniform` does not append 0.
 """
@@ -37,7 +37,7 @@ class Baseline:
     description: str
     source: str
     families: tuple[Family, ...] = FAMILIES
-    """The model families for which the list has a meaning."""
+    """The model families for which the list is meaningful."""
 
     @cached_property
     def options(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ BASELINES: dict[str, Baseline] = {
     ),
     "karras": Baseline(formulas.karras, "even in sigma^(1/rho), rho 7", "EDM, arXiv 2206.00364, eq. 5"),
     "exponential": Baseline(formulas.exponential, "even in ln sigma, down to sigma_min", "k-diffusion"),
-    "polyexponential": Baseline(formulas.polyexponential, "a polynomial of degree rho in ln sigma", "k-diffusion"),
+    "polyexponential": Baseline(formulas.polyexponential, "even in a power of ln sigma", "k-diffusion"),
     "beta": Baseline(
         formulas.beta, "quantiles of a Beta distribution, dense at both ends", "Beta sampling, arXiv 2407.12173"
     ),
@@ -75,13 +75,14 @@ BASELINES: dict[str, Baseline] = {
 
 
 def baseline_sigmas(name: str, ns: NoiseSchedule, steps: int, **options: Any) -> torch.Tensor:
-    """A baseline sigma list for the model's own range.
+    """A baseline sigma list on the model's own range.
 
     Parameters
     ----------
     name : str
         A key of `BASELINES`.
     ns : NoiseSchedule
+        The model's noise schedule.
     steps : int
         Number of intervals N, at least 1.
     **options
@@ -90,13 +91,13 @@ def baseline_sigmas(name: str, ns: NoiseSchedule, steps: int, **options: Any) ->
 
     Returns
     -------
-    Tensor, float64 [steps + 1] on the CPU
-        Strictly decreasing from exactly ns.sigma_max to 0.
+    Tensor
+        float64 [steps + 1] on the CPU, strictly decreasing from exactly ns.sigma_max to 0.
 
     Raises
     ------
     ValueError
-        For unknown names and options, values out of range, a family for which the list has no meaning, and so many
+        If a name, option or value is not allowed, if the list is not meaningful for the family, or if there are so many
         steps that neighbouring levels coincide in float64.
     """
     baseline = BASELINES.get(name)
@@ -106,7 +107,7 @@ def baseline_sigmas(name: str, ns: NoiseSchedule, steps: int, **options: Any) ->
         raise ValueError(f"ns was {ns!r}; it must be a NoiseSchedule, e.g. NoiseSchedule.preset('sd15').")
     if ns.family not in baseline.families:
         raise ValueError(
-            f"The baseline schedule {name!r} ({baseline.description}) fits model families "
+            f"The baseline schedule {name!r} ({baseline.description}) is for model families "
             f"{', '.join(map(repr, baseline.families))}, but this model's family is {ns.family!r}."
         )
     unknown = options.keys() - baseline.options.keys()
@@ -120,6 +121,6 @@ def baseline_sigmas(name: str, ns: NoiseSchedule, steps: int, **options: Any) ->
     sigmas[0] = ns.sigma_max
     if not (np.diff(sigmas) < 0).all():
         raise ValueError(
-            f"steps was {steps}; so many levels of {name!r} are not distinct numbers any more. Use fewer steps."
+            f"steps was {steps}; with so many steps the levels of {name!r} are no longer distinct numbers. Use fewer steps."
         )
     return torch.from_numpy(sigmas)

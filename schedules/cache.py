@@ -1,14 +1,14 @@
-"""Optimized time steps kept on disk, so that a list is searched for once per machine and not once per session.
+"""Disk cache of optimized time steps, so that a list is computed once per machine and not once per session.
 
 The cache is content-addressed: an entry's file name is a digest of all the parameters that determine its values. A
-new algorithm version or a different model is another name, so nothing in the cache ever becomes outdated.
+new algorithm version or a different model has another name, so entries never become outdated.
 
 The disk is not trusted. An entry is used only if its file is, byte for byte, what this module would write for the
-parameters asked for. Truncated, edited, renamed or foreign files are treated as absent and replaced by the next
-`put`. For the same reason nothing is flushed to the device: a file torn by a power failure costs one computation.
+requested parameters. Truncated, edited, renamed or foreign files are treated as absent and replaced by the next
+`put`. That is also why files are not flushed to the device: one damaged by a power failure costs one computation.
 
-Nor is it needed. A folder that is missing, full or read-only costs one log message per process; results are then kept
-in memory only.
+The disk is not required either. If the folder is missing, full or read-only, there is one log message per process, and
+results are kept in memory only.
 """
 
 from __future__ import annotations
@@ -34,62 +34,68 @@ from numpy.typing import ArrayLike, NDArray
 ENVIRONMENT_VARIABLE = "FEWSTEP_CACHE_DIR"
 
 _FORMAT = "fewstep cache 1"
-_LARGEST_FILE = 64 * 1024  # bytes; with the number of entries this bounds what the cache takes
+_LARGEST_FILE = 64 * 1024  # bytes; with the number of entries this bounds the size of the cache
 _REMEMBERED = 256  # entries kept in memory
-_TOUCH_AFTER = 24 * 3600.0  # seconds; how precisely the time of the last use is known
-_ABANDONED_AFTER = 3600.0  # seconds; a write takes milliseconds, so this temporary file has lost its process
+_TOUCH_AFTER = 24 * 3600.0  # seconds; the precision of the time of last use
+_ABANDONED_AFTER = 3600.0  # seconds; a write takes milliseconds, so the process of an older temporary file is gone
 _ENTRY_NAME = re.compile(r"[0-9a-f]{64}\.json")
 _TEMPORARY_NAME = re.compile(r"fewstep-[0-9a-f]{16}\.tmp")
-_EXACT_SCALARS = "?bhilqpBHILQPefd"  # type codes of numpy's bools, ints and floats but longdouble
+_EXACT_SCALARS = "?bhilqpBHILQPefd"  # type codes of numpy's bools, ints and floats, except longdouble
 
 _logger = logging.getLogger("fewstep")
-# Taken by the first who reports a failure and never given back.
+# Acquired by the first report of a failure and never released.
 _report_once = threading.Lock()
 
 
 def content_key(parameters: Mapping[str, object]) -> str:
-    """Digest of `parameters`: equal for equal parameters on every machine, in every order of the names.
+    """Digest of `parameters`: the same for the same parameters on every machine and in any order of the names.
 
     Numbers enter with all their digits. `2` and `2.0`, `1` and `True`, `0.0` and `-0.0` are different parameters; a
     list and a tuple of the same values are not.
 
     Parameters
     ----------
-    parameters : names and values: None, bool, int, float (NaN and infinities too), str, numpy scalars, and lists,
-        tuples and mappings of these. To give a long array, give the `content_key` of `{"values": array.tolist()}`.
+    parameters : mapping
+        Names and values: None, bool, int, float (NaN and infinities too), str, numpy scalars, and lists, tuples and
+        mappings of these. For a long array, pass the `content_key` of `{"values": array.tolist()}`.
 
     Returns
     -------
-    str : 64 hexadecimal digits.
+    str
+        64 hexadecimal digits.
 
     Raises
     ------
-    TypeError : a value of another type, or a name that is not a string.
+    TypeError
+        If a value has another type, or a name is not a string.
     """
     return _key(_plain(parameters))
 
 
 class ScheduleCache:
-    """A folder of optimized time steps (sigmas, or nodes in half-log-SNR), with the last used lists also in memory.
+    """A folder of optimized time steps (sigmas, or nodes in half-log-SNR), with recently used lists also in memory.
 
-    Any number of caches, threads and processes may use the same folder at once. Errors of the disk never reach the
-    caller.
+    Any number of caches, threads and processes may use the same folder at once. Disk errors never reach the caller.
 
     Parameters
     ----------
-    folder : where the entries are, made when first needed. Other files there are left alone. None: the folder
-        `schedules` in what FEWSTEP_CACHE_DIR names or, where it is unset or empty, in the user's cache folder for
-        `fewstep` as the platform has it.
-    max_entries : number of entries on disk, >= 1, above which those not used for longest are deleted. One takes about
-        1 KiB, at most 64 KiB.
+    folder : path or None
+        Folder of the entries, created when first needed; other files there are left alone. None means the folder
+        `schedules` inside FEWSTEP_CACHE_DIR or, if that is unset or empty, inside the platform's user cache folder for
+        `fewstep`.
+    max_entries : int
+        Maximum number of entries on disk, at least 1; beyond it the least recently used are deleted. An entry takes
+        about 1 KiB, at most 64 KiB.
 
     Attributes
     ----------
-    folder : as above, or None where no folder is known; then entries are kept in memory only.
+    folder : Path or None
+        As above; None if no folder is known, and then entries are kept in memory only.
 
     Raises
     ------
-    ValueError : max_entries below 1.
+    ValueError
+        If max_entries is below 1.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, max_entries: int = 2000) -> None:
@@ -97,8 +103,8 @@ class ScheduleCache:
             raise ValueError(f"max_entries was {max_entries!r}; the cache must be allowed to hold at least 1 entry.")
         self.folder = _usual_folder(_setting()) if folder is None else Path(folder)
         self.max_entries = max_entries
-        # In the order of use. No lock guards it, because a fork could copy a held one: single operations on a dict
-        # are atomic, and all that two threads at once can lose is a hit.
+        # In order of use. There is no lock, because a fork could copy a held one. Single operations on a dict are
+        # atomic, so two threads at once can at worst miss an entry.
         self._memory: dict[str, NDArray[np.float64]] = {}
 
     def get(self, parameters: Mapping[str, object]) -> NDArray[np.float64] | None:
@@ -108,7 +114,8 @@ class ScheduleCache:
 
         Raises
         ------
-        TypeError : parameters that `content_key` refuses.
+        TypeError
+            If `content_key` refuses the parameters.
         """
         plain = _plain(parameters)
         key = _key(plain)
@@ -121,19 +128,23 @@ class ScheduleCache:
         return values.copy()
 
     def put(self, parameters: Mapping[str, object], values: ArrayLike) -> None:
-        """Store `values` for `parameters`, replacing what was there.
+        """Store `values` for `parameters`, replacing an earlier entry.
 
-        If the disk does not take them, or they need more than 64 KiB, they are kept in memory only.
+        If they cannot be written to disk, or need more than 64 KiB, they are kept in memory only.
 
         Parameters
         ----------
-        parameters : as in `content_key`.
-        values : finite numbers, one-dimensional, at least one. They are kept exactly, as float64.
+        parameters : mapping
+            As for `content_key`.
+        values : array-like [n]
+            At least one finite number; kept exactly, as float64.
 
         Raises
         ------
-        TypeError : parameters that `content_key` refuses.
-        ValueError : values of another shape, or not all finite.
+        TypeError
+            If `content_key` refuses the parameters.
+        ValueError
+            If the values have another shape, or are not all finite.
         """
         plain = _plain(parameters)
         checked = _checked(values)
@@ -141,7 +152,7 @@ class ScheduleCache:
         self._remember(key, checked)
         if self.folder is None:
             _report(
-                f"FewStep finds no folder for its cache (neither from {ENVIRONMENT_VARIABLE} nor as this user's cache "
+                f"FewStep found no folder for its cache ({ENVIRONMENT_VARIABLE} is not set, and this user has no cache "
                 "folder), so it computes optimized time steps again in every session."
             )
             return
@@ -151,11 +162,11 @@ class ScheduleCache:
         try:
             _write(self.folder, key, content)
         except OSError as error:
-            # Windows refuses to replace a file that another process has open: then the entry is there all the same.
+            # Windows refuses to replace a file that another process has open; then the entry exists already.
             if self._read(key, plain) is None:
                 _report(
                     f"FewStep cannot write to its cache folder {self.folder} ({error.strerror or error}), so it "
-                    "computes optimized time steps again in every session; another folder can be named in "
+                    "computes optimized time steps again in every session. Set another folder with "
                     f"{ENVIRONMENT_VARIABLE}."
                 )
             return
@@ -191,7 +202,7 @@ class ScheduleCache:
 
 
 def default_cache() -> ScheduleCache:
-    """The cache in the usual place: one object per process and value of FEWSTEP_CACHE_DIR, made on first use."""
+    """The cache in the usual place: one object per process and value of FEWSTEP_CACHE_DIR, created on first use."""
     return _cache_for(_setting())
 
 
@@ -208,7 +219,7 @@ def _usual_folder(setting: str) -> Path | None:
     try:
         if setting:
             return Path(setting).expanduser().absolute() / "schedules"
-        # On use: a host without it can still run FewStep.
+        # Imported on use: FewStep also runs in a host without it.
         import platformdirs
 
         root = Path(platformdirs.user_cache_dir("fewstep", appauthor=False))
@@ -223,7 +234,7 @@ def _plain(parameters: Mapping[str, object]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, value in parameters.items():
         if not isinstance(name, str):
-            raise TypeError(f"A parameter of a cache entry is named {name!r}; names must be strings.")
+            raise TypeError(f"A parameter of a cache entry has the name {name!r}; names must be strings.")
         plain[name] = _plain_value(value, name)
     return plain
 
@@ -238,13 +249,13 @@ def _plain_value(value: object, name: str) -> Any:
     if isinstance(value, Mapping):
         return _plain(value)
     raise TypeError(
-        f"The parameter {name!r} of a cache entry is of type {type(value).__name__}; it must be None, a bool, an int, "
+        f"The parameter {name!r} of a cache entry has type {type(value).__name__}; it must be None, a bool, an int, "
         "a float, a string, or a list or mapping of these."
     )
 
 
 def _key(plain: dict[str, Any]) -> str:
-    # With the format, so that versions of FewStep that write different formats do not replace each other's entries.
+    # Includes the format, so that versions of FewStep with different formats do not replace each other's entries.
     return _digest({"format": _FORMAT, "parameters": plain})
 
 
@@ -286,12 +297,12 @@ def _tidy(folder: Path, max_entries: int) -> None:
     with os.scandir(folder) as listing:
         found = list(listing)
     for item in found:
-        # Its age in either direction: clocks get corrected.
+        # Its age in either direction, because clocks are sometimes corrected.
         if _TEMPORARY_NAME.fullmatch(item.name) and abs(time.time() - _last_use(item)) > _ABANDONED_AFTER:
             _delete(item)
     entries = [item for item in found if _ENTRY_NAME.fullmatch(item.name)]
     if len(entries) > max_entries:
-        # A tenth more than necessary, so that a full cache is not sorted at every write.
+        # Delete a tenth more than necessary, so that a full cache is not sorted at every write.
         entries.sort(key=_last_use)
         for item in entries[: len(entries) - max_entries + max_entries // 10]:
             _delete(item)
@@ -300,7 +311,7 @@ def _tidy(folder: Path, max_entries: int) -> None:
 def _last_use(item: os.DirEntry[str]) -> float:
     try:
         return item.stat().st_mtime
-    except OSError:  # Gone already: the first to go, so that several processes do not each delete other entries.
+    except OSError:  # Gone already. It sorts first, so that several processes do not each delete other entries.
         return -math.inf
 
 

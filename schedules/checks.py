@@ -1,4 +1,4 @@
-"""Arguments that are one number, checked with errors that name the value and what is allowed."""
+"""Checks for arguments that are one number; errors name the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def real_number(value: Any, what: str) -> float:
-    """`value` as a finite Python float; numpy scalars and 0-d arrays and tensors are numbers, too."""
+    """`value` as a finite Python float; numpy scalars, 0-d arrays and 0-d tensors count as numbers."""
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -27,7 +27,7 @@ def positive_number(value: Any, what: str) -> float:
 
 
 def whole_number(value: Any, what: str, lowest: int) -> int:
-    """`value` as an int of at least `lowest`; floats are refused, also 5.0, because they usually are a mistake."""
+    """`value` as an int of at least `lowest`; floats are refused, even 5.0, because they usually are a mistake."""
     try:
         number = operator.index(value)
     except TypeError:

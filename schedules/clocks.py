@@ -1,7 +1,7 @@
-"""Clocks: how a model's time t and its noise level sigma depend on each other.
+"""Clocks: the maps between a model's time t and its noise level sigma.
 
 A model is trained along some time, and schedules that are even in that time need the map. Each clock is an increasing,
-exactly invertible function sigma(t) on [0, t_max], with the part [t_min, t_max] that the model has seen.
+exactly invertible function sigma(t) on [0, t_max]; the model has been trained on [t_min, t_max].
 
     TableClock       t = table index, ln sigma linear between neighbours     discrete VP (Stable Diffusion, ...)
     LinearBetaClock  sigma^2 = expm1((b1 - b0) t^2 / 2 + b0 t)               continuous VP, beta(t) linear
@@ -10,13 +10,13 @@ exactly invertible function sigma(t) on [0, t_max], with the part [t_min, t_max]
     RatioClock       t = sigma / (1 + sigma)                                 flow network driven in VE form
     FlowClock        sigma = shift t / (1 + (shift - 1) t)                   rectified flow
 
-All take and give float64 arrays inside their range; `NoiseSchedule` checks the range and converts other kinds.
+All take and return float64 arrays inside their range; `NoiseSchedule` checks the range and converts other types.
 
 References
 ----------
 Song et al., arXiv 2011.13456, appendix C (linear beta). Nichol and Dhariwal, arXiv 2102.09672, eq. 17 (cosine).
 Karras et al., arXiv 2206.00364, table 1 (EDM). Esser et al., arXiv 2403.03206, eq. 23 (shift). Interpolation in the
-table: k-diffusion's DiscreteSchedule. Tables and times as ComfyUI 0.3.75 has them (comfy/model_sampling.py).
+table: k-diffusion's DiscreteSchedule. Tables and times as in ComfyUI 0.3.75 (comfy/model_sampling.py).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ import numpy as np
 
 from .checks import positive_number, real_number, whole_number
 
-_HIGHEST_BETA = 1000.0  # far beyond any model; sigma_max = e^(beta_1/4) must be a number
-_LEVELS = 1000  # the length of the table that hosts list for a continuous model
+_HIGHEST_BETA = 1000.0  # far beyond any model; keeps sigma_max = e^(beta_1/4) finite
+_LEVELS = 1000  # length of the table that hosts keep for a continuous model
 
 
 class Clock(ABC):
@@ -50,7 +50,7 @@ class Clock(ABC):
 
     @abstractmethod
     def levels(self) -> np.ndarray:
-        """The ascending table of noise levels that hosts list for this model (`model_sampling.sigmas`)."""
+        """The ascending table of noise levels that hosts keep for this model (`model_sampling.sigmas`)."""
 
     @abstractmethod
     def parameters(self) -> tuple[float, ...]:
@@ -65,11 +65,11 @@ class Clock(ABC):
         return float(self.sigma_at(np.float64(self.t_max)))
 
     def host_time_at(self, sigma: np.ndarray) -> np.ndarray:
-        """What the host's `timestep(sigma)` gives, up to a factor: the time in which its "normal" schedule is even."""
+        """The host's `timestep(sigma)`, up to a factor: the time in which its "normal" schedule is even."""
         return self.time_at(sigma)
 
     def host_sigma_at(self, t: np.ndarray) -> np.ndarray:
-        """What the host's `sigma(timestep)` gives for a value of `host_time_at`."""
+        """The host's `sigma(timestep)`, for a value of `host_time_at`."""
         return self.sigma_at(t)
 
 
@@ -146,7 +146,7 @@ class LinearBetaClock(Clock):
 
     def time_at(self, sigma: np.ndarray) -> np.ndarray:
         integral = np.log1p(sigma * sigma)  # of beta from 0 to t
-        # the root of the quadratic in the form that subtracts nothing
+        # the root of the quadratic, in the form without cancellation
         return 2 * integral / (self.beta_0 + np.sqrt(self.beta_0**2 + 2 * (self.beta_1 - self.beta_0) * integral))
 
     def levels(self) -> np.ndarray:
@@ -160,8 +160,8 @@ class LinearBetaClock(Clock):
 class CosineClock(Clock):
     """Continuous VP: alpha_vp^2 = cos^2(u) / cos^2(u_0), u = (t + offset) / (1 + offset) pi/2; sigma times shift.
 
-    sigma^2 = (cos^2 u_0 - cos^2 u) / cos^2 u = sin(u - u_0) sin(u + u_0) / cos^2 u loses no digits at either end, and
-    pi/2 - u is formed from 1 - t, not from u.
+    sigma^2 = (cos^2 u_0 - cos^2 u) / cos^2 u = sin(u - u_0) sin(u + u_0) / cos^2 u loses no digits at either end;
+    pi/2 - u is computed from 1 - t, not from u.
     """
 
     offset: float
@@ -180,7 +180,7 @@ class CosineClock(Clock):
 
     @classmethod
     def between(cls, sigma_min: float, sigma_max: float, offset: float = 0.0, shift: float = 1.0) -> CosineClock:
-        """The clock whose times run from that of sigma_min to that of sigma_max."""
+        """The clock whose trained times are those of sigma_min and sigma_max."""
         any_range = cls(offset, shift, 0.25, 0.75)
         t_eps, t_end = any_range.time_at(np.array(_checked_range(sigma_min, sigma_max))).tolist()
         return cls(offset, shift, t_eps, t_end)
@@ -199,7 +199,7 @@ class CosineClock(Clock):
         return np.maximum((u - self._u_0) * (1 + self.offset) / (0.5 * math.pi), 0.0)
 
     def levels(self) -> np.ndarray:
-        if self.offset == 0:  # hosts list a v-model's levels even in ln sigma
+        if self.offset == 0:  # hosts list the levels of a v-model evenly in ln sigma
             return np.geomspace(self.sigma_min, self.sigma_max, _LEVELS)
         return self.sigma_at(np.linspace(self.t_min, self.t_max, _LEVELS))
 
@@ -209,7 +209,7 @@ class CosineClock(Clock):
 
 @dataclass(frozen=True)
 class SigmaClock(Clock):
-    """t = sigma on [t_min, t_max]; hosts condition such networks on ln sigma, so their time is that."""
+    """t = sigma on [t_min, t_max]; hosts condition such networks on ln sigma, so that is the host's time."""
 
     t_min: float
     t_max: float
@@ -239,7 +239,7 @@ class SigmaClock(Clock):
 
 @dataclass(frozen=True)
 class RatioClock(Clock):
-    """t = sigma / (1 + sigma): a flow network's own time, for one that a host drives with VE noise levels."""
+    """t = sigma / (1 + sigma): the time of a flow network that a host drives with VE noise levels."""
 
     lowest: float
     highest: float
@@ -330,6 +330,6 @@ def _checked_range(sigma_min: float, sigma_max: float) -> tuple[float, float]:
 
 
 def _freeze(clock: Clock, **fields: float) -> None:
-    """Replace what the caller passed (perhaps a tensor) by plain numbers, in a frozen dataclass."""
+    """Store plain numbers in a frozen dataclass, in place of what the caller passed (perhaps a tensor)."""
     for name, value in fields.items():
         object.__setattr__(clock, name, value)

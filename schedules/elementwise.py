@@ -1,8 +1,8 @@
-"""One float64 formula for Python floats, numpy arrays and torch tensors.
+"""Evaluates one float64 formula for Python floats, numpy arrays and torch tensors.
 
-Formulas of this package are written once, for float64 numpy arrays. `unwrap` turns what a caller has into such an array
-and remembers how to turn the result back: the same kind, floating dtype and device. float64 stays on the CPU, because
-some devices (Apple MPS, DirectML) have none.
+Formulas of this package are written once, for float64 numpy arrays. `unwrap` converts the caller's values into such an
+array and remembers how to convert the result back: to the same type, floating dtype and device. float64 stays on the
+CPU, because some devices (Apple MPS, DirectML) do not have it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ Values = TypeVar("Values", float, np.ndarray, torch.Tensor)
 
 @dataclass(frozen=True)
 class Unwrapped(Generic[Values]):
-    """A caller's values as float64, and the way back."""
+    """A caller's values as float64, and the conversion back."""
 
     array: np.ndarray
     restore: Callable[[np.ndarray], Values]
     resolution: float
-    """Relative spacing of the caller's floating dtype: how far off a value may be by rounding alone."""
+    """Relative spacing of the caller's floating dtype: the error that rounding alone can cause."""
 
 
 def unwrap(values: Values, what: str) -> Unwrapped[Values]:
-    """`values` as a float64 array that shares no memory with them, with the function that restores their kind.
+    """`values` as a new float64 array, with the function that converts results back to their type.
 
     Parameters
     ----------
     values : float, int, array-like or Tensor of any shape
         Integers count as floats. Gradients do not flow through.
     what : str
-        What the numbers are, to name them in an error.
+        Name of the values in error messages.
 
     Raises
     ------

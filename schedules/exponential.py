@@ -46,9 +46,16 @@ def exponential_weights(start: float, end: float, nodes: Array) -> Array:
 
     Parameters
     ----------
-    start, end : half-log-SNR of the interval, start < end. `end` = +inf (clean image) or `start` = -inf (pure noise) are the
-        limits of one node only, where the weight is the whole mass 1.
-    nodes : distinct, finite half-log-SNR values where D is known, in any order.
+    start, end : float
+        Half-log-SNR of the interval, start < end. `end` = +inf (clean image) and `start` = -inf (pure noise) are allowed
+        with a single node, whose weight is then the whole mass, 1.
+    nodes : array [k]
+        Distinct, finite half-log-SNR values at which D is known, in any order.
+
+    Raises
+    ------
+    ValueError
+        If an end is infinite and there is more than one node.
     """
     if math.isinf(end) or math.isinf(start):
         if len(nodes) != 1:

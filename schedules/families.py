@@ -1,4 +1,4 @@
-"""The three model families and their half-log-SNR: the one place where this mathematics lives.
+"""The three model families and their half-log-SNR.
 
 A noised sample is x = alpha x0 + std n. `sigma` is always the number a host passes to its model:
 
@@ -8,8 +8,8 @@ A noised sample is x = alpha x0 + std n. `sigma` is always the number a host pas
     flow     x = (1-s) x0 + s n      1 - s   s       ln((1-s) / s)
 
 Hosts scale variance-preserving models to the VE form of the first row; the scaling alpha_vp = 1/sqrt(1 + sigma^2),
-std_vp = sigma alpha_vp leaves lambda as it is. The ends are values, not errors: sigma = 0 is lambda = +inf, and s = 1
-of a flow model is lambda = -inf.
+std_vp = sigma alpha_vp leaves lambda unchanged. The ends are values, not errors: sigma = 0 has lambda = +inf, and s = 1
+of a flow model has lambda = -inf.
 
 References
 ----------
@@ -30,7 +30,7 @@ Family = Literal["vp", "edm", "flow"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
 FLOW_SLACK = 1e-6  # float32 arithmetic on s may end just above 1
-_LOWEST_LAMBDA = -709.0  # exp(709) is the last power that float64 holds
+_LOWEST_LAMBDA = -709.0  # exp(709) is about the largest float64
 
 
 def check_family(family: str) -> Family:
@@ -48,15 +48,17 @@ def half_log_snr(sigma: Values, family: str) -> Values:
     sigma : float, ndarray or Tensor of any shape
         Noise level: [0, inf) for "vp" and "edm", [0, 1] for "flow".
     family : {"vp", "edm", "flow"}
+        The model family.
 
     Returns
     -------
-    Same kind and shape as `sigma`; +inf where sigma = 0, -inf where a flow model's s = 1.
+    float, ndarray or Tensor
+        Same type and shape as `sigma`; +inf where sigma = 0, -inf where a flow model's s = 1.
 
     Raises
     ------
     ValueError
-        For NaN, values outside the range, or an unknown family.
+        If there is a NaN or a value outside the range, or the family is unknown.
     """
     family = check_family(family)
     wrapped = unwrap(sigma, "sigma")
@@ -74,15 +76,17 @@ def sigma_from_half_log_snr(lam: Values, family: str) -> Values:
     lam : float, ndarray or Tensor of any shape
         For "vp" and "edm" [-709, +inf] (below, sigma leaves float64); for "flow" [-inf, +inf].
     family : {"vp", "edm", "flow"}
+        The model family.
 
     Returns
     -------
-    Same kind and shape as `lam`; 0 where lam = +inf, 1 where a flow model's lam = -inf.
+    float, ndarray or Tensor
+        Same type and shape as `lam`; 0 where lam = +inf, 1 where a flow model's lam = -inf.
 
     Raises
     ------
     ValueError
-        For NaN, values outside the range, or an unknown family.
+        If there is a NaN or a value outside the range, or the family is unknown.
     """
     family = check_family(family)
     wrapped = unwrap(lam, "lambda (half-log-SNR)")
@@ -99,9 +103,9 @@ def sigma_from_half_log_snr(lam: Values, family: str) -> Values:
 
 
 def alpha_of(sigma: Values, family: str) -> Values:
-    """alpha at the noise level sigma, in the form in which hosts hand over x: 1 for "vp" and "edm", 1 - s for "flow".
+    """alpha at the noise level sigma, in the form in which hosts pass x: 1 for "vp" and "edm", 1 - s for "flow".
 
-    Same arguments, result kind and errors as `half_log_snr`.
+    Arguments, type of the result and errors are those of `half_log_snr`.
     """
     family = check_family(family)
     wrapped = unwrap(sigma, "sigma")
@@ -110,14 +114,14 @@ def alpha_of(sigma: Values, family: str) -> Values:
 
 
 def _checked_sigma(sigma: np.ndarray, family: Family) -> np.ndarray:
-    """`sigma`, clipped to the family's range where only rounding left it; ValueError where more did."""
+    """`sigma`, clipped to the family's range if it is outside by rounding only; otherwise ValueError."""
     if not sigma.size:
         return sigma
     lowest, highest = sigma.min(), sigma.max()
     if family == "flow":
         if lowest < 0 or highest > 1 + FLOW_SLACK:
             raise ValueError(
-                f"sigma contains {lowest if lowest < 0 else highest:g}; a flow model's sigma lies in [0, 1] "
+                f"sigma contains {lowest if lowest < 0 else highest:g}; a flow model's sigma must lie in [0, 1] "
                 "(0 is the clean sample, 1 is pure noise)."
             )
         return np.minimum(sigma, 1.0)

@@ -1,15 +1,15 @@
 """The noise schedule of a k-diffusion style denoiser.
 
-k-diffusion's wrappers keep their schedule in plain attributes, so it is read from those and `k_diffusion` is never
-imported (hosts ship their own copies of it). What is understood, looking at the model and then along `.inner_model`
-(the wrappers that add guidance keep the denoiser there):
+k-diffusion's wrappers keep their schedule in plain attributes. It is read from those, and `k_diffusion` is never
+imported (hosts ship their own copies of it). These attributes are recognised, on the model and then along `.inner_model`
+(where wrappers that add guidance keep the denoiser):
 
-    .noise_schedule of type NoiseSchedule         that one; it wins wherever in the chain it is
+    .noise_schedule of type NoiseSchedule         that one; it takes precedence anywhere in the chain
     .sigmas [T] (DiscreteSchedule, CompVisDenoiser, CompVisVDenoiser, OpenAIDenoiser)      vp, from the table
     .sigma_data with .sigma_to_t (VDenoiser)      vp, sigma = tan(pi t / 2); range 0.03..500 unless given
     .sigma_data (Denoiser and its subclasses)     edm; range 0.002..80 unless given
 
-The last two are trained on a distribution of levels, not on a range, so the model cannot tell it. The defaults are
+The last two are trained on a distribution of levels, not on a range, so the model does not have one. The defaults are
 those of Stable Audio, the common v-model (ComfyUI 0.3.75), and of Karras et al. (arXiv 2206.00364, table 1).
 """
 
@@ -35,14 +35,14 @@ def noise_schedule_from_model(
     Parameters
     ----------
     model : denoiser
-        Called as model(x, sigma, **extra_args); see the module's docstring for what is understood.
+        Called as model(x, sigma, **extra_args); see the module's docstring for what is recognised.
     sigma_min, sigma_max : float, optional
-        The range of a model that does not carry one (Denoiser, VDenoiser).
+        The range, for a model that does not have one of its own (Denoiser, VDenoiser).
 
     Raises
     ------
     ValueError
-        If nothing is understood, or a range is given for a model that has its own.
+        If no schedule is recognised, or if a range is given for a model that has its own.
     """
     chain = list(_inner_models(model))
     for link in chain:
@@ -56,7 +56,7 @@ def noise_schedule_from_model(
             if table[-1] <= 1:
                 raise ValueError(
                     f"{type(link).__name__}.sigmas ends at {float(table[-1]):.6g}. Tables of variance-preserving "
-                    "models end far above 1; this looks like a flow model's, for which a table is not enough: set "
+                    "models end far above 1, so this looks like a flow model, for which a table is not enough: set "
                     "`noise_schedule` on the model to NoiseSchedule.flow(shift)."
                 )
             schedule = NoiseSchedule.vp_sigmas(table)
@@ -73,16 +73,16 @@ def noise_schedule_from_model(
                 else NoiseSchedule.edm(lowest, highest)
             )
     raise ValueError(
-        f"No noise schedule was found in {' -> '.join(type(link).__name__ for link in chain)}. Understood are "
+        f"No noise schedule was found in {' -> '.join(type(link).__name__ for link in chain)}. Supported are "
         "k-diffusion wrappers (CompVisDenoiser, CompVisVDenoiser, OpenAIDenoiser and other DiscreteSchedule classes "
         "with a one-dimensional tensor `sigmas`; VDenoiser; Denoiser with `sigma_data`), wrappers that keep one of "
-        "these in `inner_model`, and models with an attribute `noise_schedule`. Otherwise make one, e.g. "
+        "these in `inner_model`, and models with an attribute `noise_schedule`. Otherwise create one, e.g. "
         "NoiseSchedule.vp(alphas_cumprod), and set it as that attribute."
     )
 
 
 def _inner_models(model: Any) -> Iterator[Any]:
-    """`model`, its `.inner_model`, that one's, and so on; a cycle ends the walk."""
+    """`model`, its `.inner_model`, and so on along the chain; stops at a cycle."""
     seen: set[int] = set()
     while model is not None and id(model) not in seen:
         seen.add(id(model))

@@ -1,14 +1,15 @@
-"""Optimal steps of any linear solver: the [X24] bound with the solver's own end-point weights.
+"""Optimal steps for any linear solver: the [X24] bound with the solver's own end-point weights.
 
-A table gives x_N = A x_0 + SUM_i C_i D_i (solvers/table.py). With the model's error at evaluation i bounded by eps_i the end point
-is off by at most std_N^-1 SUM_i eps_i |C_i| in the units of the paper's eq. (2) (arXiv 2402.17376); corrector included, the D_i
-treated as independent. C is that of the table whose last node is sigma_min > 0: on a list that ends in 0 it is (0, .., 0, 1).
+A table gives x_N = A x_0 + SUM_i C_i D_i (solvers/table.py). If the model's error at evaluation i is bounded by eps_i,
+the error of the end point is at most std_N^-1 SUM_i eps_i |C_i|, in the units of the paper's eq. (2) (arXiv 2402.17376). This includes
+the corrector and treats the D_i as independent. C belongs to the table whose last node is sigma_min > 0: on a list that ends in 0 it is
+(0, .., 0, 1).
 
-The nodes enter C through a whole table, so here gradients are finite differences, and the kinks of |C_i| are removed in the
-classical way: minimise SUM_i t_i under -t_i <= eps_i C_i <= t_i with scipy's SLSQP.
+C depends on the nodes through a whole table, so gradients are finite differences here. The kinks of |C_i| are removed in the
+classical way: minimise SUM_i t_i subject to -t_i <= eps_i C_i <= t_i with scipy's SLSQP.
 
-This signed form can be cancelled away: from about 8 steps on its optimum may hold one huge step, where the solver's real error
-grows. It is a diagnostic beside `released`, not the default.
+The terms of this signed form can cancel: from about 8 steps on its optimum may contain one huge step, where the solver's real error
+grows. It is a diagnostic next to `released`, not the default.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def optimize_general_objective(
 
     Raises
     ------
-    ValueError : no start leads to a finite objective.
+    ValueError
+        If no start leads to a finite objective.
     """
     found = [_minimise_from(start, p, family, end_weights, min_increment) for start in starts]
     scored = [(general_objective(nodes, p, family, end_weights), nodes) for nodes in found]
@@ -52,7 +54,7 @@ def optimize_general_objective(
     if not finite:
         raise ValueError(
             f"No starting list between half-log-SNR {starts[0][0]} and {starts[0][-1]} has a finite "
-            f"objective for p = {p}; give a smaller p."
+            f"objective for p = {p}; use a smaller p."
         )
     value, nodes = min(finite, key=lambda pair: pair[0])
     return nodes, value

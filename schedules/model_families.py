@@ -1,9 +1,9 @@
 """Noise schedules of common model families by name.
 
-The figures are those with which ComfyUI 0.3.75 builds each model (comfy/supported_models.py for the settings,
-comfy/model_base.py for the kind, comfy/model_sampling.py for the formulas), so a preset equals the host's own
-schedule; a test compares them. A workflow may change them (ModelSamplingFlux sets another shift for other image
-sizes): then take the schedule from the model, not from its name.
+The parameters are those of ComfyUI 0.3.75 (comfy/supported_models.py for the settings, comfy/model_base.py for the
+kind of model, comfy/model_sampling.py for the formulas), so a preset equals the host's own schedule; a test compares
+them. A workflow may change them (ModelSamplingFlux sets another shift for other image sizes): then read the schedule
+from the model instead of using its name.
 """
 
 from __future__ import annotations
@@ -25,14 +25,12 @@ class ModelFamily:
     """A named noise schedule."""
 
     title: str
-    """What the name stands for, for lists in user interfaces."""
+    """The name in user interfaces."""
     build: Callable[[], NoiseSchedule]
 
 
 def scaled_linear_alphas(beta_start: float = 0.00085, beta_end: float = 0.012, timesteps: int = 1000) -> np.ndarray:
-    """alphas_cumprod float64 [timesteps] for betas whose square roots are evenly spaced ("scaled_linear" in
-    diffusers).
-    """
+    """alphas_cumprod float64 [timesteps] for betas with evenly spaced square roots (diffusers' "scaled_linear")."""
     return np.cumprod(1 - np.linspace(beta_start**0.5, beta_end**0.5, timesteps) ** 2)
 
 
@@ -50,7 +48,7 @@ def _cosine_between(sigma_min: float, sigma_max: float, offset: float, shift: fl
 
 
 def _flux_flow(mu: float) -> NoiseSchedule:
-    """Flux and its relatives: the shift is e^mu, and the host lists 10,000 levels."""
+    """Flux and related models: the shift is e^mu, and the host lists 10,000 levels."""
     return NoiseSchedule.flow(math.exp(mu), timesteps=10_000)
 
 
@@ -92,7 +90,7 @@ PRESETS: dict[str, ModelFamily] = {
     # rectified flow
     "sd3": ModelFamily("Stable Diffusion 3 and 3.5", partial(_flow, 3.0)),
     "auraflow": ModelFamily("AuraFlow", partial(_flow, 1.73)),
-    "flux": ModelFamily("FLUX.1 dev, at its host's default shift", partial(_flux_flow, 1.15)),
+    "flux": ModelFamily("FLUX.1 dev, with the host's default shift", partial(_flux_flow, 1.15)),
     "flux_schnell": ModelFamily("FLUX.1 schnell (distilled)", partial(_flow, 1.0)),
     "flux2": ModelFamily("FLUX.2", partial(_flux_flow, 2.02)),
     "chroma": ModelFamily("Chroma", partial(_flux_flow, 1.15)),
@@ -119,7 +117,7 @@ def preset(name: str) -> NoiseSchedule:
     Raises
     ------
     ValueError
-        For an unknown name; the message lists the names, and the nearest one first.
+        If the name is unknown; the message suggests the nearest name and lists all of them.
     """
     family = PRESETS.get(name)
     if family is None:
@@ -130,10 +128,10 @@ def preset(name: str) -> NoiseSchedule:
 
 
 def recognise(ns: NoiseSchedule, tolerance: float = 1e-4) -> str | None:
-    """The name of the first preset whose schedule `ns` is (up to `tolerance`, relative in sigma), or None.
+    """The name of the first preset with the schedule `ns` (up to `tolerance`, relative in sigma), or None.
 
-    For tables from a host, which carry float32 rounding: the preset's precomputed results are valid for them.
-    Families with equal schedules share the first name ("sd15" for SDXL).
+    A host's tables have float32 rounding errors, but the preset's precomputed results are valid for them. Families with
+    equal schedules share the first name ("sd15" for SDXL).
     """
     for name in PRESETS:
         candidate = preset(name)

@@ -1,20 +1,20 @@
 """The error bound of [X24] (arXiv 2402.17376) as a function of the time steps, with its exact gradient.
 
 A multistep solver on nodes lambda_0 < ... < lambda_N replaces D on interval n by the Lagrange interpolant through its last k_n
-nodes, so that evaluation i enters the result with the weights
+nodes, so evaluation i enters the result with the weights
 
     W_{n,i} = INT_{lambda_n}^{lambda_{n+1}} e^lambda l_{n,i}(lambda) dlambda,        k_n = min(order, n + 1, N - n).
 
-With the model's error at node i bounded by eps_i = std_i^p / alpha_i (VP reading of std and alpha; flow: s^p/(1 - s)), the error of
-the end point is at most  SUM_i eps_i |SUM_n W_{n,i}|  (the paper's objective, eq. 2 here `trunc=None`). The authors' released code
-differs, and is what `released_objective` computes:
+If the model's error at node i is bounded by eps_i = std_i^p / alpha_i (std and alpha of the VP form; flow: s^p/(1 - s)), the error of
+the end point is at most  SUM_i eps_i |SUM_n W_{n,i}|  (the paper's objective, its eq. 2; here `trunc=None`). The authors' released code
+differs, and `released_objective` computes what that code does:
 
-    J = eps_0 |W_{0,0}| + eps_{N-1} |W_{N-1,N-1}|                      first and last interval on their own
-      + SUM_{0<n<trunc} sqrt( SUM_i (eps_i W_{n,i})^2 )                early intervals, unable to cancel each other
+    J = eps_0 |W_{0,0}| + eps_{N-1} |W_{N-1,N-1}|                      first and last interval separately
+      + SUM_{0<n<trunc} sqrt( SUM_i (eps_i W_{n,i})^2 )                early intervals, which cannot cancel
       + SUM_i eps_i | SUM_{trunc<=n<N-1, n>0} W_{n,i} |                the rest, signed
 
-Gradient. With values f_j held, moving node x_m by d changes an interpolant P by -P'(x_m) l_m d, hence dl_j/dx_m = -l_j'(x_m) l_m
-and, the limits of the integral added,
+Gradient. With the values f_j fixed, moving node x_m by d changes an interpolant P by -P'(x_m) l_m d, hence dl_j/dx_m = -l_j'(x_m) l_m
+and, including the limits of the integral,
 
     dW_{n,j}/dlambda_m = -l_j'(x_m) W_{n,m} - [m = n, j = n] e^{lambda_n},    dW_{n,j}/dlambda_{n+1} = e^{lambda_{n+1}} l_j(lambda_{n+1}).
 
@@ -58,11 +58,11 @@ def model_error_bound(lambdas: Array, p: float, family: str) -> tuple[Array, Arr
 
 
 def _sigmoid(x: Array) -> Array:
-    return np.exp(-np.logaddexp(0.0, -x))  # keeps its digits where it is small, and never overflows
+    return np.exp(-np.logaddexp(0.0, -x))  # accurate where it is small, and never overflows
 
 
 class _Layout:
-    """Index arrays of an order profile: which node each padded slot (interval n, j-th newest node) means."""
+    """Index arrays of an order profile: the node behind each padded slot (interval n, j-th newest node)."""
 
     def __init__(self, steps: int, order: int, trunc: int | None) -> None:
         orders = np.array(order_profile(steps, order))
@@ -91,20 +91,29 @@ def _layout(steps: int, order: int, trunc: int | None) -> _Layout:
 
 
 class BoundTerms:
-    """The numbers eps_i W_{n,i} of a batch of node lists, how J adds them up, and their derivatives.
+    """The numbers eps_i W_{n,i} of a batch of node lists, their sum J, and their derivatives.
 
     Parameters
     ----------
-    lambdas : [S, N + 1], strictly increasing along the last axis. Overflow gives inf or nan, never an exception.
-    p, family : model error bound, see `model_error_bound`.
-    trunc : see the module's docstring; None for the paper's objective.
-    points : quadrature points per interval; 24 is exact to rounding, 12 to 1e-8 for intervals up to 6.
+    lambdas : array [S, N + 1]
+        Strictly increasing along the last axis. Overflow gives inf or nan, never an exception.
+    p, family
+        The model error bound, see `model_error_bound`.
+    trunc : int or None
+        See the module's docstring; None for the paper's objective.
+    order : int
+        Highest order of the profile.
+    points : int
+        Quadrature points per interval: 24 is exact to rounding, 12 to 1e-8 for intervals up to 6.
 
     Attributes
     ----------
-    contributions : eps_i W_{n,i}, [S, N, K], newest node first, 0 in unused slots.
-    signed : [S, M], the sums of which J takes the absolute value.
-    grouped : [S, E, K], the vectors of which J takes the Euclidean norm.
+    contributions : array [S, N, K]
+        eps_i W_{n,i}, newest node first, 0 in unused slots.
+    signed : array [S, M]
+        The sums whose absolute values enter J.
+    grouped : array [S, E, K]
+        The vectors whose Euclidean norms enter J.
     """
 
     def __init__(self, lambdas: Array, p: float, trunc: int | None, order: int, family: str,
@@ -137,14 +146,14 @@ class BoundTerms:
         return np.sqrt(self.signed**2 + d2).sum(axis=1) + np.sqrt((self.grouped**2).sum(axis=2) + d2).sum(axis=1)
 
     def sensitivities(self, signed: Array, grouped: Array) -> Array:
-        """d(contributions) coefficients [S, N, K] that belong to given factors on `signed` and `grouped`."""
+        """Coefficients [S, N, K] of d(contributions) for given factors on `signed` and `grouped`."""
         coefficients = (signed @ self._layout.to_term.T).reshape(-1, *self._layout.used.shape)
         coefficients = np.broadcast_to(coefficients, self.contributions.shape).copy()
         coefficients[:, self._layout.early] += grouped
         return coefficients
 
     def pull_back(self, coefficients: Array) -> Array:
-        """SUM coefficients * d(contributions)/dlambda_k: [S, N + 1], for coefficients [S, N, K] held fixed."""
+        """SUM coefficients * d(contributions)/dlambda_k: [S, N + 1], for fixed coefficients [S, N, K]."""
         lay = self._layout
         on_weight = coefficients * self._eps
         at_nodes = -np.einsum("snj,snjm->snm", on_weight, self._basis_slopes) * self._weights
@@ -155,7 +164,7 @@ class BoundTerms:
         return gradient
 
     def gradient(self, smoothing: float = 0.0) -> Array:
-        """dJ/dlambda, [S, N + 1], both ends included (a subgradient where an absolute value is 0)."""
+        """dJ/dlambda, [S, N + 1], including both ends (a subgradient where an absolute value is 0)."""
         d2 = smoothing * smoothing
         size = np.sqrt(self.signed**2 + d2)
         length = np.sqrt((self.grouped**2).sum(axis=2, keepdims=True) + d2)
@@ -175,7 +184,7 @@ def _basis_slopes(gap: Array, pair: NDArray[np.bool_]) -> Array:
 
 
 def check_bound_parameters(p: float, trunc: int | None, order: int, family: str) -> None:
-    """ValueError in a sentence if a parameter of the bound is outside its range."""
+    """Raise ValueError if a parameter of the bound is outside its range."""
     if real_number(p, "p (strength of the model's error bound)") < 0:
         raise ValueError(f"p (strength of the model's error bound) was {p!r}; it must be a finite number >= 0.")
     if trunc is not None:
@@ -191,25 +200,35 @@ def released_objective(lambdas: ArrayLike, p: float, trunc: int | None = 3, orde
 
     Parameters
     ----------
-    lambdas : N + 1 values, strictly increasing from the noisy end to the clean end, both included, finite.
-    p : exponent of the model error bound std^p/alpha, >= 0 (paper: 1 for pixel-space, 2 for latent-space models).
-    trunc : intervals below it may not cancel each other (paper's code: 3 for NFE <= 7, else 0). None is the paper's eq. without
-        the code's separate terms.
-    order : highest order of the profile 1, 2, .., order, .., 2, 1; the released code has 3.
-    family : "vp", "edm" (both use the VP reading of std and alpha) or "flow".
+    lambdas : array-like [N + 1]
+        Finite and strictly increasing, from the noisy end to the clean end, both included.
+    p : float
+        Exponent of the model error bound std^p/alpha, at least 0 (paper: 1 for pixel-space, 2 for latent-space models).
+    trunc : int or None
+        Intervals below it cannot cancel each other (paper's code: 3 for NFE <= 7, else 0). None is the paper's eq. 2,
+        without the code's separate terms.
+    order : int
+        Highest order of the profile 1, 2, .., order, .., 2, 1; 3 in the released code.
+    family : {"vp", "edm", "flow"}
+        "vp" and "edm" both use std and alpha of the VP form.
+
+    Returns
+    -------
+    float
 
     Raises
     ------
-    ValueError : a parameter outside its range; lambdas not finite or not strictly increasing.
+    ValueError
+        If a parameter is outside its range, or lambdas are not finite and strictly increasing.
     """
     check_bound_parameters(p, trunc, order, family)
     nodes = unwrap(lambdas, "lambdas").array  # type: ignore[type-var]
     if nodes.ndim != 1 or len(nodes) < 2:
-        raise ValueError(f"lambdas had shape {nodes.shape}; a list of at least 2 half-log-SNR values is needed.")
+        raise ValueError(f"lambdas had shape {nodes.shape}; it must be a list of at least 2 half-log-SNR values.")
     if not np.isfinite(nodes).all() or not (np.diff(nodes) > 0).all():
         raise ValueError(f"lambdas were {nodes.tolist()}; they must be finite and strictly increasing (noisy end first).")
     with np.errstate(all="ignore"):
         value = float(BoundTerms(nodes[None], p, trunc, order, family).objective()[0])
     if not np.isfinite(value):
-        raise ValueError(f"lambdas reach from {nodes[0]:g} to {nodes[-1]:g}, where the objective is not finite; give a narrower range.")
+        raise ValueError(f"lambdas go from {nodes[0]:g} to {nodes[-1]:g}, where the objective is not finite; use a narrower range.")
     return value

@@ -1,15 +1,15 @@
-"""`optimal_sigmas`: optimized time steps for a model's noise schedule, from shipped presets, the cache, or computed.
+"""`optimal_sigmas`: optimized time steps for a model's noise schedule, from shipped presets or the cache, or computed now.
 
-The problem is reduced to what decides the answer (`Problem`): the ends in half-log-SNR, the number of steps, and the objective. The
-list is optimised on [sigma_start, sigma_min] in N intervals, and the last node is then written as 0: N + 1 values, N model calls.
+The problem is reduced to what determines the answer (`Problem`): the ends in half-log-SNR, the number of steps, and the objective. The
+list is optimised on [sigma_start, sigma_min] in N intervals, and the last node is then replaced by 0: N + 1 values, N model calls.
 
 Three decisions keep the reduction stable.
-* Ends are rounded to 0.001 in half-log-SNR, so that a host's float32 table and this package's float64 one are one problem. The
+* Ends are rounded to 0.001 in half-log-SNR, so that a host's float32 table and this package's float64 table give the same problem. The
   first sigma of the result is exact again.
-* Above sigma = e^5 (half-log-SNR -5; s = 0.9933 on flow models) x carries next to no signal, and the bound's std^p/alpha, meant for
-  models that predict noise, grows without limit (flow s = 1, zero-terminal-SNR sigma 4518). Such starts are optimised as if they
-  began there.
-* Beyond `LARGEST_OPTIMISED` steps the optimum of that many is interpolated: nothing is left to gain there, and hosts ask for any
+* Above sigma = e^5 (half-log-SNR -5; s = 0.9933 for flow models) x contains almost no signal, and the bound's std^p/alpha, meant for
+  models that predict noise, grows without limit (flow s = 1, zero-terminal-SNR sigma 4518). Higher starts are optimised as if they
+  were there.
+* Above `LARGEST_OPTIMISED` steps the optimum for that number is interpolated: there is nothing left to gain, and hosts may ask for any
   number.
 """
 
@@ -33,38 +33,44 @@ from .presets import preset_nodes
 Array = NDArray[np.float64]
 
 ALGORITHM_VERSION = 1
-"""Raised when `optimal_sigmas` gives other numbers; part of every cache key."""
+"""Incremented when `optimal_sigmas` returns other numbers; part of every cache key."""
 
 OBJECTIVES = ("released", "general")
 PAPER_P = {"vp": 2.0, "edm": 1.0, "flow": 2.0}
 """[X24]'s strength of the model error bound: 2 for latent-space (vp, flow), 1 for pixel-space (edm) models."""
 
 DEFAULT_BOUND = {"vp": (3.0, 1), "edm": (3.0, 1), "flow": (3.0, 1)}
-"""Measured defaults (p, order of the bound) per family, used where neither is given: `benchmarks/choices.py`.
+"""Defaults (p, order of the bound) per family, used if neither is given; they measured best in `benchmarks/choices.py`.
 
-With the solver's own order 3 the bound credits the solver with an accuracy it does not have at 5 steps; steps that minimise the
-bound of order 1 are the better ones for solvers of every order.
+With the solver's own order 3 the bound assumes an accuracy that the solver does not have at 5 steps; steps that minimise the bound of
+order 1 are better for solvers of every order.
 """
 
 LOWEST_START = -5.0
-_ROUNDED_FROM = 0.5  # shorter ranges of half-log-SNR are problems of their own: rounding would move their ends
+_ROUNDED_FROM = 0.5  # ranges of half-log-SNR below this are not rounded, because that would move their ends too far
 LARGEST_OPTIMISED = 60
 DEFAULT_TRUNC = 3
-MIN_INCREMENT_SHARE = 0.1  # of the half-log-SNR range over N
+MIN_INCREMENT_SHARE = 0.1  # as a share of the half-log-SNR range over N
 
 
 @dataclass(frozen=True)
 class Problem:
-    """All that decides the optimized nodes.
+    """Everything that determines the optimized nodes.
 
     Attributes
     ----------
-    bound : "vp" or "flow", the form of the model error bound (edm shares vp's).
-    lambda_start, lambda_end : ends in half-log-SNR, rounded to 0.001.
-    order : of the bound's multistep profile (for the general objective: of the solver).
-    steps, p, trunc, method, objective : see `optimal_sigmas`.
-    min_increment_share : least increment over range/N.
-    table : name and options of the solver whose weights count, for the general objective; empty otherwise.
+    bound : {"vp", "flow"}
+        The form of the model error bound (edm shares vp's).
+    lambda_start, lambda_end : float
+        The ends in half-log-SNR, rounded to 0.001.
+    order : int
+        Order of the bound's multistep profile; for the general objective, order of the solver.
+    steps, p, trunc, method, objective
+        See `optimal_sigmas`.
+    min_increment_share : float
+        Minimum increment as a share of range/N.
+    table : str
+        For the general objective, name and version of the solver whose weights are used; empty otherwise.
     """
 
     bound: str
@@ -80,16 +86,16 @@ class Problem:
     table: str = ""
 
     def parameters(self) -> dict[str, Any]:
-        """As a cache key: plain values and the algorithm version."""
+        """The cache key: plain values and the algorithm version."""
         return {**asdict(self), "algorithm_version": ALGORITHM_VERSION}
 
     @property
     def min_increment(self) -> float:
-        """Least increment in half-log-SNR."""
+        """Minimum increment in half-log-SNR."""
         return self.min_increment_share * (self.lambda_end - self.lambda_start) / self.steps
 
     def solve(self, end_weights: EndWeights | None = None) -> Array:
-        """Nodes in half-log-SNR, [steps + 1], computed now."""
+        """Compute the nodes in half-log-SNR, [steps + 1]."""
         if self.objective == "general":
             if self.steps == 1:
                 return np.array([self.lambda_start, self.lambda_end])
@@ -108,7 +114,7 @@ class Problem:
                 order=self.order,
                 family=self.bound,
             )[0]
-        # far below what matters, far above what rounding on another machine changes: images reproduce there
+        # far finer than what matters, far coarser than rounding differences between machines: so images are reproducible
         return np.round(nodes, 6)
 
 
@@ -131,34 +137,47 @@ def optimal_sigmas(
 
     Parameters
     ----------
-    ns : the model's noise schedule; its family and range count.
-    steps : N >= 1 intervals = model calls of a multistep solver.
-    solver, order : name in `solvers.SOLVERS` and highest order, 1 to 4. They matter where the bound has the solver's own order
-        (see p); by default all solvers get the same list.
-    p : strength of the model error bound std^p/alpha, >= 0. None takes the measured default of the family, `DEFAULT_BOUND`, with
-        its order of the bound; a number alone gives the bound of the solver's own order, as in the paper.
-    bound_order : order of the multistep solver in the bound, 1 to 4, where it is to differ from both; p is then the paper's unless given.
-    denoise : in (0, 1]; below 1 the remaining part of the schedule is optimised: N steps from `ns.start_sigma(denoise)`.
-    method : "smoothed" (milliseconds) or "trust-constr" (the paper's optimiser, seconds).
-    cache : use shipped presets and the cache on disk; False always computes.
-    objective : "released" (the authors' code, order profile of a data-prediction multistep solver) or "general" (the weights of the
-        solver's own table; diagnostic, see general.py).
-    trunc : intervals below it do not cancel each other; None, 0 and plain signed sums can be cancelled away for N >= 8.
-    min_increment : least half-log-SNR step, as a share of range/N, in [0, 1).
+    ns : NoiseSchedule
+        The model's noise schedule; only its family and range matter.
+    steps : int
+        Number of intervals N, at least 1: the model calls of a multistep solver.
+    solver, order : str, int
+        Name in `solvers.SOLVERS` and highest order, 1 to 4. They matter only if the bound has the solver's own order (see
+        p); by default all solvers get the same list.
+    p : float or None
+        Strength of the model error bound std^p/alpha, at least 0. None uses `DEFAULT_BOUND` with its own order; a number
+        alone gives the bound of the solver's order, as in the paper.
+    denoise : float
+        In (0, 1]; below 1, N steps from `ns.start_sigma(denoise)` are optimised.
+    method : {"smoothed", "trust-constr"}
+        "smoothed" takes milliseconds; "trust-constr", the paper's optimiser, takes seconds.
+    cache : bool
+        Whether to use shipped presets and the cache on disk; False always computes.
+    bound_order : int or None
+        Order of the bound, 1 to 4, if it is to differ from both defaults above; p is then the paper's unless given.
+    objective : {"released", "general"}
+        "released": the authors' code, with the order profile of a data-prediction multistep solver. "general": the weights
+        of the solver's own table; a diagnostic, see general.py.
+    trunc : int or None
+        Intervals below it cannot cancel each other. With None or 0, terms may cancel for N >= 8.
+    min_increment : float
+        Minimum step in half-log-SNR, as a share of range/N, in [0, 1).
 
     Returns
     -------
-    float64 Tensor [steps + 1] on the CPU: strictly decreasing, the first exactly the start, the last 0.
+    Tensor
+        float64 [steps + 1] on the CPU, strictly decreasing, the first exactly the start, the last 0.
 
     Raises
     ------
-    ValueError : a parameter outside its range, an unknown name.
+    ValueError
+        If a parameter is outside its range, or a name is unknown.
     """
     problem = make_problem(ns, steps, solver, order, p, denoise, method, bound_order, objective, trunc, min_increment)
     nodes = _nodes(problem, cache, _table_weights(ns, problem) if objective == "general" else None)
     first = ns.start_sigma(denoise)
     start, end = _lambda_range(ns, first)
-    # from the rounded ends of the problem to the exact ones
+    # map the rounded ends of the problem to the exact ones
     nodes = start + (nodes - problem.lambda_start) * ((end - start) / (problem.lambda_end - problem.lambda_start))
     sigmas = np.zeros(problem.steps + 1)
     sigmas[0] = first
@@ -189,7 +208,7 @@ def _nodes(problem: Problem, cache: bool, end_weights: EndWeights | None) -> Arr
 
 
 def _fits(nodes: Array, problem: Problem) -> bool:
-    """Whether stored nodes can be what they claim: a foreign or edited entry is computed anew."""
+    """Whether stored nodes fit the problem; a foreign or edited entry does not, and is recomputed."""
     return (
         len(nodes) == problem.steps + 1
         and bool((np.diff(nodes) > 0).all())
@@ -212,7 +231,7 @@ def make_problem(
 ) -> Problem:
     """The `Problem` behind a call of `optimal_sigmas`; same parameters and errors."""
     from ..solvers import ALGORITHM_VERSION as SOLVERS_VERSION
-    from ..solvers import solver_named  # on use: solvers builds on schedules
+    from ..solvers import solver_named  # imported on use, because solvers imports schedules
 
     if not isinstance(ns, NoiseSchedule):
         raise ValueError(f"ns was {ns!r}; it must be a NoiseSchedule, for example NoiseSchedule.preset('sd15').")
@@ -223,10 +242,10 @@ def make_problem(
     if objective not in OBJECTIVES:
         raise ValueError(f"objective was {objective!r}; it must be one of {', '.join(OBJECTIVES)}.")
     if objective == "general" and method != "smoothed":
-        raise ValueError(f"method was {method!r}; the general objective has one method of its own, so leave it at 'smoothed'.")
+        raise ValueError(f"method was {method!r}; the general objective has its own method, so leave this at 'smoothed'.")
     share = real_number(min_increment, "min_increment")
     if not 0 <= share < 1:
-        raise ValueError(f"min_increment was {min_increment!r}; it is a share of range/N and must be in [0, 1).")
+        raise ValueError(f"min_increment was {min_increment!r}; it is a share of range/N and must lie in [0, 1).")
     check_bound_parameters(0.0 if p is None else p, trunc, order, ns.family)
     own_order = min(order, max(solver_named(solver).orders))
     default_p, default_order = DEFAULT_BOUND[ns.family] if objective == "released" else (PAPER_P[ns.family], own_order)
@@ -255,7 +274,7 @@ def make_problem(
 
 
 def _lambda_range(ns: NoiseSchedule, start_sigma: float) -> tuple[float, float]:
-    """Half-log-SNR between which the nodes are optimised: from `start_sigma`, or `LOWEST_START` where that leaves room, to sigma_min."""
+    """Range of half-log-SNR for the nodes: from `start_sigma`, but not below `LOWEST_START` if that leaves room, to sigma_min."""
     end = float(ns.lambda_of(ns.sigma_min))
     start = float(ns.lambda_of(min(start_sigma, ns.finite_sigma_max)))
     return (max(start, LOWEST_START) if end > LOWEST_START + 1 else start), end

@@ -1,7 +1,7 @@
 """Optimized time steps: minimise the [X24] bound over the half-log-SNR nodes between fixed ends.
 
-`smoothed` (default) is this project's solver (smoothed.py): milliseconds, the same optimum from every start. `trust-constr` is the
-paper's: scipy's interior-point trust-region method with finite differences and a LinearConstraint on the increments.
+`smoothed` (the default, smoothed.py) takes milliseconds and finds the same optimum from every start. `trust-constr` is the paper's
+method: scipy's interior-point trust-region method with finite differences and a LinearConstraint on the increments.
 """
 
 from __future__ import annotations
@@ -20,16 +20,28 @@ Array = NDArray[np.float64]
 
 METHODS = ("smoothed", "trust-constr")
 STARTS = ("uniform_t", "uniform_lambda", "quadratic_t", "edm")
-_SMALLEST_INCREMENT = 1e-6  # of the range over N: keeps the nodes apart when no minimum increment is asked for
-_OPTIMISER_POINTS = 12  # quadrature points while searching in an ordinary range; results are scored with full accuracy
+_SMALLEST_INCREMENT = 1e-6  # of range/N: keeps the nodes apart if no minimum increment is given
+_OPTIMISER_POINTS = 12  # quadrature points during the search in an ordinary range; the result is scored with full accuracy
 
 
 def starting_nodes(name: str, lambda_T: float, lambda_eps: float, steps: int, t_of_lambda: Callable[[Array], Array] | None = None) -> Array:
     """A starting list, [steps + 1], from `lambda_T` to `lambda_eps`.
 
-    "uniform_lambda"; "edm" (sigma^(1/7) uniform, sigma = e^-lambda, arXiv 2206.00364 eq. 5); "uniform_t" and "quadratic_t"
-    (uniform in t and in sqrt(t))
-    in the time of `t_of_lambda` (decreasing), by default that of the linear VP schedule with beta from 0.1 to 20.
+    Parameters
+    ----------
+    name : {"uniform_t", "uniform_lambda", "quadratic_t", "edm"}
+        Uniform in t, in lambda, in sqrt(t), or in sigma^(1/7) with sigma = e^-lambda (arXiv 2206.00364, eq. 5).
+    lambda_T, lambda_eps : float
+        The noisy and the clean end.
+    steps : int
+        Number of intervals.
+    t_of_lambda : callable or None
+        The time, a decreasing function of half-log-SNR; by default that of the linear VP schedule with beta from 0.1 to 20.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
     """
     if name == "uniform_lambda":
         return np.linspace(lambda_T, lambda_eps, steps + 1)
@@ -74,23 +86,33 @@ def optimize_released_objective(
 
     Parameters
     ----------
-    lambda_T, lambda_eps : half-log-SNR of the noisy and the clean end, finite, lambda_T < lambda_eps.
-    steps : number of intervals N >= 1.
-    p, trunc, order, family : see `released_objective`.
-    init : starting list: a name of `STARTS` or N + 1 increasing values with the same ends. `smoothed` also tries the other named
-        starts and keeps the best; `trust-constr` uses this one alone, as the paper does.
-    method : "smoothed" or "trust-constr".
-    min_increment : least distance between neighbouring nodes, in half-log-SNR, 0 <= min_increment < range/N.
-    t_of_lambda : time of the model's noise schedule as a function of half-log-SNR, for the starts that are uniform in time.
+    lambda_T, lambda_eps : float
+        Half-log-SNR of the noisy and the clean end, finite, lambda_T < lambda_eps.
+    steps : int
+        Number of intervals N, at least 1.
+    p, trunc, order, family
+        See `released_objective`.
+    init : str or array-like [N + 1]
+        Starting list: a name in `STARTS`, or increasing values with the same ends. `smoothed` also tries the other named
+        starts and keeps the best; `trust-constr` uses only this one, as in the paper.
+    method : {"smoothed", "trust-constr"}
+        The optimizer.
+    min_increment : float
+        Minimum distance between neighbouring nodes in half-log-SNR, 0 <= min_increment < range/N.
+    t_of_lambda : callable or None
+        Time of the model's noise schedule as a function of half-log-SNR, for the starts that are uniform in time.
 
     Returns
     -------
-    lambdas : float64 [N + 1], strictly increasing, exact ends.
-    objective : float.
+    lambdas : array [N + 1]
+        float64, strictly increasing, with exact ends.
+    objective : float
+        The value at the nodes.
 
     Raises
     ------
-    ValueError : a parameter outside its range, or no start with a finite objective.
+    ValueError
+        If a parameter is outside its range, or no start has a finite objective.
     """
     check_bound_parameters(p, trunc, order, family)
     check_range(lambda_T, lambda_eps, steps, min_increment)
@@ -113,7 +135,7 @@ def optimize_released_objective(
         if found is None:
             raise ValueError(
                 f"No starting list between half-log-SNR {lambda_T} and {lambda_eps} has a finite objective for p = {p}; "
-                "give a narrower range or a smaller p."
+                "use a narrower range or a smaller p."
             )
         nodes = found[0]
     else:
@@ -122,7 +144,7 @@ def optimize_released_objective(
 
 
 def check_range(lambda_T: float, lambda_eps: float, steps: int, min_increment: float) -> None:
-    """ValueError in a sentence if ends, steps or minimum increment do not fit together."""
+    """Raise ValueError if the ends, the number of steps and the minimum increment are inconsistent."""
     whole_number(steps, "steps", 1)
     if not real_number(lambda_T, "lambda_T (half-log-SNR)") < real_number(lambda_eps, "lambda_eps (half-log-SNR)"):
         raise ValueError(
@@ -143,7 +165,7 @@ def _initial_nodes(
     nodes = np.array(init, dtype=np.float64)
     if nodes.shape != (steps + 1,) or not (np.diff(nodes) > 0).all() or not np.allclose(nodes[[0, -1]], [lambda_T, lambda_eps]):
         raise ValueError(
-            f"init was a list of shape {nodes.shape}; it must hold {steps + 1} strictly increasing half-log-SNR values "
+            f"init was a list of shape {nodes.shape}; it must contain {steps + 1} strictly increasing half-log-SNR values "
             f"from {lambda_T} to {lambda_eps}."
         )
     return _with_ends(nodes, lambda_T, lambda_eps)

@@ -1,15 +1,15 @@
-"""Time steps that others have published for particular models, brought to any number of steps and any model's range.
+"""Time steps published for particular models, adapted to any number of steps and any model's range.
 
 Number of steps. A table for M steps gives N steps by interpolating ln sigma linearly over the step's fraction i/N, as
-the authors and hosts do; N = M gives the table itself. GITS has a list of its own for each N = 2..20.
+the authors and hosts do; N = M gives the table itself. GITS has its own list for each N = 2..20.
 
-Range. A table whose ends agree with the model's within 1% is used as published. Otherwise each level is carried over
-by the affine map of half-log-SNR that takes the table's two ends to the model's. That map has no meaning for flow
-models, whose lambda starts at -inf; there all models share the range of s, and the levels are used as published (times
-sigma_max, for a model that was trained on a part of the range).
+Range. A table whose ends agree with the model's within 1% is used as published. Otherwise each level is mapped by the
+affine function of half-log-SNR that maps the table's two ends to the model's. That function does not exist for flow
+models, whose lambda starts at -inf; but all of them share the range of s, so the levels are used as published (times
+sigma_max, for a model that was trained on part of the range).
 
-In both cases the list then starts exactly at the model's sigma_max and ends at 0, which takes the place of the table's
-last value (the hosts do the latter, too).
+In both cases the list then starts exactly at the model's sigma_max and ends at 0, which replaces the table's last value
+(the latter as in hosts).
 
 References
 ----------
@@ -75,13 +75,13 @@ def ays(ns: NoiseSchedule, steps: int, table: str | None = None) -> np.ndarray:
 def gits(ns: NoiseSchedule, steps: int, coefficient: float = 1.2) -> np.ndarray:
     """GITS for Stable Diffusion 1.5: the first `steps` levels, float64 [steps].
 
-    1 step is the whole range, 2..20 are published lists, more interpolate the one for 20.
+    One step spans the whole range, 2 to 20 steps are published lists, and more interpolate the list for 20.
     """
     coefficient = real_number(coefficient, "coefficient")
     nearest = min(GITS_COEFFICIENTS, key=lambda known: abs(known - coefficient))
     if not math.isclose(nearest, coefficient, abs_tol=1e-6):
         raise ValueError(
-            f"The GITS coefficient was {coefficient!r}; tables are there for "
+            f"The GITS coefficient was {coefficient!r}; there are tables for "
             f"{', '.join(f'{known:.2f}' for known in GITS_COEFFICIENTS)}."
         )
     sigmas = gits_published_sigmas(nearest, min(max(steps, 2), 20))
@@ -109,14 +109,14 @@ def _lookup(tables: Mapping[str, Sequence[float]], name: str, method: str) -> np
 
 
 def _interpolated(sigmas: np.ndarray, steps: int) -> np.ndarray:
-    """The M+1 levels brought to steps+1, linearly in ln sigma over the fraction of the steps."""
+    """The M+1 levels interpolated to steps+1, linearly in ln sigma over the fraction of the steps."""
     if steps == len(sigmas) - 1:
         return sigmas
     return np.exp(np.interp(np.linspace(0, 1, steps + 1), np.linspace(0, 1, len(sigmas)), np.log(sigmas)))
 
 
 def _on_model_range(sigmas: np.ndarray, ns: NoiseSchedule) -> np.ndarray:
-    """All but the last level, carried to the model's range where that differs (see the module's docstring)."""
+    """All but the last level, mapped to the model's range if it differs (see the module's docstring)."""
     first, last = sigmas[0], sigmas[-1]
     same_range = abs(first / ns.sigma_max - 1) <= _SAME_RANGE and abs(last / ns.sigma_min - 1) <= _SAME_RANGE
     if ns.family == "flow":

@@ -1,9 +1,8 @@
-"""The time steps that [GITS] (arXiv 2405.11326) found for Stable Diffusion 1.5, as numbers.
+"""The time steps that [GITS] (arXiv 2405.11326) found for Stable Diffusion 1.5.
 
-The search chooses N+1 nodes among the 101 of a teacher run that is uniform in the model's time (node k lies at table
-index 999 (1 - k/100)). `PUBLISHED[coefficient][N - 2]` are the N-1 inner nodes chosen for N steps, N = 2..20; nodes 0
-and 100 are always the ends. The coefficient weighs how much earlier deviations count: larger ones spend more steps on
-low noise.
+The search chooses N+1 of the 101 nodes of a teacher run that is uniform in the model's time (node k lies at table index
+999 (1 - k/100)). `PUBLISHED[coefficient][N - 2]` are the N-1 inner nodes for N steps, N = 2..20; nodes 0 and 100 are
+always the ends. The coefficient weights earlier deviations: larger values spend more steps at low noise.
 
 Source: the authors' tables for ComfyUI (github.com/zju-pi/diff-sampler, gits-main; comfy_extras/nodes_gits.py in
 ComfyUI 0.3.75), where these are lists of sigmas with 8 decimals for coefficients 0.80 to 1.50. Here: the sigma of
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_NEVER_USED = float("nan")  # teacher nodes that occur in none of the published lists
+_NEVER_USED = float("nan")  # teacher nodes that are in none of the published lists
 
 # fmt: off
 GRID: tuple[float, ...] = (

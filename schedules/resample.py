@@ -1,4 +1,4 @@
-"""An existing list of noise levels with another number of steps."""
+"""Resamples a list of noise levels to another number of steps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .noise import FIRST_SIGMA_OFFSET
 
 
 def resample_sigmas(sigmas: torch.Tensor | Sequence[float] | np.ndarray, steps: int, family: str) -> torch.Tensor:
-    """The list with `steps` steps: half-log-SNR as a monotone function of the step, read at evenly spaced places.
+    """The list with `steps` steps: half-log-SNR as a monotone function of the step, evaluated at evenly spaced points.
 
-    The curve through the given levels is a monotone cubic (PCHIP), so the shape of the list stays and no level is overshot. Both ends
-    are kept, and so is a final 0, which has no half-log-SNR: there the last level above 0 is kept, too. A flow model's first level 1 has
-    none either and enters as 1 - 1e-4, as in hosts.
+    The curve through the given levels is a monotone cubic (PCHIP), so it keeps the shape of the list and does not overshoot. Both ends
+    are kept. So is a final 0, which has no finite half-log-SNR, and then also the last level above 0. A flow model's first level 1 has
+    no finite half-log-SNR either, and enters as 1 - 1e-4, as in hosts.
 
     Parameters
     ----------
@@ -26,15 +26,17 @@ def resample_sigmas(sigmas: torch.Tensor | Sequence[float] | np.ndarray, steps: 
     steps : int
         New number of intervals, at least 1.
     family : {"vp", "edm", "flow"}
+        What the levels mean.
 
     Returns
     -------
-    Tensor, float64 [steps + 1] on the CPU; the given list itself if it has that many steps.
+    Tensor
+        float64 [steps + 1] on the CPU; a copy of the list if it already has that many steps.
 
     Raises
     ------
     ValueError
-        For lists that do not decrease, are too short, or leave the family's range.
+        If the list does not decrease, is too short, or leaves the family's range.
     """
     given = sigmas.detach().cpu().double().numpy() if isinstance(sigmas, torch.Tensor) else np.asarray(sigmas, dtype=np.float64)
     given = given.reshape(-1)
@@ -43,7 +45,7 @@ def resample_sigmas(sigmas: torch.Tensor | Sequence[float] | np.ndarray, steps: 
     if len(given) < 2 or not np.isfinite(given).all() or given[-1] < 0 or not (np.diff(given) < 0).all():
         raise ValueError(
             f"The noise levels were {np.array2string(given, precision=6, threshold=8)}; to be resampled they must be at least two finite "
-            "numbers that decrease, to 0 or above."
+            "numbers that decrease and are 0 or above."
         )
     if steps == len(given) - 1:
         return torch.from_numpy(given.copy())
@@ -53,15 +55,15 @@ def resample_sigmas(sigmas: torch.Tensor | Sequence[float] | np.ndarray, steps: 
         return torch.tensor([given[0], 0.0], dtype=torch.float64)
     if len(levels) < 2:
         raise ValueError(
-            f"The list {given[0]:g}, 0 has one step and no shape that {steps} steps could follow; take a list with at least two levels "
-            "above 0."
+            f"The list {given[0]:g}, 0 has only one step, so there is no shape for {steps} steps to follow; use a list with at least two "
+            "levels above 0."
         )
     lambdas = np.asarray(half_log_snr(levels, family))
     if family == "flow":
         lambdas[0] = max(lambdas[0], float(half_log_snr(1.0 - FIRST_SIGMA_OFFSET, family)))
         if lambdas[0] >= lambdas[1]:
             raise ValueError(
-                f"The first levels {levels[0]:.9g} and {levels[1]:.9g} are too close to 1 to be resampled; take a list with fewer steps."
+                f"The first levels {levels[0]:.9g} and {levels[1]:.9g} are too close to 1 to be resampled; use a list with fewer steps."
             )
     from scipy.interpolate import PchipInterpolator
 

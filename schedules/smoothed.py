@@ -1,17 +1,18 @@
-"""Minimising a sum of absolute values: continuation on a smoothing, by primal-dual Newton steps.
+"""Minimises a sum of absolute values: primal-dual Newton steps with a decreasing smoothing parameter.
 
-The bound J = SUM_k |v_k(lambda)| + SUM_e |u_e(lambda)| (objective.py) has kinks, at which its minimum usually lies: quasi-Newton
-methods crawl along them and stop where they started. Replacing |v| by s = sqrt(v^2 + delta^2) and letting delta fall makes it
-smooth, but plain Newton steps then shrink with delta. The remedy known from total-variation problems (Chan, Golub, Mulet, SIAM J.
-Sci. Comput. 20, 1999) is to keep the dual variable w = v/s as an unknown of its own: linearising w s = v instead of w = v/s gives
+The bound J = SUM_k |v_k(lambda)| + SUM_e |u_e(lambda)| (objective.py) has kinks, and its minimum usually lies at one. Quasi-Newton
+methods hardly move along them. Replacing |v| by s = sqrt(v^2 + delta^2) with a decreasing delta makes J smooth, but plain Newton steps
+then shrink with delta. The remedy known from total-variation problems (Chan, Golub, Mulet, SIAM J. Sci. Comput. 20, 1999) is to keep
+the dual variable w = v/s as a separate unknown: linearising w s = v instead of w = v/s gives
 
     [ Jv^T diag((1 - w v/s)/s) Jv + SUM_k w_k Hess(v_k) ] dz = -grad J,      dw = v/s - w + (1 - w v/s)/s Jv dz,
 
-whose steps stay long for every delta. Jv and the curvature term come from one batched evaluation of the terms and of their exact
-gradient at z and z + h e_i; the matrix is made definite by taking |eigenvalues|, every eigen-component of the step is limited, and
-the step length is the best of a few tried in one batch.
+whose steps do not shrink with delta. Jv and the curvature term come from one batched evaluation of the terms and their exact
+gradient at z and z + h e_i. The matrix is made positive definite by taking |eigenvalues|, every eigen-component of the step is limited,
+and the step length is the best of a few tried in one batch.
 
-The increments are h_n = m + (R - N m) softmax(z)_n: ends exact, order strict, the minimum increment m kept without constraints.
+The increments are h_n = m + (R - N m) softmax(z)_n: the ends are exact, the order is strict, and the minimum increment m holds without
+constraints.
 """
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from .objective import BoundTerms
 Array = NDArray[np.float64]
 
 SMOOTHINGS = (0.3, 0.03, 3e-3, 1e-4, 1e-5)
-_OBJECTIVE_SCALE = 10.0  # the smoothings are meant for objectives of about this size (SD schedule, N = 4..15); others scale them
+_OBJECTIVE_SCALE = 10.0  # the smoothings suit objectives of about this size (SD schedule, N = 4..15) and are scaled for others
 _DIFFERENCE = 1e-6
 _LONGEST_COMPONENT = 1.0
 _STEP_LENGTHS = np.array([1.0, 0.5, 0.25, 0.1, 0.03, 0.01])[:, None]
@@ -79,7 +80,7 @@ class _Newton:
         return value if np.isfinite(value) else np.inf
 
     def descend(self, smoothing: float, tolerance: float) -> None:
-        """Newton steps until the predicted decrease is below `tolerance` of J, or nothing descends any more."""
+        """Take Newton steps until the predicted decrease is below `tolerance` of J, or no step decreases J."""
         for _ in range(_MAX_ITERATIONS):
             if not self._step(smoothing, tolerance):
                 return
@@ -128,8 +129,8 @@ def minimise_smoothed(
 ) -> tuple[Array, float] | None:
     """Best nodes found from several starting lists with common ends, and J there; None if every start is non-finite.
 
-    All starts are brought down at the largest smoothing; those that arrive at distinct values go on (usually one does: the smoothed
-    problem has a single minimum for the default objective).
+    All starts descend at the largest smoothing, and those that reach distinct values continue. Usually that is one, because the
+    smoothed problem has a single minimum for the default objective.
     """
     steps = len(starts[0]) - 1
     increments = _Increments(float(starts[0][0]), float(starts[0][-1]), steps, min_increment)

@@ -1,4 +1,4 @@
-"""Where to cut a list of noise levels in two."""
+"""Finds where to split a list of noise levels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ _SLACK = 1e-5  # levels are typed with 5 or 6 digits
 
 
 def step_at_sigma(sigmas: torch.Tensor | Sequence[float] | np.ndarray, sigma: float) -> int:
-    """The index of the first level at or below `sigma`, the last index if there is none.
+    """Index of the first level at or below `sigma`, or the last index if there is none.
 
-    Up to a relative 1e-5 above counts as equal, because levels are typed with few digits.
+    A level up to a relative 1e-5 above counts as equal, because levels are typed with few digits.
 
     Parameters
     ----------
-    sigmas : Tensor, array or sequence [n], n >= 1, decreasing
+    sigmas : Tensor, array or sequence [n]
+        At least one level, decreasing.
     sigma : float
+        The noise level.
     """
     values = sigmas.detach().cpu().double().numpy() if isinstance(sigmas, torch.Tensor) else np.asarray(sigmas, dtype=np.float64)
     reached = values <= real_number(sigma, "sigma") * (1 + _SLACK)
@@ -29,12 +31,19 @@ def step_at_sigma(sigmas: torch.Tensor | Sequence[float] | np.ndarray, sigma: fl
 
 
 def step_at_share(steps: int, share: float) -> int:
-    """The step at which `share` of all `steps` are done, rounded to the nearest; halves up.
+    """The step at which `share` of all `steps` are done, rounded to the nearest; halves are rounded up.
 
     Parameters
     ----------
-    steps : int, at least 0
-    share : float in [0, 1]
+    steps : int
+        At least 0.
+    share : float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the share is outside [0, 1].
     """
     part = real_number(share, "The share of steps")
     if not 0 <= part <= 1:

@@ -1,4 +1,4 @@
-"""Tables of noise levels as checkpoints and hosts keep them, checked and brought to one form.
+"""Tables of noise levels from checkpoints and hosts, validated and converted to one form.
 
 A discrete model has T levels alphas_cumprod = prod (1 - beta); in VE form
 sigma = sqrt((1 - alphas_cumprod) / alphas_cumprod).
@@ -17,7 +17,7 @@ from .elementwise import unwrap
 Table = Sequence[float] | np.ndarray | torch.Tensor
 
 ZERO_TERMINAL_ALPHA_CUMPROD = 4.8973451890853435e-08
-"""What hosts put in place of the terminal zero: sigma 4518.76. Source: ComfyUI 0.3.75, comfy/model_sampling.py."""
+"""The hosts' replacement for the terminal zero: sigma 4518.76. Source: ComfyUI 0.3.75, comfy/model_sampling.py."""
 
 
 def sigma_table(sigmas: Table) -> np.ndarray:

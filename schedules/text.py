@@ -1,7 +1,7 @@
-"""Noise levels as text that people paste: numbers only, in any punctuation, and never evaluated.
+"""Reads and writes noise levels as text: numbers only, with any punctuation, and never evaluated.
 
-What is written by `sigma_text` is read by `parse_sigmas` and by ComfyUI's ManualSigmas node. That node knows no exponents ("1e-05" would
-be 1 and -5), so small levels are written out: "0.00001".
+`parse_sigmas` and ComfyUI's ManualSigmas node read what `sigma_text` writes. That node does not know exponents ("1e-05" would be 1 and
+-5), so small levels are written out: "0.00001".
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 LARGEST_LIST = 10_000
-"""More levels than any sampler takes; a longer text is a mistake."""
+"""More levels than any sampler uses; a longer text is a mistake."""
 
 EXACT_DIGITS = 9
-"""Significant digits that tell all float32 numbers apart."""
+"""Significant digits that distinguish all float32 numbers."""
 
 # "sigmas:", "sigmas = [", '{"sigmas": [', "tensor(["
 _LABEL = re.compile(r"""^[\s{\["']*[^\W\d]\w*(?:\s+[^\W\d]\w*)*["']?\s*[:=(\[]""")
@@ -33,25 +33,26 @@ def parse_sigmas(text: str, append_zero: bool = False) -> list[float]:
     Parameters
     ----------
     text : str
-        Decimal numbers, also with exponents, separated by anything that is no part of a number or word: commas, blanks, line breaks,
+        Decimal numbers, also with exponents, separated by anything that is not part of a number or word: commas, spaces, line breaks,
         semicolons, brackets, arrows. A label before the first number ("sigmas:") and what Python prints around a list are skipped.
     append_zero : bool
-        Whether 0 is added after the last level if that is above 0.
+        Whether to add a 0 if the last level is above 0.
 
     Returns
     -------
-    list of 2 to 10,000 floats, each exactly a float32 number, strictly decreasing, at least 0.
+    list of float
+        2 to 10,000 numbers, each exactly representable in float32, strictly decreasing, at least 0.
 
     Raises
     ------
     ValueError
-        For words and anything else that is no number, infinities, negative levels, fewer than two or too many of them, and levels that do
-        not decrease (as float32, in which hosts keep them).
+        If there is a word or anything else that is not a number, an infinity or a negative level; if there are too few or too many
+        levels; or if they do not decrease (in float32, in which hosts store them).
     """
     body = _LABEL.sub(" ", _TENSOR_DETAILS.sub(" ", text.replace("\N{MINUS SIGN}", "-")), count=1)
     tokens = [token for token in _TOKEN.findall(body) if token.strip("+-.")]
-    if len(tokens) > LARGEST_LIST:  # before they are read: hosts check texts while their queue waits
-        raise ValueError(f"The text has {len(tokens)} numbers; a list of noise levels has at most {LARGEST_LIST:,}. Paste the levels only.")
+    if len(tokens) > LARGEST_LIST:  # checked before reading them: hosts validate texts while their queue waits
+        raise ValueError(f"The text has {len(tokens)} numbers; a list of noise levels has at most {LARGEST_LIST:,}. Paste only the levels.")
     values = [_number(token) for token in tokens]
     if append_zero and values and values[-1] > 0:
         values.append(0.0)
@@ -65,7 +66,7 @@ def _number(token: str) -> float:
     if not _NUMBER.fullmatch(token):
         raise ValueError(
             f"The text contains {token[:40]!r}, which is not a number; write decimal numbers such as 14.6, 0.029 or 2.9e-2, separated by "
-            "commas, blanks or line breaks."
+            "commas, spaces or line breaks."
         )
     value = float(token)
     if not np.isfinite(_single(value)):
@@ -85,8 +86,8 @@ def _check(values: Sequence[float]) -> None:
     for place, (high, low) in enumerate(pairwise(values), start=2):
         if not _single(low) < _single(high):
             raise ValueError(
-                f"Number {place} of the text is {low:.9g}, not below the one before it, {high:.9g}; noise levels must decrease (as float32 "
-                "numbers). Sort them from high to low and leave out repetitions."
+                f"Number {place} of the text is {low:.9g}, not below the previous one, {high:.9g}; noise levels must decrease (in "
+                "float32). Sort them from high to low and remove repetitions."
             )
 
 
@@ -103,14 +104,14 @@ def sigma_text(sigmas: torch.Tensor | Sequence[float] | np.ndarray, digits: int 
     sigmas : Tensor, array or sequence [n]
         Noise levels, taken as float32.
     digits : int, optional
-        Significant digits, 1 to 9. By default as many as it takes to get the same float32 numbers back.
+        Significant digits, 1 to 9. By default as many as are needed to get the same float32 numbers back.
     separator : str
-        Between the numbers.
+        Text between the numbers.
 
     Raises
     ------
     ValueError
-        For infinities and NaN, digits out of range, and so few of them that neighbouring levels become equal.
+        If there is an infinity or NaN, or if digits is out of range or so small that neighbouring levels become equal.
     """
     if isinstance(sigmas, torch.Tensor):
         sigmas = sigmas.detach().cpu().double().numpy()
@@ -120,13 +121,13 @@ def sigma_text(sigmas: torch.Tensor | Sequence[float] | np.ndarray, digits: int 
     if digits is None:
         return separator.join(np.format_float_positional(value, trim="-") for value in values)
     if not 1 <= digits <= EXACT_DIGITS:
-        raise ValueError(f"digits was {digits}; it must lie between 1 and {EXACT_DIGITS}, or be left out for exact numbers.")
+        raise ValueError(f"digits was {digits}; it must be between 1 and {EXACT_DIGITS}, or omitted for exact numbers.")
     written = [
         np.format_float_positional(value, precision=digits, unique=False, fractional=False, trim="-") if value else "0" for value in values
     ]
     for i in range(len(written) - 1):
         if written[i] == written[i + 1] and values[i] != values[i + 1]:
             raise ValueError(
-                f"digits was {digits}, with which neighbouring levels {values[i]} and {values[i + 1]} become equal. Use more digits."
+                f"digits was {digits}, which makes the neighbouring levels {values[i]} and {values[i + 1]} equal. Use more digits."
             )
     return separator.join(written)

@@ -107,12 +107,12 @@ def test_the_last_digit_of_any_float_counts(floats, data):
 def test_parameters_without_an_exact_text_are_refused(cache, value, wrap):
     parameters = {"solver": wrap(value)}
     for use in (content_key, cache.get, lambda refused: cache.put(refused, VALUES)):
-        with pytest.raises(TypeError, match=rf"is of type {type(value).__name__}; it must be"):
+        with pytest.raises(TypeError, match=rf"has type {type(value).__name__}; it must be"):
             use(parameters)
 
 
 def test_names_must_be_strings():
-    with pytest.raises(TypeError, match=r"named 1; names must be strings\.$"):
+    with pytest.raises(TypeError, match=r"has the name 1; names must be strings\.$"):
         content_key({"table": {1: "one"}})
 
 
@@ -384,7 +384,7 @@ def check_that_memory_serves(cache, caplog, folder, reason):
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("fewstep", logging.WARNING)
     assert record.message.startswith(f"FewStep cannot write to its cache folder {folder} ({reason}")
-    assert record.message.endswith(f"another folder can be named in {ENVIRONMENT_VARIABLE}.")
+    assert record.message.endswith(f"Set another folder with {ENVIRONMENT_VARIABLE}.")
 
 
 def test_a_folder_below_a_file(tmp_path, caplog):
@@ -540,7 +540,7 @@ def test_without_a_folder_memory_serves(monkeypatch, caplog, missing):
         cache.put(PARAMETERS, VALUES)
     assert np.array_equal(cache.get(PARAMETERS), VALUES)
     (message,) = caplog.messages
-    assert message.startswith("FewStep finds no folder for its cache")
+    assert message.startswith("FewStep found no folder for its cache")
 
 
 # ---- several at once ------------------------------------------------------------------------------------------------

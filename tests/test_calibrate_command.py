@@ -119,7 +119,7 @@ def test_the_help_tells_the_efforts_numbers(capsys):
         main(["calibrate", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     low, normal, high = (EFFORTS[name] for name in ("low", "normal", "high"))
-    assert f"{low.calls(5)} for 5 calls and {low.calls(8)} for 8 at low" in text
+    assert f"for 5 and 8 calls {low.calls(5)} and {low.calls(8)} at low" in text
     assert f"{normal.calls(5)} and {normal.calls(8)} at normal" in text and f"{high.calls(5)} and {high.calls(8)} at high" in text
     assert EFFORTS["low"].calls(1) == 40
     limits = [EFFORTS["normal"].limit(5, *seeds).calls for seeds in ((), (24, 8), (96, 8), (10, 4), (96, 96))]

@@ -349,7 +349,7 @@ def test_bad_forms_weightings_and_samples():
         discretization_schedule(teacher, 3, form="x0")
     with pytest.raises(ValueError, match="weighting was nan"):
         discretization_schedule(teacher, 3, weighting=math.nan)
-    with pytest.raises(ValueError, match="were made for 'data'"):
+    with pytest.raises(ValueError, match="were computed for 'data'"):
         discretization_schedule(discretization_costs(teacher), 3, form="eps")
     for samples in (torch.zeros(3, 4), torch.zeros(2, 5), [[0.0] * 4] * 2):
         with pytest.raises(ValueError, match="samples had"):

@@ -129,7 +129,7 @@ def test_a_better_fit_wins():
     assert low <= share <= high < 1 and share == pytest.approx(comparison.winner.error / comparison.best_stock.error)
     assert f"{share:.2f} of the error of the best stock candidate, {comparison.best_stock.candidate.name}" in comparison.verdict
     assert comparison.score_of("fit") is comparison.winner
-    with pytest.raises(ValueError, match=r"no score of 'other'.*fit"):
+    with pytest.raises(ValueError, match=r"no score for 'other'.*fit"):
         comparison.score_of("other")
 
 
@@ -350,7 +350,7 @@ def test_bad_arguments_are_refused_before_a_call():
 
 def test_a_model_that_gives_nothing_finite_is_said():
     setting = setting_of(Gaussian("vp", 14.6, 0.03), 4, lambda d, _: d * float("nan"))
-    with pytest.raises(FitError, match="No candidate gave finite end points"):
+    with pytest.raises(FitError, match="No candidate has finite end points"):
         compare(setting, torch.zeros(4, 4), pool("vp"))
 
 
@@ -384,7 +384,7 @@ def test_samplers_that_do_not_fit_are_refused():
     table, targets = table_of("unipc", "vp", 3), Teacher(setting, 8).end_points
     with pytest.raises(ValueError, match="made for edm models"):
         compare(setting, targets, [sampler_candidate(table, family="edm")])
-    with pytest.raises(FitError, match="one for each seed"):
+    with pytest.raises(FitError, match="one per seed"):
         compare(setting, targets, [sampler_candidate(table, run=lambda chunk: torch.zeros(2, 4))])
 
 

@@ -151,7 +151,7 @@ def test_a_setting_says_what_is_wrong_with_it():
     good = setting_of(GAUSSIANS["edm"], 3)
     wrong = [
         ({"seeds": ()}, "seeds were empty"),
-        ({"seeds": (1, 1)}, "each may occur once"),
+        ({"seeds": (1, 1)}, "each may occur only once"),
         ({"seeds": (-1,)}, "at least 0"),
         ({"seeds": (1.5,)}, "seed was 1.5"),
         ({"batch": 0}, "batch was 0"),

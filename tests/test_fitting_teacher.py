@@ -315,7 +315,7 @@ def test_finished_batches_survive_a_failure(tmp_path):
 
 def test_a_teacher_that_diverges_is_said():
     setting = setting_of(GAUSSIANS["edm"], 3, lambda d, call: d * (300 if call == 16 else 1))
-    with pytest.raises(FitError, match=r"The teacher diverged: its end points have the size .*Lower the guidance"):
+    with pytest.raises(FitError, match=r"The teacher diverged: its end points have size .*Lower the guidance"):
         Teacher(setting, 16).run()
 
 

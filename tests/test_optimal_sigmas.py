@@ -216,7 +216,7 @@ def test_an_entry_that_cannot_be_right_is_replaced(foreign):
         (dict(trunc=[3]), "trunc"),
         (dict(ns=None), "ns was None"),
         (dict(solver=["unipc"]), "solver was"),
-        (dict(objective="general", method="trust-constr"), "one method of its own"),
+        (dict(objective="general", method="trust-constr"), "has its own method"),
         (dict(min_increment=1.0), "min_increment"),
         (dict(min_increment=-0.1), "min_increment"),
     ],

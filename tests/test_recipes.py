@@ -443,8 +443,8 @@ NESTED = "[" * 100_000 + "]" * 100_000
     ("content", "says"),
     [
         ("", "JSON"),
-        ("[]", "no recipe"),
-        ("{}", "no recipe"),
+        ("[]", "not a recipe"),
+        ("{}", "not a recipe"),
         ('{"format": "fewstep recipe"}', "version"),
         (edited(version=2), "Update FewStep"),
         (edited(version=True), "version"),
@@ -489,12 +489,12 @@ NESTED = "[" * 100_000 + "]" * 100_000
         (edited(facts={"note": "x" * 201}), "200 bytes"),
         (edited(facts={"note": "\ud800"}), "printable"),
         (edited(facts={"note": "\u202egnp"}), "printable"),
-        (edited(facts={"date": "2025-02-30"}), "no such day"),
+        (edited(facts={"date": "2025-02-30"}), "that day does not exist"),
         (edited(facts={"resolution": [4, 0, 64]}), "resolution"),
         (edited(facts={"resolution": 64}), "resolution"),
         (edited(facts={"seeds": 1.5}), "seeds"),
         (edited(facts={"seeds": 10**25}), "seeds"),
-        (edited(facts={"New": 1}), "further fact"),
+        (edited(facts={"New": 1}), "additional fact"),
         (edited(facts={"new": [1]}), "number"),
         (edited(facts={f"x{i}": 1 for i in range(17)}), "at most 16"),
         (edited(facts={"prediction": "noise"}), "eps, v"),
@@ -568,8 +568,8 @@ def test_wrong_files_are_refused_in_a_sentence(content, says):
         (signed(b'{"s":"euler","f":"vp","n":1}\0\2' + struct.pack("<2f", 1, 0), "euler-1nfe-vp"), "orders"),
         (signed(b'{"s":"euler","f":"vp","n":1,"o":{"t_of":1}}\0\1' + struct.pack("<2f", 1, 0)), "t_of"),
         (signed(b'{"s":"euler","f":"vp","n":1,"v":9}\0\1' + struct.pack("<2f", 1, 0)), "version 9 of the solvers"),
-        (signed(b'{"s":"euler","f":"vp","n":1,"x":{"cfg":1}}\0\1' + struct.pack("<2f", 1, 0)), "further facts"),
-        (signed(b'{"s":"euler","f":"vp","n":1}\0\1' + struct.pack("<2f", 1, 0)), "'euler-5nfe-vp', but holds 'euler-1nfe-vp'"),
+        (signed(b'{"s":"euler","f":"vp","n":1,"x":{"cfg":1}}\0\1' + struct.pack("<2f", 1, 0)), "additional facts"),
+        (signed(b'{"s":"euler","f":"vp","n":1}\0\1' + struct.pack("<2f", 1, 0)), "'euler-5nfe-vp', but contains 'euler-1nfe-vp'"),
     ],
 )
 def test_wrong_texts_are_refused_in_a_sentence(text, says):
@@ -628,7 +628,7 @@ def test_paths_that_are_no_recipe_are_refused_in_a_sentence(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    assert "no ordinary file" in refusal(Recipe.load, tmp_path / "pipe")
+    assert "not an ordinary file" in refusal(Recipe.load, tmp_path / "pipe")
 
 
 def test_tables_that_no_recipe_can_hold_are_refused():

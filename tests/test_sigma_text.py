@@ -103,10 +103,10 @@ def test_forms_that_people_paste(text, expected):
         ("1e39, 1", "too large"),
         ("5, -1", "must be 0 or above"),
         ("5 \N{MINUS SIGN}1", "must be 0 or above"),
-        ("1, 2", "Number 2 of the text is 2, not below the one before it, 1"),
+        ("1, 2", "Number 2 of the text is 2, not below the previous one, 1"),
         ("2, 2", "must decrease"),
-        ("1.00000001, 1", "as float32"),
-        ("1e-50, 0", "as float32"),
+        ("1.00000001, 1", "in float32"),
+        ("1e-50, 0", "in float32"),
         ("14.6-2.9", "'14.6-2.9', which is not a number"),
         ("1.2.3, 0", "'1.2.3', which is not a number"),
         ("0x10, 1", "'0x10', which is not a number"),
@@ -147,7 +147,7 @@ def test_small_levels_are_written_without_exponent():
 
 
 @pytest.mark.parametrize(
-    "values, digits, sentence", [([1.0, float("nan")], None, "nan"), ([1.04, 1.0], 1, "become equal"), ([1.0, 0.5], 10, "between 1 and 9")]
+    "values, digits, sentence", [([1.0, float("nan")], None, "nan"), ([1.04, 1.0], 1, "1.0 equal"), ([1.0, 0.5], 10, "between 1 and 9")]
 )
 def test_what_cannot_be_written_is_refused(values, digits, sentence):
     with pytest.raises(ValueError, match=sentence):

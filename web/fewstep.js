@@ -86,8 +86,8 @@ app.registerExtension({
     {
       id: DROPDOWN_SETTING,
       category: ["FewStep", "Nodes", "Dropdown"],
-      name: "Add FewStep's schedulers and samplers to the lists of KSampler and other nodes",
-      tooltip: "Takes effect when ComfyUI's server starts again. The environment variable FEWSTEP_DROPDOWN=0 turns it off too.",
+      name: "Add FewStep's schedulers and samplers to the menus of KSampler and other nodes",
+      tooltip: "Takes effect when ComfyUI restarts. The environment variable FEWSTEP_DROPDOWN=0 turns it off too.",
       type: "boolean",
       defaultValue: true,
     },

@@ -89,7 +89,7 @@ export class NodeCurve {
     this.app.graph?.setDirtyCanvas?.(true, true);
   }
 
-  /** Bring the drawing up to date with the node and the graph; cheap where nothing has changed. */
+  /** Update the plot from the node and the graph; cheap if nothing has changed. */
   refresh() {
     if (!this.parameters) {
       if (!this.view.curves.length) this.view.message("Run the workflow to see the curves.");
@@ -106,7 +106,7 @@ export class NodeCurve {
     if (query === this.asked) return;
     this.asked = query;
     this.#stop();
-    const because = chosen ? "chosen here" : `from ${assumed.because}`;
+    const because = chosen ? "here" : assumed.because;
     this.timer = setTimeout(() => this.#ask(query, because, Number(inputs.steps)), DEBOUNCE);
   }
 
@@ -118,7 +118,7 @@ export class NodeCurve {
     } catch (error) {
       if (request.signal.aborted) return;
       this.asked = null; // the next refresh tries again
-      answer = { error: `There is no preview now: ${error.message}` };
+      answer = { error: `No preview: ${error.message}` };
     }
     if (request.signal.aborted) return;
     if (answer.error) {
@@ -138,7 +138,7 @@ export class NodeCurve {
       state: exact ? "exact for this model" : "preview",
       exact,
       assumes: !exact,
-      detail: exact ? "With the noise schedule that a run has read from this model." : `Noise schedule of ${answer.assumed.title}, ${because}. Exact after a run.`,
+      detail: exact ? "Uses the noise schedule that a run has read from this model." : `Noise schedule of ${answer.assumed.title}, chosen ${because}. Exact after a run.`,
     });
   }
 

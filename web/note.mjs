@@ -43,5 +43,5 @@ export function solverWords(solver) {
   if (!solver) return "";
   const n = solver.calls_per_step;
   const last = n === 1 ? "" : ", the last step 1";
-  return `${solver.title}: ${n} ${n === 1 ? "call" : "calls"} a step (${2 * n} with CFG)${last}`;
+  return `${solver.title}: ${n} ${n === 1 ? "call" : "calls"} per step (${2 * n} with CFG)${last}`;
 }

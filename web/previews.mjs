@@ -18,7 +18,7 @@ export async function preview(api, query, signal) {
     throw new Error(`The server answered ${response.status} to the preview.`);
   }
   const answer = await response.json();
-  // Without the schedule that was asked for (the server was started anew), the next answer may be a better one.
+  // Without the schedule that was asked for (the server was restarted), the next answer may be better.
   if (!query.includes("key=") || answer.assumed?.source === "model") {
     if (answers.size >= KEPT) answers.delete(answers.keys().next().value);
     answers.set(query, answer);

@@ -19,7 +19,7 @@ export class RecipeButtons {
     this.element.className = "fewstep-buttons";
     this.copy = this.#button("Copy recipe", "Copy the recipe's text, to share it or to paste it into FewStep Apply Recipe", () => this.#copy());
     if (kind === APPLY) {
-      this.keep = this.#button("Keep in workflow", "Write the recipe into this node, so that the workflow gives the same without what is connected", () => this.#keep());
+      this.keep = this.#button("Keep in workflow", "Write the recipe into this node, so that the workflow gives the same result without the connected nodes", () => this.#keep());
     }
     const widget = node.addDOMWidget("fewstep_recipe", "fewstep_recipe", this.element, {
       serialize: false,
@@ -64,7 +64,7 @@ export class RecipeButtons {
   async #copy() {
     const pasted = this.keep ? String(valueOf(this.node, "text") ?? "").trim() : "";
     const done = await copied(pasted || this.text);
-    this.copy.textContent = done ? "Copied" : "The browser forbids it";
+    this.copy.textContent = done ? "Copied" : "Copying was blocked";
     setTimeout(() => (this.copy.textContent = this.copy.dataset.label), SAID);
   }
 

@@ -141,7 +141,7 @@ const CHANGES = {
 };
 
 /**
- * What the preview is to assume of a chain of `modelChain`.
+ * What the preview assumes for a chain from `modelChain`.
  *
  * @returns {{parameters: object, because: string}} parameters of the server's preview, and why, for a tooltip
  */
@@ -149,20 +149,20 @@ export function assumedSchedule(chain) {
   for (const node of chain) {
     if (node.mode === BYPASSED) continue;
     if (node.type === "FewStepLoadDemoModel") {
-      return { parameters: { preset: `demo_${valueOf(node, "family")}` }, because: "the built-in demo model" };
+      return { parameters: { preset: `demo_${valueOf(node, "family")}` }, because: "from the built-in demo model" };
     }
     const parameters = CHANGES[node.type]?.(node);
     if (parameters && Object.values(parameters).every((value) => value !== undefined && !Number.isNaN(value))) {
-      return { parameters, because: `the node ${node.title || node.type}` };
+      return { parameters, because: `from the node ${node.title || node.type}` };
     }
   }
   const loader = chain.at(-1);
   const file = (loader?.widgets ?? []).map((widget) => widget.value).find((value) => /\.(safetensors|sft|ckpt|gguf|pth?|bin)$/i.test(String(value)));
   const preset = file ? presetOfFile(file) : "";
-  if (preset) return { parameters: { preset }, because: `the file name ${file}` };
-  if (loader?.type === "ImageOnlyCheckpointLoader") return { parameters: { preset: "svd" }, because: "the loader of video models" };
+  if (preset) return { parameters: { preset }, because: `from the file name ${file}` };
+  if (loader?.type === "ImageOnlyCheckpointLoader") return { parameters: { preset: "svd" }, because: "from the loader of video models" };
   return {
     parameters: { preset: "sd15" },
-    because: file ? `nothing better: the file name ${file} does not tell` : "nothing better: no loader was found",
+    because: file ? `by default, as the file name ${file} does not identify the model` : "by default, as no model loader was found",
   };
 }

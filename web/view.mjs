@@ -2,7 +2,7 @@
 
 import { AXES, describe, draw, layout, nearest } from "./chart.mjs";
 
-const HINT = "Click for another axis: logarithmic, linear, half-log-SNR.";
+const HINT = "Click to change the axis: logarithmic, linear, half-log-SNR.";
 const DRAG = 4; // pixels a pointer may move between press and release of a click
 
 function make(name, className, attributes = {}) {

@@ -1,7 +1,7 @@
-"""What the panel, the settings and the grid axes choose for a picture, and how it is written beside it.
+"""The choices of the panel, the settings and the grid axes for a picture, and how infotext stores them.
 
-Infotext is both the documentation of a picture and the way back to it: every choice that had a part in the picture is written, what had
-none is not, and what is not written is the default. So `from_infotext(to_infotext(choices))` gives the same picture.
+Infotext documents a picture and restores it: it has every choice that affected the picture and no others; a missing one means the
+default. So pasting the infotext of a picture gives the same picture.
 """
 
 from __future__ import annotations
@@ -22,17 +22,33 @@ VARIANTS = (
     AUTO,
     *dict.fromkeys(v for name in ("unipc", "dpmpp_multistep", "deis", "dpmpp_2m_sde") for v in SOLVERS[name].variants if v != "tab"),
 )
-"""Of all solvers together; one that a solver does not have leaves it as it is. "tab" is not offered: it needs the model's time."""
+"""The variants of all solvers; a solver ignores one it does not have. "tab" is not offered, because it needs the model's time."""
 
 VERSION = "FewStep version"
-"""In every infotext of a picture in which FewStep had a part."""
+"""Key that is in the infotext of every picture that FewStep affected."""
 
 
 @dataclass(frozen=True)
 class Choices:
-    """order : 1 to 4, or None for the sampler's own. variant : of the solver, or "". corrector, afs : UniPC's corrector and the analytical
-    first step. recipe : its text, or "". predictor : of AMED, a file name, or "". strength : p of the error bound, 0 for the measured
-    default. order_at_guidance : whether samplers without an order of their own take order 2 at high guidance."""
+    """The choices for one picture.
+
+    Attributes
+    ----------
+    order : int or None
+        1 to 4, or None for the sampler's own.
+    variant : str
+        A variant of the solver, or "".
+    corrector, afs : bool
+        UniPC's corrector, and the analytical first step.
+    recipe : str
+        The recipe's text, or "".
+    predictor : str
+        File name of an AMED predictor, or "".
+    strength : float
+        p of the error bound; 0 for the default, which measured best.
+    order_at_guidance : bool
+        Whether samplers without a fixed order use order 2 at high guidance.
+    """
 
     order: int | None = None
     variant: str = ""
@@ -45,11 +61,12 @@ class Choices:
 
     @classmethod
     def from_panel(cls, order: Any, variant: Any, corrector: Any, afs: Any, recipe: Any, predictor: Any) -> Choices:
-        """From the panel's values, or what an API client sent in their place.
+        """The choices from the panel's values, or from those that an API client sent instead.
 
         Raises
         ------
-        ValueError : a value that the panel does not offer.
+        ValueError
+            If the panel does not offer a value.
         """
         chosen = cls()
         for name, value in (
@@ -64,7 +81,7 @@ class Choices:
         return chosen
 
     def with_value(self, name: str, value: Any) -> Choices:
-        """With one of them replaced by a value as the panel, the API or a grid axis gives it."""
+        """These choices with one replaced by a value from the panel, the API or a grid axis."""
         return replace(self, **{name: _READERS[name](value)})
 
 
@@ -114,11 +131,11 @@ _READERS = {
 }
 
 
-# --- What a solver takes of them --------------------------------------------------------------------------------------
+# --- Options of the solver --------------------------------------------------------------------------------------------
 
 
 def solver_options(entry: SamplerEntry, choices: Choices) -> dict[str, Any]:
-    """Those of the choices that the entry's solver has, as options of `build_table`; the order is not among them."""
+    """The choices that the entry's solver has, as options of `build_table`; without the order."""
     solver = SOLVERS[entry.solver]
     options: dict[str, Any] = {}
     if choices.variant and choices.variant in solver.variants:
@@ -131,7 +148,7 @@ def solver_options(entry: SamplerEntry, choices: Choices) -> dict[str, Any]:
 
 
 def solver_order(entry: SamplerEntry, choices: Choices, cfg: float) -> int | None:
-    """The order for `build_table`: the panel's where the solver has it, the entry's own, or by guidance."""
+    """The order for `build_table`: the panel's if the solver has it, else the entry's own, else by guidance."""
     solver = SOLVERS[entry.solver]
     if choices.order is not None and choices.order in solver.orders:
         return choices.order
@@ -141,16 +158,17 @@ def solver_order(entry: SamplerEntry, choices: Choices, cfg: float) -> int | Non
 
 
 def read_recipe(text: str) -> Recipe:
-    """The recipe of the panel's text: the one-line form, or the content of a recipe file.
+    """The recipe in the panel's text: the one-line form, or the content of a recipe file.
 
     Raises
     ------
-    ValueError : no text, or one that is no recipe.
+    ValueError
+        If there is no text, or it is not a recipe.
     """
     if not text:
         raise ValueError(
-            "The schedule is FewStep recipe, but the panel's recipe is empty. Paste a recipe's text into FewStep's panel, calibrate there, "
-            "or choose another schedule type."
+            "The schedule type is FewStep recipe, but the panel's recipe is empty. Paste a recipe's text into FewStep's panel, "
+            "calibrate there, or choose another schedule type."
         )
     return Recipe.from_json(text) if text.lstrip("\ufeff \r\n\t").startswith("{") else Recipe.from_text(text)
 
@@ -167,11 +185,11 @@ LABELS: Mapping[str, str] = {
     "strength": "FewStep strength",
     "order_at_guidance": "FewStep order by guidance",
 }
-"""Names in infotext, by field of `Choices`. The last two are settings of the host, the others controls of the panel."""
+"""Names in infotext by field of `Choices`. The last two are settings of the host, the others are controls of the panel."""
 
 
 def to_infotext(choices: Choices, samplers: Iterable[SamplerEntry], schedules: Iterable[ScheduleEntry]) -> dict[str, Any]:
-    """What is written beside a picture made with these entries; empty where there are none."""
+    """Infotext for a picture made with these entries; empty if there are none."""
     samplers, schedules = list(samplers), list(schedules)
     if not samplers and not schedules:
         return {}
@@ -197,7 +215,7 @@ def to_infotext(choices: Choices, samplers: Iterable[SamplerEntry], schedules: I
 
 
 def panel_value(name: str, params: Mapping[str, Any]) -> Any:
-    """What a control of the panel is set to by a pasted infotext; None leaves it (a picture without FewStep)."""
+    """The value that a pasted infotext gives a control of the panel; None to leave it (a picture made without FewStep)."""
     if VERSION not in params:
         return None
     defaults = {"order": AUTO, "variant": AUTO, "corrector": True, "afs": False, "recipe": "", "predictor": NO_PREDICTOR}

@@ -1,4 +1,4 @@
-"""Recipes and AMED predictors on disk: `models/fewstep/` of the host."""
+"""Recipes and AMED predictors on disk, in the host's folder `models/fewstep/`."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ def folder(kind: str) -> Path:
 
 
 def recipe_names() -> list[str]:
-    """Saved recipes, newest first, without their ending."""
+    """Names of the saved recipes without file extension, newest first."""
     return [path.stem for path in _files("recipes", (".json", ".txt"))]
 
 
 def predictor_names() -> list[str]:
-    """AMED predictors, newest first."""
+    """File names of the AMED predictors, newest first."""
     return [path.name for path in _files("amed", (".safetensors",))]
 
 
 def load_recipe(name: str) -> Recipe:
-    """The saved recipe of that name.
+    """The saved recipe with this name.
 
     Raises
     ------
-    ValueError : there is none, or the file holds no recipe.
+    ValueError
+        If there is none, or the file does not contain a recipe.
     """
     for path in _files("recipes", (".json", ".txt")):
         if path.stem == name:
             return Recipe.load(path)
-    raise ValueError(f"There is no recipe {name!r} in {folder('recipes')}; saved are {', '.join(recipe_names()) or 'none'}.")
+    raise ValueError(f"There is no recipe {name!r} in {folder('recipes')}; the saved recipes are: {', '.join(recipe_names()) or 'none'}.")
 
 
 def save_recipe(recipe: Recipe, name: str) -> Path:
-    """Save it under `name`, less what file names cannot have; a former one of that name is replaced."""
+    """Save it under `name`, without characters that file names cannot have; an existing file of this name is replaced."""
     plain = re.sub(r"[^\w .,()+-]+", "_", name).strip(" .")[:120] or "recipe"
     path = folder("recipes") / f"{plain}.json"
     recipe.save(path)
@@ -51,13 +52,14 @@ def predictor_path(name: str) -> Path:
 
     Raises
     ------
-    ValueError : there is none of that name.
+    ValueError
+        If there is none with this name.
     """
     for path in _files("amed", (".safetensors",)):
         if path.name == name:
             return path
     raise ValueError(
-        f"There is no AMED predictor {name!r} in {folder('amed')}; there are {', '.join(predictor_names()) or 'none'}. Train one, or put "
+        f"There is no AMED predictor {name!r} in {folder('amed')}; available: {', '.join(predictor_names()) or 'none'}. Train one, or put "
         "the file there."
     )
 

@@ -1,14 +1,14 @@
-"""The noise schedule behind a host's denoiser, in this package's words.
+"""Reads the noise schedule of a host's denoiser.
 
-What samplers and schedule functions get is a chain of `.inner_model`: guidance, a wrapper with the levels, the model. The first link with
-levels decides:
+Samplers and schedule functions get a chain of `.inner_model`: guidance, a wrapper with the levels, the model. The first link with levels
+decides:
 
     .predictor with prediction_type "const" (Forge)     flow; the shift is read off the table
     .predictor of a continuous EDM or V class (Forge)    edm; vp, sigma = tan(pi t / 2)
     .sigmas [T] ending at 1                              flow (A1111's SD3)
     .sigmas [T], else                                    vp, the table itself (CompVis wrappers, zero-terminal-SNR too)
 
-Only the table is used: some hosts' sigma_min and sigma_max fail, and their sigma_to_t and t_to_sigma are no inverses.
+Only the table is used: in some hosts sigma_min and sigma_max fail, and sigma_to_t and t_to_sigma are not inverses of each other.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ..schedules import NoiseSchedule
 from ..schedules.clocks import CosineClock
 
 _KEPT = 32
-_ROUNDING = 1e-4  # relative, of float32 tables that went through formulas
+_ROUNDING = 1e-4  # relative error of float32 tables that went through formulas
 
 
 def links(denoiser: Any) -> Iterator[Any]:
-    """`denoiser`, its `.inner_model`, that one's, and so on."""
+    """`denoiser`, its `.inner_model`, and so on along the chain."""
     seen: set[int] = set()
     while denoiser is not None and id(denoiser) not in seen:
         seen.add(id(denoiser))
@@ -41,7 +41,8 @@ def noise_schedule_of(denoiser: Any) -> NoiseSchedule:
 
     Raises
     ------
-    ValueError : no link of the chain has levels that are understood.
+    ValueError
+        If no link of the chain has noise levels that can be read.
     """
     for link in links(denoiser):
         own = getattr(link, "noise_schedule", None)
@@ -54,7 +55,7 @@ def noise_schedule_of(denoiser: Any) -> NoiseSchedule:
         if isinstance(products, torch.Tensor) and products.ndim == 1 and len(products) > 1:
             return schedule_of_table(((1 - products.double()) / products.double()).sqrt())
     chain = " -> ".join(type(link).__name__ for link in links(denoiser))
-    raise ValueError(f"FewStep found no noise levels in {chain}. Choose a sampler and a schedule of the host for this model.")
+    raise ValueError(f"FewStep found no noise levels in {chain}. Choose one of the host's own samplers and schedule types for this model.")
 
 
 def network_of(denoiser: Any) -> tuple[Any, bool]:
@@ -62,7 +63,8 @@ def network_of(denoiser: Any) -> tuple[Any, bool]:
 
     Raises
     ------
-    ValueError : there is none along the chain.
+    ValueError
+        If there is none along the chain.
     """
     for link in links(denoiser):
         patched = getattr(link, "forge_objects", None)
@@ -72,11 +74,13 @@ def network_of(denoiser: Any) -> tuple[Any, bool]:
         if network is not None:
             return network, False
     chain = " -> ".join(type(link).__name__ for link in links(denoiser))
-    raise ValueError(f"FewStep found no network in {chain}. Choose a sampler that needs none, or a model that this host samples itself.")
+    raise ValueError(
+        f"FewStep found no network in {chain}. Choose a sampler that does not need one, or a model that this host samples itself."
+    )
 
 
 def schedule_of_table(table: torch.Tensor, predictor: Any = None) -> NoiseSchedule:
-    """The schedule of a host's ascending table of levels, with Forge's predictor where there is one."""
+    """The schedule of a host's ascending table of levels, with Forge's predictor if there is one."""
     kind = "table"
     if getattr(predictor, "prediction_type", None) == "const":
         kind = "flow"
@@ -102,7 +106,7 @@ def _schedule(content: bytes, kind: str) -> NoiseSchedule:
 
 
 def _flow(levels: np.ndarray) -> NoiseSchedule:
-    """s = shift t / (1 + (shift - 1) t) with t = 1/T, ..., 1."""
+    """The flow schedule s = shift t / (1 + (shift - 1) t), t = 1/T, ..., 1, with the shift solved from the middle level."""
     count = len(levels)
     middle = count // 2
     t, s = middle / count, float(levels[middle - 1])
@@ -111,23 +115,27 @@ def _flow(levels: np.ndarray) -> NoiseSchedule:
     times = np.arange(1, count + 1) / count
     if not np.allclose(schedule.sigma_of_t(times), levels, rtol=10 * _ROUNDING):
         raise ValueError(
-            f"The model's {count} levels from {levels[0]:.4g} to {levels[-1]:.4g} end at 1 like a flow model's, but no shift gives them. "
-            "Choose a schedule of the host for this model."
+            f"The model's {count} levels from {levels[0]:.4g} to {levels[-1]:.4g} end at 1 like those of a flow model, but do not match "
+            "any shift. Choose one of the host's own schedule types for this model."
         )
     return schedule
 
 
 @lru_cache(_KEPT)
 def between(ns: NoiseSchedule, sigma_min: float, sigma_max: float) -> NoiseSchedule:
-    """The schedule between other ends, as the host's settings for the lowest and highest level ask for.
+    """The schedule on another range, from the host's settings for the lowest and highest level.
 
     Parameters
     ----------
-    sigma_min, sigma_max : what the host passes to schedule functions; the model's own ends up to rounding leave it as it is.
+    ns : NoiseSchedule
+        The model's noise schedule; returned as it is if the range is its own up to rounding.
+    sigma_min, sigma_max : float
+        The range that the host passes to schedule functions.
 
     Raises
     ------
-    ValueError : sigma_min not below sigma_max, or not above 0.
+    ValueError
+        Unless 0 < sigma_min < sigma_max.
     """
     low = ns.sigma_min if abs(sigma_min - ns.sigma_min) <= _ROUNDING * ns.sigma_min else sigma_min
     high = ns.sigma_max if abs(sigma_max - ns.sigma_max) <= _ROUNDING * ns.sigma_max else sigma_max
@@ -135,8 +143,8 @@ def between(ns: NoiseSchedule, sigma_min: float, sigma_max: float) -> NoiseSched
         return ns
     if not 0 < low < high:
         raise ValueError(
-            f"The lowest level was {sigma_min:g} and the highest {sigma_max:g}; 0 < lowest < highest is needed. Correct the host's "
-            "settings for the lowest and highest level (0 means the model's)."
+            f"The lowest level was {sigma_min:g} and the highest {sigma_max:g}; they must satisfy 0 < lowest < highest. Correct the host's "
+            "settings for sigma min and sigma max (0 means the model's own)."
         )
     if ns.family == "flow":
         high = min(high, 1.0)

@@ -1,8 +1,8 @@
-"""Names of the entries in the host's menus, and what stands behind each.
+"""Names of the entries in the host's menus, and what each of them is.
 
-The host takes a trailing " <schedule label, name or alias>" off a sampler's name and reads it as the schedule (old pictures say
-"DPM++ 2M Karras"), in some hosts whatever the case. So no sampler ends in such a token, no schedule is called like a bare solver, and the
-solver that hosts have themselves, UniPC, is called UPC here.
+The host removes a trailing " <schedule label, name or alias>" from a sampler's name and reads it as the schedule (old pictures say
+"DPM++ 2M Karras"); some hosts ignore case. So no sampler's name ends in such a token, and no schedule is named like a solver. UniPC, which
+hosts have themselves, is called UPC here.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ Scalar = bool | int | str
 
 @dataclass(frozen=True)
 class ScheduleEntry:
-    """One entry among the schedule types.
+    """One entry among the schedule types; with neither solver nor baseline it is the list of the panel's recipe.
 
-    name, label : of the host's list; infotext has the label.
-    solver, order : whose optimized list it is; empty for the others.
-    baseline : key of `schedules.BASELINES`; empty for the others.
-    An entry with neither is the list of the panel's recipe.
+    Attributes
+    ----------
+    name, label : str
+        Both are in the host's list; infotext has the label.
+    solver : str
+        The solver of an optimized list, or "".
+    order : int
+        Its order.
+    baseline : str
+        Key of `schedules.BASELINES`, or "".
     """
 
     name: str
@@ -35,9 +41,16 @@ class ScheduleEntry:
 class SamplerEntry:
     """One entry among the sampling methods.
 
-    solver, order : of `build_table`; order None leaves it to the solver and the guidance.
-    alias : second name in the host's list.
-    host : options that the host reads: the schedule for "Automatic", Brownian noise. Scalars only (they go through the API).
+    Attributes
+    ----------
+    name, alias : str
+        Both are in the host's list.
+    solver : str
+        Name for `build_table`, or "".
+    order : int or None
+        Order for `build_table`; None leaves it to the solver and the guidance.
+    host : mapping
+        Options that the host reads: the schedule for "Automatic", Brownian noise. Scalars only (they go through the API).
     """
 
     name: str
@@ -85,17 +98,17 @@ SAMPLERS: tuple[SamplerEntry, ...] = (
 
 
 def sampler_entry(name: str | None) -> SamplerEntry | None:
-    """FewStep's sampler of that name or alias; None for any other."""
+    """FewStep's sampler with this name or alias, or None."""
     return next((entry for entry in SAMPLERS if name in (entry.name, entry.alias)), None)
 
 
 def schedule_entry(name: str | None) -> ScheduleEntry | None:
-    """FewStep's schedule of that label or name; None for any other."""
+    """FewStep's schedule with this label or name, or None."""
     return next((entry for entry in SCHEDULES if name in (entry.label, entry.name)), None)
 
 
 def entries_of(sampler: str | None, schedule: str | None) -> tuple[SamplerEntry | None, ScheduleEntry | None]:
-    """FewStep's entries behind the names of a pass, "Automatic" resolved as the host does; None for what is the host's own."""
+    """FewStep's entries for the names of a pass, with "Automatic" resolved as in the host; None for the host's own entries."""
     own = sampler_entry(sampler)
     if schedule in (None, "Automatic", "automatic") and own is not None:
         schedule = str(own.host["scheduler"])

@@ -1,8 +1,8 @@
-"""What the schedule entries do: f(n, sigma_min, sigma_max, inner_model=None, device="cpu") -> n + 1 float32 levels, the last 0.
+"""The schedule functions: f(n, sigma_min, sigma_max, inner_model=None, device="cpu") -> n + 1 float32 levels, the last 0.
 
-Hosts ask for more steps than are sampled and cut the head off (img2img, hires pass: steps / denoise), so any n >= 1 must work. And where
-they are set to discard the penultimate level they ask for n = steps + 1 and drop entry -2, which is sigma_min on Karras' list and hardly
-missed; an optimized list would lose a node it counts on. So there the list is made for n - 1 steps, and a level is put in for the host to
+Hosts ask for more steps than are sampled and cut off the first ones (img2img, hires pass: steps / denoise), so any n >= 1 must work. A
+host that discards the second-to-last level asks for n = steps + 1 and drops entry -2. On Karras' list that is sigma_min, which hardly
+matters, but an optimized list would lose a level it needs. So the list is then made for n - 1 steps, with an extra level for the host to
 drop.
 """
 
@@ -25,15 +25,18 @@ from .names import ScheduleEntry
 
 ScheduleFunction = Callable[..., Tensor]
 
-_DROPPED = 0.5  # of the last level above 0; any level below it would do
+_DROPPED = 0.5  # fraction of the last level above 0; any level below it would do
 
 
 def schedule_function(entry: ScheduleEntry, model_without: Callable[[], Any] | None = None) -> ScheduleFunction:
-    """What the host calls for a list.
+    """The function that the host calls to get the list of an entry.
 
     Parameters
     ----------
-    model_without : the loaded model, for hosts that pass no `inner_model`.
+    entry : ScheduleEntry
+        The entry.
+    model_without : callable or None
+        Returns the loaded model, for hosts that pass no `inner_model`.
     """
 
     def function(
@@ -71,11 +74,13 @@ def _stamps(stamps: tuple[float, ...] | Exception) -> Tensor:
 
 
 def sigmas_for(entry: ScheduleEntry, ns: NoiseSchedule, steps: int, choices: Choices) -> Tensor:
-    """float32 [steps + 1] on the CPU, strictly decreasing to 0; a new tensor.
+    """The list of an entry: a new float32 tensor [steps + 1] on the CPU, strictly decreasing to 0.
 
     Raises
     ------
-    ValueError : no or another family's recipe; a baseline without a meaning for the family; so many steps that float32 has no room.
+    ValueError
+        If there is no recipe or it is for another family, if the baseline has no meaning for the family, or if there are
+        too many steps for distinct float32 levels.
     """
     if entry.solver:
         order = min(entry.order, max(SOLVERS[entry.solver].orders))
@@ -86,16 +91,17 @@ def sigmas_for(entry: ScheduleEntry, ns: NoiseSchedule, steps: int, choices: Cho
         values = recipe_sigmas(read_recipe(choices.recipe), ns.family, steps)
     sigmas = values.to(torch.float32)
     if not bool((sigmas[1:] < sigmas[:-1]).all()):
-        raise ValueError(f"So many steps ({steps}) of {entry.label} are not distinct levels in float32; use fewer steps or more denoising.")
+        raise ValueError(f"With {steps} steps, the levels of {entry.label} are not distinct in float32; use fewer steps or more denoising.")
     return sigmas
 
 
 def recipe_sigmas(recipe: Recipe, family: str, steps: int) -> Tensor:
-    """The recipe's levels, exactly where the number of steps is the recipe's, else its list resampled (img2img, hires pass).
+    """The recipe's levels; resampled if the number of steps is not the recipe's (img2img, hires pass).
 
     Raises
     ------
-    ValueError : a recipe for another family of models.
+    ValueError
+        If the recipe is for another family of models.
     """
     families = {recipe.family, family}
     if len(families) > 1 and "flow" in families:

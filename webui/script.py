@@ -1,7 +1,7 @@
 """FewStep's panel in txt2img and img2img, and what it does when a picture is made.
 
-Only the choices of the first six controls are arguments of the script (an API client sends them in this order):
-order, variant, corrector, AFS, recipe text, AMED predictor.
+Only the first six controls are arguments of the script; an API client sends them in this order: order, variant, corrector, AFS, recipe
+text, AMED predictor.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from .xyz import AXES_ATTRIBUTE
 _logger = logging.getLogger("fewstep")
 
 # Controls of the host that the panel's buttons read, by the end of their elem_id.
-_STRENGTH = "denoising_strength"  # in txt2img it is of the second pass
+_STRENGTH = "denoising_strength"  # in txt2img it belongs to the second pass
 _HOST_CONTROLS = ("sampling", "scheduler", "steps", _STRENGTH, "prompt", "neg_prompt", "width", "height", "cfg_scale")
 
 
 class FewStepScript(scripts.Script):
-    """One for each of the two tabs."""
+    """The script; each of the two tabs has one."""
 
     def __init__(self) -> None:
         super().__init__()
         self.controls: dict[str, Any] = {}
-        """Of the host, by the names in `_HOST_CONTROLS`; those made before the panel."""
+        """Controls of the host that were made before the panel, by their names in `_HOST_CONTROLS`."""
 
     def title(self) -> str:
         return "FewStep"
@@ -61,7 +61,7 @@ class FewStepScript(scripts.Script):
                 afs = gr.Checkbox(label="Analytical first step (AFS)", value=False, elem_id=own("afs"))
             recipe = gr.Textbox(
                 label="Recipe", value="", lines=2, max_lines=4, elem_id=own("recipe"),
-                placeholder="Text of a recipe, for the schedule FewStep recipe and the sampler FewStep Calibrated",
+                placeholder="Text of a recipe, for the schedule type FewStep recipe and the sampling method FewStep Calibrated",
             )  # fmt: skip
             predictor = gr.Dropdown(
                 label="AMED predictor", choices=[NO_PREDICTOR, *predictor_names()], value=NO_PREDICTOR, elem_id=own("predictor")
@@ -116,11 +116,11 @@ class FewStepScript(scripts.Script):
     # -- pictures ------------------------------------------------------------------------------------------------------
 
     def process(self, p: Any, *arguments: Any) -> None:
-        """Before a picture: read the choices, set the number of steps that recipes and predictors have, write infotext."""
+        """Before a picture: read the choices, set the number of steps of a recipe or predictor, write infotext."""
         try:
             choices = from_settings(Choices.from_panel(*arguments))
             choices = _with_axes(choices, getattr(p, AXES_ATTRIBUTE, {}))
-        except Exception as error:  # raised again where it stops a picture that FewStep has a part in, and only such a one
+        except Exception as error:  # raised again only if the picture uses FewStep
             setattr(p, job.ATTRIBUTE, error)
             job.begin(job.Job(choices=error))
             return
@@ -129,7 +129,7 @@ class FewStepScript(scripts.Script):
             passes = entries_of_passes(p)
             first = passes[0]
             if any(AMED in later for later in passes[1:]):
-                raise ValueError(NOT_FROM_NOISE)  # before the first pass rather than after it
+                raise ValueError(NOT_FROM_NOISE)  # fail before the first pass rather than after it
             if not hasattr(p, "init_images"):
                 if AMED in first:
                     p.steps = len(stamps_of(choices.predictor)) - 1
@@ -148,7 +148,7 @@ class FewStepScript(scripts.Script):
         self.process_before_every_sampling(p)
 
     def process_before_every_sampling(self, p: Any, *arguments: Any, **kwargs: Any) -> None:
-        """Before each pass of a picture: what its schedule function must know. (Hosts without this hook call `process` only.)"""
+        """Before each pass of a picture: tell its schedule function what it must know. (Hosts without this hook only call `process`.)"""
         choices = getattr(p, job.ATTRIBUTE, None)
         second = bool(getattr(p, "is_hr_pass", False))
         name = (getattr(p, "hr_sampler_name", None) if second else None) or p.sampler_name
@@ -168,7 +168,7 @@ class FewStepScript(scripts.Script):
 
 
 def _choose_schedule(p: Any, entry: SamplerEntry | None) -> None:
-    """The schedule of "Automatic" where that is a setting: such hosts know no default schedule of a sampler but their own."""
+    """Choose the schedule for "Automatic" in hosts where that is a setting: they have default schedules only for their own samplers."""
     known = getattr(p.sampler_noise_scheduler_override, "is_fewstep", False)
     if entry is not None and (shared.opts.k_sched_type == "Automatic" or entry == AMED):
         schedule = schedule_entry(str(entry.host["scheduler"]))
@@ -177,14 +177,14 @@ def _choose_schedule(p: Any, entry: SamplerEntry | None) -> None:
         p.extra_generation_params.setdefault("Schedule type", schedule.label)
         return
     if entry is not None:
-        p.extra_generation_params.setdefault("Schedule type", shared.opts.k_sched_type)  # in the same place, for the same bytes
+        p.extra_generation_params.setdefault("Schedule type", shared.opts.k_sched_type)  # in the same place, so that infotext is the same
     if known:
-        p.sampler_noise_scheduler_override = None  # of the first pass
+        p.sampler_noise_scheduler_override = None  # it was for the first pass
 
 
 def entries_of_passes(p: Any) -> list[tuple[SamplerEntry | None, ScheduleEntry | None]]:
-    """FewStep's sampler and schedule in the first pass of a picture, and in the second where there is one; None for the host's own."""
-    own_setting = getattr(shared.opts, "k_sched_type", None)  # where the schedule is a setting
+    """FewStep's sampler and schedule in the first pass of a picture, and in the second if there is one; None for the host's own."""
+    own_setting = getattr(shared.opts, "k_sched_type", None)  # in hosts where the schedule is a setting
     names = [(p.sampler_name, getattr(p, "scheduler", None) or own_setting)]
     if getattr(p, "enable_hr", False):
         second = (getattr(p, "hr_sampler_name", None), getattr(p, "hr_scheduler", None))

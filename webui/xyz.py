@@ -8,13 +8,13 @@ from typing import Any
 from .choices import AUTO, NO_PREDICTOR, ORDERS, VARIANTS
 
 AXES_ATTRIBUTE = "fewstep_axes"
-"""Of the host's processing object: values that a grid sets, by field of `Choices`."""
+"""Attribute of the host's processing object with the values that a grid sets, by field of `Choices`."""
 
 PREFIX = "[FewStep] "
 
 
 def add_axes() -> None:
-    """Append the axes to the plot script's list, once; the host calls it before it makes the user interface."""
+    """Append the axes to the plot script's list, once; the host calls this before it makes the user interface."""
     module = _plot_module()
     if module is None:
         return
@@ -35,7 +35,7 @@ def add_axes() -> None:
 
 
 def apply(field: str) -> Callable[[Any, Any, Any], None]:
-    """What the grid calls for each cell: f(p, value, all values)."""
+    """The function that the grid calls for each cell: f(p, value, all values)."""
 
     def set_value(p: Any, value: Any, values: Any) -> None:
         # A new dict: the grid's copies of p share what they were copied from.

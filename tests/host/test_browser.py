@@ -242,9 +242,9 @@ def test_the_note_below_the_sampler_counts_calls(any_page):
     page = any_page
     page.load(DEMO.read_text(encoding="utf-8"))
     words = "(solver) => fewstepTest.node('FewStepSampler').widgets.find((w) => w.name === 'fewstep_note').element.textContent"
-    assert page.js(words) == "UniPC: 1 call a step (2 with CFG)"
+    assert page.js(words) == "UniPC: 1 call per step (2 with CFG)"
     page.set_widget("FewStepSampler", "solver", "heun")
-    assert page.js(words) == "Heun: 2 calls a step (4 with CFG), the last step 1"
+    assert page.js(words) == "Heun: 2 calls per step (4 with CFG), the last step 1"
 
 
 # --- Workflows ---

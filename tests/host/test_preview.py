@@ -105,7 +105,7 @@ def test_numbers_for_hovering(comfy):
         ({"order": 7}, "auto"),
         ({"p": "strong"}, "must be a number"),
         ({"schedule": "none"}, "karras"),
-        ({"preset": "sd15", "shift": 3}, "flow presets"),
+        ({"preset": "sd15", "shift": 3}, "Flow presets"),
         ({"preset": "flux", "mu": 1000}, "mu"),
         ({"preset": "sd3", "shift": -1}, "shift"),
         ({"preset": "edm", "sigma_min": 9, "sigma_max": 1}, "sigma"),

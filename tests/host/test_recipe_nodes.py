@@ -101,7 +101,7 @@ def test_a_recipe_of_a_flow_model_is_refused_on_another_and_the_other_way_round(
         ("fewstep1:unipc-4nfe-edm:abc", "cut off"),
         (made().to_text()[:-12] + "z" + made().to_text()[-11:], "damaged"),
         ("karras", "must begin with fewstep1:"),
-        ('{"format": "other"}', "This is no recipe"),
+        ('{"format": "other"}', "This is not a recipe"),
         ("fewstep9:unipc-4nfe-edm:abc:abcdefg", "newer FewStep"),
     ],
 )
@@ -261,7 +261,7 @@ def test_files_that_are_no_recipes_are_refused_with_a_sentence(comfy):
         except PromptRefused as refusal:
             said[name] = " ".join(refusal.sentences())
     (folder / "broken.json").unlink()
-    assert "no valid JSON" in said["broken.json"] and "shared.txt" not in said
+    assert "not valid JSON" in said["broken.json"] and "shared.txt" not in said
     assert "There is no recipe" in said["missing.json"] and "There is no recipe" in said["../../checkpoints/x.json"]
 
 

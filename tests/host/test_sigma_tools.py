@@ -76,7 +76,7 @@ def test_wrong_linked_text_makes_the_node_red_and_the_queue_goes_on(comfy, tmp_p
     joined = graph.node("StringConcatenate", string_a=written[0], string_b="4", delimiter=" ")
     probe(graph, tmp_path, sigmas=read_text(graph, joined[0])[0])
     result = comfy.run_any(graph)
-    assert not result.ok and "Number 4 of the text is 4, not below the one before it, 1" in result.error
+    assert not result.ok and "Number 4 of the text is 4, not below the previous one, 1" in result.error
     graph = Graph()
     after = probe(graph, tmp_path, sigmas=read_text(graph, "3 2 1")[0])
     assert comfy.run(graph).ui(after, "sigmas") == [3, 2, 1]
@@ -221,7 +221,7 @@ def test_a_list_that_leaves_the_familys_range_is_explained(comfy, tmp_path):
     )  # fmt: skip
     probe(graph, tmp_path, image=plot[0])
     result = comfy.run_any(graph)
-    assert not result.ok and "a flow model's sigma lies in [0, 1]" in result.error
+    assert not result.ok and "a flow model's sigma must lie in [0, 1]" in result.error
 
 
 # --- Compare ---

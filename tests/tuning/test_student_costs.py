@@ -111,7 +111,7 @@ def test_progress_and_interruption():
 def test_students_that_do_not_fit():
     teacher = teacher_of("edm")
     for other in (replace(teacher.setting, batch=4), teacher.setting.subset(range(5)), replace(teacher.setting, seeds=tuple(range(1, 13)))):
-        with pytest.raises(ValueError, match="only its model may be another"):
+        with pytest.raises(ValueError, match="only its model may differ"):
             discretization_costs(teacher, student=other)
     with pytest.raises(FitError, match="not all finite"):
         discretization_costs(teacher, student=shifted(teacher.setting, torch.nan))

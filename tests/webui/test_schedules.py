@@ -86,7 +86,7 @@ def test_unknown_levels_are_said():
     with pytest.raises(ValueError, match="no noise levels in SimpleNamespace"):
         noise_schedule_of(SimpleNamespace(inner_model=None))
     crooked = torch.linspace(0.1, 1.0, 100) ** 3
-    with pytest.raises(ValueError, match="no shift gives them"):
+    with pytest.raises(ValueError, match="do not match any shift"):
         noise_schedule_of(link(crooked))
 
 
