@@ -347,10 +347,9 @@ def resampled(table: SolverTable, nfe: int) -> SolverTable | None:
     None where that is impossible: there are no two levels to interpolate between, or the solver cannot take exactly so many calls.
     """
     options: dict[str, Any] = dict(table.options)
-    afs = bool(options.pop("afs", False))
     sigmas, family = np.array(table.sigmas), table.family
     lam = np.asarray(half_log_snr(sigmas[:-1], family))
-    first = 1 if math.isinf(lam[0]) else 0  # a flow model's s = 1 stays what it is
+    first = 1 if math.isinf(lam[0]) or options.get("jump") else 0  # the start stays what it is
     more, impossible = divmod(nfe - table.nfe, SOLVERS[table.solver].calls_per_step)
     steps = table.steps + more
     if impossible or len(lam) - first < 2 or steps - first < 2:
@@ -359,5 +358,5 @@ def resampled(table: SolverTable, nfe: int) -> SolverTable | None:
     nodes = np.interp(positions, np.arange(len(lam)), lam)
     levels = [*sigmas[:first], *np.asarray(sigma_from_half_log_snr(nodes, family)), sigmas[-1]]
     levels[0] = sigmas[0]
-    again = build_table(table.solver, levels, family, asked_order(table.solver, table.orders), afs=afs, **options)
+    again = build_table(table.solver, levels, family, asked_order(table.solver, table.orders), **options)
     return again if again.nfe == nfe else None

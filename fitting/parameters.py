@@ -77,16 +77,20 @@ class Parameters:
         self._weights: list[tuple[int, str, int]] = []
         for k, row in enumerate(rows):
             if "corrector" in groups and row.corrector is not None:
-                self._weights += [(k, "corrector.b", j) for j in range(max(len(row.corrector.b), min(k + 1, depth)))]
+                self._weights += [(k, "corrector.b", j) for j in self._known(k, len(row.corrector.b))]
             if "coefficients" in groups:
                 self._weights += [(k, "a", 0)]
-                self._weights += [(k, "b", j) for j in range(max(len(row.b), min(k + 1, depth)))]
+                self._weights += [(k, "b", j) for j in self._known(k, len(row.b))]
         self.names += [f"{name} {k},{j}" for k, name, j in self._weights]
         self.size = len(self.names)
         last = len(rows) - 1
         first_weight = len(self._moving) + len(self._shifted)
         self.linear = [first_weight + i for i, (k, name, _) in enumerate(self._weights) if k == last and name in ("a", "b")]
         """Positions of the parameters that the end point depends on linearly: the weights of the last row."""
+
+    def _known(self, k: int, weighted: int) -> list[int]:
+        """Entries of the history at row k that may be weighted, newest first; a jump without a call leaves nothing there."""
+        return [j for j in range(max(weighted, min(k + 1, self.depth))) if self.start.rows[k - j].afs != 0.0]
 
     def table(self, theta: Array) -> SolverTable:
         """The table at `theta` [size]; at zero, the start itself.

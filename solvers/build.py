@@ -16,6 +16,7 @@ from ..schedules.checks import real_number
 from . import ddim, deis, dpmpp_multistep, gradient_estimation, heun, ipndm, sde, singlestep, unipc
 from .afs import denoised_factor
 from .grid import Grid
+from .jump import with_jump
 from .table import Row, SolverTable
 
 Build = Callable[..., tuple[list[Row], list[int]]]
@@ -178,6 +179,7 @@ def build_table(
     order: int | Sequence[int] | None = None,
     *,
     afs: bool = False,
+    jump: bool = False,
     **options: Any,
 ) -> SolverTable:
     """The table of a solver on a schedule.
@@ -194,6 +196,9 @@ def build_table(
         Highest order, or one order per step for multistep solvers. By default the solver's own, 3 for most multistep solvers.
     afs : bool
         Replace the first model call by an analytical guess. That saves one call, but hurts some multistep solvers.
+    jump : bool
+        Go from sigma_0 to sigma_1 without a model call (jump.py): for lists that begin far above the data's scale. N + 1 levels are then
+        N - 1 calls.
     **options
         Of the solver: variant, corrector, disable_corrector, lower_order_final, t_of, gamma, eta, s_noise, r, ... See the signature
         of its `sample_<solver>` function.
@@ -204,7 +209,8 @@ def build_table(
         If the solver or an option is unknown, the sigmas are no schedule, or an order or option is outside its range.
     """
     entry = solver_named(solver)
-    grid = Grid(sigmas, family)
+    whole = Grid(sigmas, family)
+    grid = Grid(whole.sigma[1:], family) if _checked_jump(jump, afs, whole) else whole
     unknown = [name for name in options if name not in entry.options]
     if unknown:
         raise ValueError(f"{solver} has no option {', '.join(map(repr, unknown))}; its options are {', '.join(entry.options)}.")
@@ -212,6 +218,8 @@ def build_table(
         raise ValueError(f"variant was {options['variant']!r}; {solver} has the variants {', '.join(entry.variants)}.")
     if isinstance(order, (torch.Tensor, np.ndarray)):
         order = order.tolist()
+    if jump and isinstance(order, Sequence):
+        order = _orders_after_jump(order, whole.steps)
     options = _checked(entry, options)
     arguments = {**entry.fixed, **options}
     if not isinstance(afs, (bool, np.bool_)):
@@ -228,5 +236,28 @@ def build_table(
         rows[0] = replace(rows[0], afs=denoised_factor(rows[0].sigma, family))
         if not any(row.calls_model for row in rows):
             raise ValueError("afs was on for a schedule with one model call; without any call nothing is sampled. Use more steps.")
-    shown = {name: value for name, value in options.items() if not callable(value)} | ({"afs": True} if afs else {})
-    return SolverTable(solver, family, tuple(grid.sigma.tolist()), tuple(orders), tuple(rows), shown)
+    if jump:
+        rows = with_jump(float(whole.sigma[0]), rows, family)
+        orders = [1, *orders]
+    shown = {name: value for name, value in options.items() if not callable(value)}
+    shown |= {name: True for name, on in (("afs", afs), ("jump", jump)) if on}
+    return SolverTable(solver, family, tuple(whole.sigma.tolist()), tuple(orders), tuple(rows), shown)
+
+
+def _checked_jump(jump: object, afs: object, grid: Grid) -> bool:
+    if not isinstance(jump, (bool, np.bool_)):
+        raise ValueError(f"jump was {jump!r}; it must be True or False.")
+    if jump and afs:
+        raise ValueError("jump and afs were both on; each replaces the first model call, so choose one of them.")
+    if jump and (grid.steps < 2 or grid.sigma[1] == 0):
+        raise ValueError(f"jump was on for {len(grid.sigma)} sigmas; at least three are needed: the start, the level of the first call, and an end.")
+    return bool(jump)
+
+
+def _orders_after_jump(order: Sequence[int], steps: int) -> Sequence[int]:
+    """Those of the solver's own steps."""
+    if len(order) != steps:
+        raise ValueError(f"order was a list of {len(order)} orders; the schedule has {steps} steps and needs one for each.")
+    if order[0] != 1:
+        raise ValueError(f"order[0] was {order[0]}; the jump is a step of order 1.")
+    return order[1:]

@@ -7,6 +7,7 @@ that occurs, min(m, L_n) is the same: so m builds the same table again, also whe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -54,15 +55,14 @@ def rebuilt(table: SolverTable, sigmas: ArrayLike | torch.Tensor | None = None) 
         If the table is not one that `build_table` makes (a fitted one, or one whose options include functions), or if its orders were
         given per step and `sigmas` has another number of steps.
     """
-    options = dict(table.options)
-    afs = bool(options.pop("afs", False))
+    options: dict[str, Any] = dict(table.options)
     for order in (asked_order(table.solver, table.orders), order_per_step(table.solver, table.orders)):
         try:
-            same = build_table(table.solver, table.sigmas, table.family, order, afs=afs, **options)
+            same = build_table(table.solver, table.sigmas, table.family, order, **options)
         except ValueError:
             continue
         if same.rows == table.rows:
-            return same if sigmas is None else build_table(table.solver, sigmas, table.family, order, afs=afs, **options)
+            return same if sigmas is None else build_table(table.solver, sigmas, table.family, order, **options)
     raise ValueError(
         f"The table is not what {table.solver} with these options gives on its sigmas (it was fitted, or made with a function as option), "
         "so it cannot be rebuilt on others. Start from one that build_table made."
