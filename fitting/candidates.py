@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas
+from ..schedules.first_level import jump_sigmas
 from ..solvers import SOLVERS, Row, SolverTable, build_table, solver_named
 from .setting import Setting
 
@@ -88,6 +89,8 @@ OPTIMIZED_SOLVERS: tuple[tuple[str, int | None], ...] = (
     ("unipc", 3), ("unipc", 2), ("dpmpp_2m", None), ("dpmpp_multistep", 3), ("deis", 3), ("ipndm", 3), ("gradient_estimation", None),
 )  # fmt: skip
 
+JUMP_SOLVERS: tuple[tuple[str, int | None], ...] = (("unipc", 2), ("unipc", 3), ("dpmpp_2m", None))
+
 
 def candidates(
     ns: NoiseSchedule,
@@ -95,6 +98,7 @@ def candidates(
     solvers: Sequence[tuple[str, int | None]] = STOCK_SOLVERS,
     schedules: Sequence[str] = STOCK_SCHEDULES,
     optimized: bool = True,
+    structure: float | None = None,
 ) -> list[Candidate]:
     """All stock combinations with as many steps as `nfe` model calls allow, and the optimized ones.
 
@@ -113,6 +117,8 @@ def candidates(
         Names in `BASELINES`.
     optimized : bool
         Whether to add `OPTIMIZED_SOLVERS` on `optimal_sigmas`.
+    structure : float, optional
+        The data's largest structures, see schedules/first_level.py; on ranges that begin far above them, `after_jump` is added.
 
     Returns
     -------
@@ -137,7 +143,28 @@ def candidates(
         for solver, order in OPTIMIZED_SOLVERS:
             table = build_table(solver, optimal_sigmas(ns, nfe, solver, order or SOLVERS[solver].default_order), ns.family, order)
             add(f"{_label(solver, order)} on optimized steps", table, "optimized")
+        for candidate in after_jump(ns, nfe, structure):
+            add(candidate.name, candidate.table, candidate.kind)
     return list(found.values())
+
+
+def after_jump(ns: NoiseSchedule, nfe: int, structure: float | None, factors: Sequence[float] = (1.0,)) -> list[Candidate]:
+    """Solvers on optimized steps that begin with a jump without a call (solvers/jump.py); none on ranges that begin too low for one.
+
+    Parameters
+    ----------
+    structure : float or None
+        The data's largest structures; None if they are unknown.
+    factors : sequence of float
+        Of the first level, see `first_call_level`.
+    """
+    found = []
+    for factor in factors if structure else ():
+        sigmas = jump_sigmas(ns, nfe, structure, factor)
+        for solver, order in JUMP_SOLVERS if sigmas is not None else ():
+            table = build_table(solver, sigmas, ns.family, order, jump=True)
+            found.append(Candidate(f"{_label(solver, order)} on optimized steps after a jump to {float(sigmas[1]):.3g}", table, "optimized"))
+    return found
 
 
 def _down_to_sigma_min(schedule: str, ns: NoiseSchedule, steps: int) -> Tensor:
