@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -49,7 +49,7 @@ class Case:
 
     Attributes
     ----------
-    make_plan : (common arguments of `Plan`, folder for whatever else is stored or None) -> plan.
+    make_plan : (arguments that several plans have, folder for whatever else is stored or None) -> plan.
     run : as the job's own.
     numbers : everything that an outcome holds, to be compared to the last bit; none where it holds nothing.
     lost : (outcome, stages seen) -> what is missing in an outcome, "" if nothing.
@@ -72,8 +72,7 @@ class Case:
         known: dict[str, Any] = {
             "seeds": setting.seeds, "held_out": 4, "batch": setting.batch, "name": setting.name, "teacher": TeacherPlan(8, folder=teacher),
         }  # fmt: skip
-        plan = self.make_plan(known, more)
-        return replace(plan, **({"states": states} if self.trains else {}), **changes)
+        return self.make_plan(known | ({"states": states} if self.trains else {}) | changes, more)
 
     def stored_plan(self, folder: Path) -> Plan:
         """With everything that can be stored in this folder."""
@@ -87,20 +86,22 @@ class Case:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """numbers : that the job ends with. calls : of the model by then, for each stage that was reported."""
+    """numbers : that the job ends with. calls : of the model by then, for each stage that was reported. total : of the calls."""
 
     numbers: list[Tensor]
     calls: list[tuple[Stage, int]]
+    total: int
 
     def moments(self, count: int, seed: str) -> list[tuple[int, int]]:
         """Random ones, each in another part of the job: (number of a call, number of a report), both from 1."""
         parts: dict[Any, list[tuple[int, int]]] = {}
-        before = 0
-        for index, (stage, calls) in enumerate(self.calls):
-            parts.setdefault(part_of(stage), []).extend((call, index + 1) for call in range(before + 1, max(calls, before + 1) + 1))
+        before, (last, _) = 0, self.calls[-1]
+        for index, (stage, calls) in enumerate([*self.calls, (last, self.total)]):
+            report = min(index + 1, len(self.calls))
+            parts.setdefault(part_of(stage), []).extend((call, report) for call in range(before + 1, calls + 1))
             before = calls
-        random = Random(seed)
-        return [random.choice(part) for part in random.sample(list(parts.values()), min(count, len(parts)))]
+        random, filled = Random(seed), [part for part in parts.values() if part]
+        return [random.choice(part) for part in random.sample(filled, min(count, len(filled)))]
 
 
 @cache
@@ -109,7 +110,14 @@ def undisturbed(case: Case) -> Undisturbed:
     setting, calls = case.setting(), []
     outcome = case.run(setting, case.plan(None), lambda stage: calls.append((stage, setting.model.calls)))
     assert outcome.finished and outcome.error is None
-    return Undisturbed(case.numbers(outcome), calls)
+    return Undisturbed(case.numbers(outcome), calls, setting.model.calls)
+
+
+def made(kind: type[Plan], **arguments: Any) -> Plan:
+    """A plan; what it does not know itself is in its `options`, which it passes on."""
+    own = {each.name for each in fields(kind)}
+    options = {name: value for name, value in arguments.items() if name not in own}
+    return kind(**{name: value for name, value in arguments.items() if name in own}, **({"options": options} if options else {}))
 
 
 # --- calibrate ---------------------------------------------------------------------------------------------------------------------------
@@ -155,7 +163,7 @@ CONFIG = AmedConfig("dpmpp2", (20.0, 1.5, 0.1), "edm", scale_dir=0.3)
 
 def _amed_case(name: str, **options: Any) -> Case:
     def plan(known: dict[str, Any], folder: Path | None) -> Plan:
-        return train_amed.AmedPlan(**known, config=CONFIG, trajectories=folder, **options)
+        return made(train_amed.AmedPlan, config=CONFIG, trajectories=folder, **known, **options)
 
     def numbers(outcome: train_amed.AmedOutcome) -> list[Tensor]:
         return [] if outcome.training is None else [p.detach().clone() for p in outcome.training.net.parameters()]
@@ -178,7 +186,7 @@ def _amed_case(name: str, **options: Any) -> Case:
 
 def _tuning_case(name: str, **options: Any) -> Case:
     def plan(known: dict[str, Any], folder: Path | None) -> Plan:
-        return tune.TuningPlan(**known, guard=4, table=table_of(steps=2), lr=0.02, average=0.5, folder=folder, **options)
+        return made(tune.TuningPlan, guard=4, table=table_of(steps=2), lr=0.02, average=0.5, folder=folder, **known, **options)
 
     def run(setting: Setting, plan: tune.TuningPlan, *rest: Any) -> Outcome:
         return tune.run(setting, plan, lambda: LoraAdapters(setting.model.inner_model, 2), *rest)
