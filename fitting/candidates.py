@@ -163,7 +163,8 @@ def after_jump(ns: NoiseSchedule, nfe: int, structure: float | None, factors: Se
         sigmas = jump_sigmas(ns, nfe, structure, factor)
         for solver, order in JUMP_SOLVERS if sigmas is not None else ():
             table = build_table(solver, sigmas, ns.family, order, jump=True)
-            found.append(Candidate(f"{_label(solver, order)} on optimized steps after a jump to {float(sigmas[1]):.3g}", table, "optimized"))
+            name = f"{_label(solver, order)} on optimized steps after a jump to {float(sigmas[1]):.3g}"
+            found.append(Candidate(name, table, "optimized"))
     return found
 
 

@@ -1,14 +1,14 @@
 """Where the first model call should be on a range that begins far above the data's scale.
 
-There the model's answer is nearly constant: a call says nothing, and a solver can go to a lower level without one (solvers/jump.py). How low
-depends on the data's largest structures. In an orthonormal basis noise of level sigma has the deviation sigma in every direction, and the
-answer moves with x as soon as that is comparable to the data's deviation in its widest direction,
+There the model's answer is nearly constant: a call says nothing, and a solver can go to a lower level without one (solvers/jump.py). How
+low depends on the data's largest structures. In an orthonormal basis, noise of level sigma has the deviation sigma in every direction, and
+the answer moves with x as soon as that is comparable to the data's deviation in its widest direction,
 
     S^2 = largest eigenvalue of the data's covariance
 
-For pictures that is about a quarter of the total variance, H W times that of a pixel, however many pixels show the same things: S is
-deviation * sqrt(H W)/2, so a latent of 128x128 needs a four times higher first level than one of 32x32. With few calls the first call should
-be at about 3 S, with more a little higher. Too low costs more than too high: the sample has then decided without the model what it will be.
+For pictures that is about a quarter of the total variance (H W times that of a pixel), however many pixels show the same things: S is
+deviation * sqrt(H W)/2, so a latent of 128x128 needs a first level four times that of 32x32. With few calls the first call should be at
+about 3 S, with more a little higher. Too low costs more than too high: the model then comes too late to decide what the picture will be.
 
 Measured with the jump's corrector on the demo network with a wide range (VE to 157 and flow from s = 1, S = 8), at guidance 1 and 3, and
 on mixtures around pictures (colour, S = 8 to 10): 5 calls are best from 14 to 40, 8 calls from 20 to 40.

@@ -1,7 +1,7 @@
 """A first step without a model call: from a host's highest noise level to the one where the model's answer begins to matter.
 
-Far above the data's own scale D(x, sigma) hardly depends on x or sigma: it is the data's mean. A call there says next to nothing, but a host
-adds its noise there. So the first step goes to sigma_1 with D = 0 in the place of the model's answer,
+Far above the data's own scale D(x, sigma) hardly depends on x or sigma: it is the data's mean. A call there says next to nothing, but a
+host adds its noise there. So the first step goes to sigma_1 with D = 0 in place of the model's answer,
 
     x_1 = a x_0 + b D,      a = std_1/std_0,  b = alpha_1 - alpha_0 a          (DDIM's step, exact where D is constant)
 
@@ -54,8 +54,8 @@ def with_jump(start: float, rows: list[Row], family: str) -> list[Row]:
     length = 1.0 if first.basis == "data" else 1.0 + b * first.q_x / first.q_d
     if length < _SHORTEST:  # from s = 1 the noise is known, and says nothing of D
         raise ValueError(
-            f"jump was on for a solver that remembers the {first.basis}, and sigma_0 was {start:g}; from there D cannot be told from what it "
-            "remembers. Take a solver that remembers D, such as unipc or dpmpp_multistep, or begin at a lower level."
+            f"jump was on for a solver that remembers the {first.basis}, and sigma_0 was {start:g}, from where D cannot be told from the "
+            f"{first.basis}. Take a solver that remembers D, such as unipc or dpmpp_multistep, or begin at a lower level."
         )
     corrected = replace(first, q_d=q_d, corrector=Corrector(a / length, (b / first.q_d / length,)))
     jump = Row(0, start, a, (b,), afs=0.0)

@@ -153,5 +153,5 @@ def table_of_recipe(recipe: Recipe, levels: np.ndarray, family: str) -> SolverTa
             len(levels),
             recipe.solver,
         )
-    options = {name: value for name, value in recipe.options.items() if name not in ("afs", "disable_corrector")}
+    options = {name: value for name, value in recipe.options.items() if name not in ("afs", "jump", "disable_corrector")}
     return build_table(recipe.solver, levels, family, asked_order(recipe.solver, recipe.orders), **options)
