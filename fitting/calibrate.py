@@ -24,11 +24,10 @@ from torch import Tensor
 from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 from ..schedules.checks import whole_number
 from ..schedules.families import half_log_snr, sigma_from_half_log_snr
-from ..schedules.first_level import measured_structure_scale
 from ..solvers import SOLVERS, SolverTable, build_table
 from ..solvers.rebuild import asked_order, rebuilt
 from ..solvers.rounding import rounded_table
-from .candidates import Candidate, after_jump, candidates
+from .candidates import Candidate, candidates
 from .guard import Comparison, Judge, Scorer, compare
 from .levenberg import NO_LIMIT, Fit, Limit, affordable_chunks, minimise, polished_mean_square
 from .parameters import FULL_DEPTH, Parameters, check_groups
@@ -43,8 +42,6 @@ _FEW = 6  # model calls up to which the nodes of a table stay where they are
 DEFAULT_STARTS = (("unipc", 3), ("unipc", 2), ("dpmpp_2m", 2), ("gradient_estimation", 1), ("deis", 3), ("ipndm", 3))
 DEFAULT_RIDGE = 1e-3
 MOST_CALLS = 20
-JUMP_FACTORS = (0.7, 1.0, 1.4)
-"""Of the first level, among which the best start is chosen."""
 PROBED_SEEDS = 8  # that starts are ranked on
 _RANKING = 0.15  # of a fit's limit of calls, for finding out which seeds are hard
 
@@ -187,13 +184,12 @@ def calibrate_all(
         raise ValueError("The teacher's pass is of other seeds or another shape than the setting; make it from the same setting.")
     teacher.run(staged(progress, "teacher"))
     targets = teacher.end_points
-    structure = measured_structure_scale(targets)
     work = _Work(setting.subset(fitting), targets[: len(fitting)], setting.subset(guarding), targets[len(fitting) :], progress)
     results: dict[int, Calibration] = {}
     for nfe in sorted(set(nfes)):
         began = time.monotonic()
         before = [results[known].fitted for known in sorted(results)][-1:]
-        pool = list(starts) if starts is not None else default_starts(setting.noise_schedule, nfe, afs, structure)
+        pool = list(starts) if starts is not None else default_starts(setting.noise_schedule, nfe, afs)
         try:
             start, start_calls = work.best_start(pool, before, nfe, mapping)
             freed = default_groups(nfe) if groups is None else groups
@@ -210,7 +206,7 @@ def calibrate_all(
         results[nfe] = Calibration(nfe, start.table, fitted.table, start, fit, None, calls, time.monotonic() - began)
         if fit.ending is Ending.INTERRUPTED:
             break
-        rivals = list(stock) if stock is not None else candidates(setting.noise_schedule, nfe, structure=structure)
+        rivals = list(stock) if stock is not None else candidates(setting.noise_schedule, nfe)
         try:
             comparison = work.guard([*rivals, fitted], nfe, mapping, judge)
         except Interrupted:
@@ -227,13 +223,10 @@ def calibrate_all(
     return [results[nfe] for nfe in nfes if nfe in results]
 
 
-def default_starts(ns: NoiseSchedule, nfe: int, afs: bool = False, structure: float | None = None) -> list[Candidate]:
-    """What fits begin with: multistep solvers on optimized and on uniform-lambda steps, `nfe` calls each.
-
-    On ranges that begin far above the data's largest structures, also after a jump without a call, to several levels.
-    """
+def default_starts(ns: NoiseSchedule, nfe: int, afs: bool = False) -> list[Candidate]:
+    """What fits begin with: multistep solvers on optimized and on uniform-lambda steps, `nfe` calls each."""
     steps = nfe + afs
-    starts = [] if afs else after_jump(ns, nfe, structure, JUMP_FACTORS)
+    starts = []
     for name, sigmas in (("optimized", optimal_sigmas(ns, steps)), ("uniform_lambda", baseline_sigmas("uniform_lambda", ns, steps))):
         for solver, order in DEFAULT_STARTS:
             table = build_table(solver, sigmas, ns.family, order if len(SOLVERS[solver].orders) > 1 else None, afs=afs)

@@ -98,7 +98,6 @@ def candidates(
     solvers: Sequence[tuple[str, int | None]] = STOCK_SOLVERS,
     schedules: Sequence[str] = STOCK_SCHEDULES,
     optimized: bool = True,
-    structure: float | None = None,
 ) -> list[Candidate]:
     """All stock combinations with as many steps as `nfe` model calls allow, and the optimized ones.
 
@@ -117,8 +116,6 @@ def candidates(
         Names in `BASELINES`.
     optimized : bool
         Whether to add `OPTIMIZED_SOLVERS` on `optimal_sigmas`.
-    structure : float, optional
-        The data's largest structures, see schedules/first_level.py; on ranges that begin far above them, `after_jump` is added.
 
     Returns
     -------
@@ -143,25 +140,27 @@ def candidates(
         for solver, order in OPTIMIZED_SOLVERS:
             table = build_table(solver, optimal_sigmas(ns, nfe, solver, order or SOLVERS[solver].default_order), ns.family, order)
             add(f"{_label(solver, order)} on optimized steps", table, "optimized")
-        for candidate in after_jump(ns, nfe, structure):
-            add(candidate.name, candidate.table, candidate.kind)
     return list(found.values())
 
 
-def after_jump(ns: NoiseSchedule, nfe: int, structure: float | None, factors: Sequence[float] = (1.0,)) -> list[Candidate]:
+def after_jump(ns: NoiseSchedule, nfe: int, structure: float, factors: Sequence[float] = (1.0,)) -> list[Candidate]:
     """Solvers on optimized steps that begin with a jump without a call (solvers/jump.py); none on ranges that begin too low for one.
+
+    They are no part of `candidates` or of the default starts of a calibration: how fits that begin so compare is not settled.
 
     Parameters
     ----------
-    structure : float or None
-        The data's largest structures; None if they are unknown.
+    structure : float
+        The data's largest structures, see schedules/first_level.py.
     factors : sequence of float
         Of the first level, see `first_call_level`.
     """
-    found = []
-    for factor in factors if structure else ():
+    found: list[Candidate] = []
+    for factor in factors:
         sigmas = jump_sigmas(ns, nfe, structure, factor)
-        for solver, order in JUMP_SOLVERS if sigmas is not None else ():
+        if sigmas is None:
+            continue
+        for solver, order in JUMP_SOLVERS:
             table = build_table(solver, sigmas, ns.family, order, jump=True)
             name = f"{_label(solver, order)} on optimized steps after a jump to {float(sigmas[1]):.3g}"
             found.append(Candidate(name, table, "optimized"))

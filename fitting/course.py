@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from ..schedules.first_level import measured_structure_scale
 from ..solvers import SolverTable
 from .calibrate import Calibration, calibrate, check_calls, default_starts, resampled
 from .candidates import Candidate
 from .effort import Effort
 from .levenberg import Limit
-from .progress import staged
 from .setting import Setting
 from .teacher import Teacher
 
@@ -43,9 +41,8 @@ def calibrations(
     """
     check_calls(nfes)
     ns = setting.noise_schedule
-    structure = measured_structure_scale(teacher.run(staged(options.get("progress"), "teacher")).end_points)
     for nfe in sorted(set(nfes)):
-        starts = default_starts(ns, nfe, afs, structure)
+        starts = default_starts(ns, nfe, afs)
         if before is not None and (table := resampled(before[1], nfe)) is not None:
             starts.append(Candidate(f"the times of the table for {before[0]} calls", table, "fitted"))
         result = calibrate(
@@ -54,7 +51,7 @@ def calibrations(
             held_out=held_out,
             teacher=teacher,
             starts=starts,
-            stock=effort.stock(ns, nfe, structure),
+            stock=effort.stock(ns, nfe),
             afs=afs,
             limit=effort.limit(nfe, len(setting.seeds) - held_out, setting.batch) if limit is None else limit,
             **options,

@@ -44,9 +44,9 @@ class Effort:
         """The limit for this number of fitting seeds in batches of `batch`."""
         return Limit(calls=self.calls(nfe) * -(-min(seeds, _SEEDS) // batch))
 
-    def stock(self, ns: NoiseSchedule, nfe: int, structure: float | None = None) -> list[Candidate]:
+    def stock(self, ns: NoiseSchedule, nfe: int) -> list[Candidate]:
         """The candidates that a result has to beat."""
-        return candidates(ns, nfe, self.solvers, self.schedules, structure=structure)
+        return candidates(ns, nfe, self.solvers, self.schedules)
 
 
 _SHORT_SOLVERS = (("dpmpp_2m", None), ("unipc", 3), ("ipndm", 3), ("gradient_estimation", None))

@@ -250,7 +250,7 @@ def _checked_jump(jump: object, afs: object, grid: Grid) -> bool:
     if jump and afs:
         raise ValueError("jump and afs were both on; each replaces the first model call, so choose one of them.")
     if jump and (grid.steps < 2 or grid.sigma[1] == 0):
-        raise ValueError(f"jump was on for {len(grid.sigma)} sigmas; it needs at least three: the start, the first call's level, and an end.")
+        raise ValueError(f"jump was on for {len(grid.sigma)} sigmas; it needs at least three: start, level of the first call, and end.")
     return bool(jump)
 
 
