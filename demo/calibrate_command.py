@@ -3,18 +3,16 @@ from __future__ import annotations
 
 import argparse
 import math
-from datetime import date
 from typing import Any
 
-from ..fitting import Calibration, Limit
-from ..jobs import Pace, TeacherPlan
+from ..fitting import Limit
+from ..jobs import TeacherPlan
 from ..jobs.calibrate import CalibrationOutcome, CalibrationPlan, recipe_from
 from ..jobs.calibrate import run as calibrate
 from ..jobs.saving import save_somewhere
-from ..recipes import Recipe
 from ..schedules.checks import real_number
 from .calibration import demo_setting, model_facts, recognised, summary
-from .long_work import announce, ended_early, require_result
+from .long_work import ended_early, require_result
 from .model import load_demo_model
 from .shipped import recipe_file
 from .showcase import set_threads
@@ -38,12 +36,10 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     )  # fmt: skip
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written to is refused before the work
-    costs = plan.costs(setting.noise_schedule)
-    announce(costs)
-    with StageBar(Pace(costs, args.batch)) as bar:
+    with StageBar(plan.costs(setting.noise_schedule), args.batch) as bar:
         outcome = calibrate(setting, plan, bar)
     require_result(outcome, bool(outcome.done))
-    return _report(args, outcome, plan, model_facts(setting) | {"date": date.today().isoformat()})
+    return _report(args, outcome, plan, model_facts(setting))
 
 
 def _limit(args: argparse.Namespace) -> Limit | None:
@@ -61,18 +57,13 @@ def _report(
     entries, paragraphs = [], []
     for result in outcome.done.values():
         recipe = recipe_from(result, plan, known)
-        entry = dict(summary(result)) | {"recipe": recipe.to_text()}
-        lines = [result.report(), "", recipe.to_text()]
+        entries.append({**summary(result), "recipe": recipe.to_text()})
+        paragraphs.append(f"{result.report()}\n\n{recipe.to_text()}")
         if args.out is not None:
-            lines += _saved(args, result, recipe, entry)
-        entries.append(entry)
-        paragraphs.append("\n".join(lines))
-    facts = {"family": args.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out, "teacher_steps": args.teacher_steps}
-    result = facts | {"calibrations": entries, "interrupted": outcome.interrupted, "problem": str(outcome.error or "")}
-    return result, "\n\n".join([*paragraphs, *ended_early(outcome)])
-
-
-def _saved(args: argparse.Namespace, result: Calibration, recipe: Recipe, entry: dict[str, Any]) -> list[str]:
-    path, problem = save_somewhere(recipe_file(args.family, result.nfe, args.out), recipe.save)
-    entry["file"] = str(path.resolve())
-    return [f"Recipe: {path.resolve()}", *([problem] if problem else [])]
+            path, problem = save_somewhere(recipe_file(args.family, result.nfe, args.out), recipe.save)
+            entries[-1]["file"] = str(path.resolve())
+            paragraphs[-1] += f"\nRecipe: {path.resolve()}" + (f"\n{problem}" if problem else "")
+    return {
+        "family": args.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out, "teacher_steps": args.teacher_steps,
+        "calibrations": entries, "interrupted": outcome.interrupted, "problem": str(outcome.error or ""),
+    }, "\n\n".join([*paragraphs, *ended_early(outcome)])  # fmt: skip

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +10,6 @@ from pathlib import Path
 import torch
 
 from ..jobs import Outcome
-from ..jobs.plan import Costs
-from ..jobs.words import cost_line
 from ..training.distributed import Group, join, leave
 
 AUTOCAST: Mapping[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -69,24 +66,24 @@ def processes(device: str) -> Iterator[Group]:
         leave()
 
 
-def announce(costs: Costs) -> None:
-    """Say what the work will cost, where a person reads it."""
-    if sys.stderr.isatty():
-        print(cost_line(costs), file=sys.stderr)
-
-
-def require_result(outcome: Outcome, there: bool) -> None:
-    """End a command whose job has nothing to show.
+def require_result(outcome: Outcome, there: bool, first: bool = True) -> None:
+    """End a command whose job has nothing to show, and every process but the first, which alone reports.
 
     Raises
     ------
-    ValueError : it failed; in a sentence. KeyboardInterrupt : Ctrl-C before there was anything to keep.
+    ValueError
+        If the job failed; in a sentence.
+    KeyboardInterrupt
+        After Ctrl-C, before there was anything to keep.
+    SystemExit
+        In a process that does not report.
     """
-    if there:
-        return
-    if outcome.error is not None:
-        raise ValueError(str(outcome.error)) from outcome.error
-    raise KeyboardInterrupt
+    if not there:
+        if outcome.error is not None:
+            raise ValueError(str(outcome.error)) from outcome.error
+        raise KeyboardInterrupt
+    if not first:
+        raise SystemExit(0)
 
 
 def ended_early(outcome: Outcome, resume: Path | None = None) -> list[str]:

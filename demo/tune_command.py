@@ -8,26 +8,23 @@ from __future__ import annotations
 import argparse
 import math
 from contextlib import nullcontext
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from ..fitting import Setting, Teacher
 from ..fitting.run import run_table
 from ..fitting.tuning import Alternation, FullWeights, LoraAdapters, save_lora
-from ..fitting.tuning.alternate import TUNED
-from ..jobs import Pace, TeacherPlan
+from ..jobs import TeacherPlan
 from ..jobs.saving import save_somewhere
-from ..jobs.tune import TuningOutcome, TuningPlan
+from ..jobs.tune import TuningOutcome, TuningPlan, file_facts, recipe_for
 from ..jobs.tune import run as tune
-from ..recipes import Recipe
 from ..schedules.checks import real_number
 from ..solvers import SolverTable
 from ..tensor_files import save_tensors
 from .calibration import model_facts, recognised
 from .data import CLASS_NAMES
 from .evaluate import judged_accuracy, rmse
-from .long_work import AUTOCAST, announce, check_device, check_files, ended_early, processes, require_result
+from .long_work import AUTOCAST, check_device, check_files, ended_early, processes, require_result
 from .model import DemoModel, load_demo_model
 from .network import NUM_CLASSES
 from .pictures import save_image_grid, save_tuning_plot
@@ -65,21 +62,15 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             autocast=AUTOCAST[args.precision], minutes=math.inf if args.minutes is None else args.minutes,
             stock=stock_candidates(setting, args.steps), judge=recognised, folder=args.cache,
         )  # fmt: skip
-        costs = plan.costs()
-        if group.first:
-            announce(costs)
 
         def adapters() -> FullWeights | LoraAdapters:
             return FullWeights(network) if args.full else LoraAdapters(network, plan.rank, plan.alpha, plan.layers, plan.seed)
 
         adapters()  # layers that are not there are refused before the work
-        with StageBar(Pace(costs, args.batch), group.first) as bar:
+        with StageBar(plan.costs(), args.batch, group.first) as bar:
             outcome = tune(setting, plan, adapters, bar)
-        require_result(outcome, outcome.result is not None)
-        if not group.first:
-            raise SystemExit(0)  # one process reports
-        assert outcome.result is not None and outcome.teacher is not None
-        return _report(args, model, setting, outcome, outcome.teacher, outcome.result)
+        require_result(outcome, outcome.result is not None, group.first)
+        return _report(args, model, setting, plan, outcome)
 
 
 def _rate(args: argparse.Namespace) -> float:
@@ -102,12 +93,14 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _report(
-    args: argparse.Namespace, model: DemoModel, setting: Setting, outcome: TuningOutcome, teacher: Teacher, result: Alternation
+    args: argparse.Namespace, model: DemoModel, setting: Setting, plan: TuningPlan, outcome: TuningOutcome
 ) -> tuple[dict[str, Any], str]:
+    result, teacher, known = outcome.result, outcome.teacher, model_facts(setting)
+    assert result is not None and teacher is not None
     early = ended_early(outcome, args.resume)
     wanted = args.out.with_name(f"{args.out.stem}.interrupted{args.out.suffix}") if early else args.out
-    recipe = _recipe(args, setting, result, wanted.name)
-    facts = _facts(args, setting, result, recipe)
+    recipe = recipe_for(outcome, plan, known, wanted.name)
+    facts = {**file_facts(outcome, plan, known, recipe), "phase_1": args.start}
     path, problem = save_somewhere(wanted, lambda path: _save(path, model, result, facts))
     recipe_path = path.with_suffix(".json")
     recipe.save(recipe_path)
@@ -122,7 +115,8 @@ def _report(
         f"Recipe for it: {recipe_path.resolve()}", f"Pictures: {picture.resolve()}, {plot.resolve()}",
     ]  # fmt: skip
     return {
-        **facts, "file": str(path.resolve()), "recipe_file": str(recipe_path.resolve()), "picture": str(picture.resolve()),
+        **facts, "error_before": facts["held_out_before"], "error_after": facts["held_out_after"], "file": str(path.resolve()),
+        "recipe_file": str(recipe_path.resolve()), "picture": str(picture.resolve()),
         "plot": str(plot.resolve()), "rows": rows, "ships": result.ships, "verdict": result.verdict, "stopped": result.stopped,
         "calls": result.calls, "seconds": result.seconds, "interrupted": outcome.interrupted, "problem": str(outcome.error or ""),
         "rounds": [
@@ -139,28 +133,6 @@ def _save(path: Path, model: DemoModel, result: Alternation, facts: dict[str, An
         return
     with result.adapters.attached():
         save_tensors(path, {name: value.clone() for name, value in model.network.net.state_dict().items()}, facts)
-
-
-def _recipe(args: argparse.Namespace, setting: Setting, result: Alternation, name: str) -> Recipe:
-    """The table with what is known of it; it is for the model with its LoRA."""
-    known: dict[str, Any] = {}
-    if result.comparison is not None:
-        known = {"metric": f"RMSE to {args.teacher_steps} steps", "error": result.comparison.score_of(TUNED).error}
-    return Recipe.from_table(
-        result.table, **model_facts(setting), seeds=args.trajectories, date=date.today().isoformat(),
-        note=f"For the model tuned with {name}."[:180], extra={"lora": name[:180]}, **known,
-    )  # fmt: skip
-
-
-def _facts(args: argparse.Namespace, setting: Setting, result: Alternation, recipe: Recipe) -> dict[str, Any]:
-    """What the file says about itself."""
-    last = [each for each in result.rounds if each.kept][-1]
-    model = {name: value for name, value in model_facts(setting).items() if name in ("model", "model_identity", "cfg")}
-    return {
-        **model, "family": args.family, "nfe": result.table.nfe, "recipe": recipe.to_text(), "phase_1": args.start,
-        "error_before": result.rounds[0].before, "error_after": last.after, "method": args.method, "trajectories": args.trajectories,
-        "date": date.today().isoformat(),
-    }  # fmt: skip
 
 
 def _picture(setting: Setting, teacher: Teacher, result: Alternation, path: Path) -> list[dict[str, Any]]:

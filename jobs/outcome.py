@@ -58,7 +58,7 @@ class Outcome:
             where = "not stored: the model or the conditioning carries functions (patches, ControlNets) that cannot be told apart"
         else:
             where = "stored for later runs"
-        return f"Teacher: {plan.teacher.steps} steps of {plan.teacher.solver}, {made}; {where}"
+        return f"Teacher: {plan.teacher}, {made}; {where}"
 
     def raise_error(self) -> None:
         """Raise `error`, if there is one: for hosts, once they have kept what is finished."""

@@ -35,7 +35,7 @@ class Pace:
         self.costs, self.batch, self._clock = dict(costs), batch, clock
         self.share = 0.0
         self._done: dict[Part, float] = {}  # share of each part
-        self._current: Part | None = None
+        self._at = 0  # place of the current part in `costs`
         self._began = clock()
 
     @property
@@ -48,7 +48,7 @@ class Pace:
         part = part_of(stage)
         if part not in self.costs:
             return
-        self._current = part
+        self._at = list(self.costs).index(part)
         if math.isinf(stage.total):
             third = self.costs[part] / self.batch / 3
             share = stage.done / (stage.done + third) if math.isfinite(third) and third else 0.5
@@ -69,6 +69,4 @@ class Pace:
         return (self._clock() - self._began) * left / worked
 
     def _left(self) -> float:
-        parts = list(self.costs)
-        at = parts.index(self._current) if self._current is not None else 0
-        return sum((1 - self._done.get(part, 0.0)) * self.costs[part] for part in parts[at:])
+        return sum((1 - self._done.get(part, 0.0)) * cost for part, cost in list(self.costs.items())[self._at :])

@@ -23,6 +23,9 @@ Part = tuple[str, int]
 Costs = Mapping[Part, float]
 """Expected sample-calls of each part, in the order of work; upper bounds, inf if unknown."""
 
+PASSES: Mapping[str, int] = {"low": 1, "normal": 4, "high": 16}
+"""Passes of a training over its trajectories, by effort."""
+
 
 @dataclass(frozen=True)
 class TeacherPlan:
@@ -38,6 +41,9 @@ class TeacherPlan:
     solver: str = "unipc"
     folder: Path | None = None
     most_kept: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps of {self.solver}"
 
     def of(self, setting: Setting) -> Teacher:
         """The pass over `setting`, stored if the setting has a name; nothing runs yet."""

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .. import __version__
 from ..fitting import EFFORTS, Candidate, Comparison, Ending, FitError, Setting, Teacher
 from ..fitting.calibrate import MOST_CALLS
 from ..fitting.guard import Judge, Scorer, decided
@@ -17,17 +18,17 @@ from ..fitting.tuning import Alternation, CalibrationPhase, GivenTable, LoraAdap
 from ..fitting.tuning.alternate import PHASE_ONE, TUNED
 from ..fitting.tuning.options import Method, check_table
 from ..fitting.tuning.tune import Adapters
+from ..recipes import Recipe
 from ..solvers import SolverTable
-from ..training import OtherState
+from .facts import shortened
 from .outcome import Outcome, ending_of, resumed
 from .plan import Costs, Part, ResumablePlan
-
-PASSES: Mapping[str, int] = {"low": 1, "normal": 4, "high": 16}
-"""Passes over the trajectories in a round, by effort."""
 
 CHECKS = 8
 MOST_ROUNDS = 8
 ROUNDED = "LoRA as the host adds it to the weights"
+_MOST_FACTS = 14  # of a recipe's further facts that are passed on
+_LONGEST_NAME = 160  # of a LoRA in a recipe, in bytes
 _REFITTED_ON = 36  # seeds for the weights of a later round's table
 
 PhaseMaker = Callable[[Setting, Teacher], PhaseOne]
@@ -148,6 +149,11 @@ class TuningOutcome(Outcome):
             return None
         return next((score.error for score in self.comparison.scores if score.candidate.name == name), None)
 
+    @property
+    def tuned_error(self) -> float | None:
+        """Of the tuned model on the guard's seeds; with the LoRA as a host loads it where that was measured."""
+        return next((error for error in map(self.error_of, (ROUNDED, TUNED)) if error is not None), None)
+
 
 def run(
     setting: Setting, plan: TuningPlan, adapters: Callable[[], Adapters], progress: Progress | None = None,
@@ -159,14 +165,13 @@ def run(
         check_table(plan.table, setting.noise_schedule.family)
 
     def work() -> Alternation:
-        assert outcome.teacher is not None
         outcome.adapters = adapters()
         own_states = plan.own_states
         if own_states is None:
             own_states = plan.table is not None and any(row.corrector is not None for row in plan.table.rows)
         return alternate(
-            setting, plan.phase_for(setting, outcome.teacher), outcome.adapters, rounds=plan.rounds, held_out=plan.held_out,
-            guard=plan.guard, teacher=outcome.teacher, stock=plan.stock, judge=plan.judge, resume=plan.state_file, progress=progress,
+            setting, plan.phase_for(setting, teacher), outcome.adapters, rounds=plan.rounds, held_out=plan.held_out,
+            guard=plan.guard, teacher=teacher, stock=plan.stock, judge=plan.judge, resume=plan.state_file, progress=progress,
             method=plan.method, own_states=own_states, matching=plan.matching, denoising=plan.denoising, samples=plan.samples,
             folder=plan.folder, passes=plan.passes, lr=plan.lr, average=plan.average, accumulate=plan.accumulate, checks=CHECKS,
             patience=plan.patience, seed=plan.seed, checkpointing=plan.checkpointing, autocast=plan.autocast, minutes=plan.minutes,
@@ -174,7 +179,7 @@ def run(
 
     with ending_of(outcome, plan, "Take smaller batches, checkpointing, a lower rank, or fewer layers. The best so far is kept."):
         try:
-            outcome.teacher = plan.teacher.of(setting)
+            teacher = outcome.teacher = plan.teacher.of(setting)
             outcome.result = resumed(plan, work)
         except FitError as error:
             if isinstance(error.best, Alternation):
@@ -215,7 +220,7 @@ def verdict(outcome: TuningOutcome, plan: TuningPlan, rounded_in: str = "") -> s
     assert outcome.comparison is not None and outcome.result is not None and outcome.result.comparison is not None
     tuned = outcome.result.comparison.score_of(TUNED).error
     alone = outcome.comparison.score_of(PHASE_ONE).error
-    error = outcome.error_of(ROUNDED) if rounded_in else tuned
+    error = outcome.tuned_error
     assert error is not None
     ratio = f"{error / alone:.2f}" if alone else "-"
     measured = ""
@@ -244,22 +249,49 @@ def round_lines(result: Alternation) -> list[str]:
     return [*lines, f"It ended because {result.stopped}."]
 
 
-def file_facts(outcome: TuningOutcome, plan: TuningPlan) -> dict[str, Any]:
-    """What a LoRA file says of how it was tuned."""
+def recipe_for(
+    outcome: TuningOutcome, plan: TuningPlan, facts: Mapping[str, Any], lora_name: str, given: Recipe | None = None
+) -> Recipe:
+    """The recipe of the tuned model, which names the LoRA; its errors are those of the guard.
+
+    Parameters
+    ----------
+    facts : of the model and how it was sampled, see `Recipe.from_table`.
+    given : the recipe that the model was tuned to, whose other facts are kept.
+    """
+    table = plan.table if outcome.result is None else outcome.result.table
+    assert table is not None
+    recipe = given if given is not None and given.table().rows == table.rows else Recipe.from_table(table)
+    known = recipe.facts if given is None else given.facts
+    name = shortened(lora_name, _LONGEST_NAME)
+    extra = {**dict(list(known.extra.items())[:_MOST_FACTS]), **facts.get("extra", {}), "lora": name}
+    measured: dict[str, Any] = {"metric": "", "error": None, "stock": "", "stock_error": None}
+    if outcome.comparison is not None:
+        measured = {
+            "metric": f"RMSE to {plan.teacher.steps} steps", "error": outcome.tuned_error, "stock": "recipe alone",
+            "stock_error": outcome.error_of(PHASE_ONE),
+        }  # fmt: skip
+    others = {"extra": extra, "seeds": plan.fitting, "note": f"for the model with the LoRA {name}", "fewstep_version": __version__}
+    return replace(recipe, facts=replace(known, **{**facts, **measured, **others}))
+
+
+def file_facts(outcome: TuningOutcome, plan: TuningPlan, facts: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """What the file of the LoRA says of the model, the recipe and the tuning.
+
+    Parameters
+    ----------
+    facts : of the model and how it was sampled.
+    recipe : for the tuned model, of `recipe_for`.
+    """
     known: dict[str, Any] = {
-        "teacher": f"{plan.teacher.steps} steps of {plan.teacher.solver}", "method": plan.method, "layers": plan.layers,
-        "passes": plan.passes, "trajectories": plan.fitting, "first_seed": plan.seeds[0], "last_seed": plan.seeds[-1],
+        **{name: facts[name] for name in ("model", "model_identity", "prediction", "cfg", "date")}, "resolution": list(facts["resolution"]),
+        "recipe": recipe.to_text(), "solver": recipe.solver, "nfe": recipe.nfe, "family": recipe.family, "fewstep_version": __version__,
+        "teacher": str(plan.teacher), "method": plan.method, "layers": plan.layers, "passes": plan.passes, "trajectories": plan.fitting,
+        "first_seed": plan.seeds[0], "last_seed": plan.seeds[-1],
     }  # fmt: skip
     if outcome.result is not None and outcome.result.rounds:
         rounds = outcome.result.rounds
         known |= {"held_out_before": rounds[0].before, "held_out_after": min(each.after for each in rounds)}
     if outcome.comparison is not None:
-        error = outcome.error_of(ROUNDED)
-        known |= {"error_recipe_alone": outcome.error_of(PHASE_ONE), "error": outcome.error_of(TUNED) if error is None else error}
+        known |= {"error_recipe_alone": outcome.error_of(PHASE_ONE), "error": outcome.tuned_error}
     return known
-
-
-__all__ = [
-    "CHECKS", "MOST_ROUNDS", "PASSES", "ROUNDED", "OtherState", "TuningOutcome", "TuningPlan", "file_facts", "round_lines", "run",
-    "score_as_loaded", "verdict",
-]

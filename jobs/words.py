@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from ..fitting import Stage
 from .pace import Pace
@@ -62,6 +64,14 @@ def cost_line(costs: Costs) -> str:
         sums[name] = sums.get(name, 0.0) + cost
     parts = ", ".join(f"{name} {number(cost)}" for name, cost in sums.items())
     return f"Expected cost: at most {number(sum(sums.values()))} sample-calls ({parts})"
+
+
+def history_table(rows: Sequence[tuple[Any, ...]], heads: Sequence[str]) -> list[str]:
+    """Measurements as a Markdown table; a dash where nothing was measured."""
+    table = [list(map(str, heads)), ["---"] * len(heads)]
+    for row in rows:
+        table.append(["-" if value != value else f"{value:.4g}" if isinstance(value, float) else str(value) for value in row])
+    return [f"| {' | '.join(cells)} |" for cells in table]
 
 
 def number(value: float) -> str:

@@ -10,6 +10,7 @@ from comfy_api.latest import io, ui
 
 from ... import __version__
 from ...amed import FORMS, AmedPredictor, AmedTable
+from ...amed.description import describe, kind_of
 from ...schedules.text import sigma_text
 from ..common.sockets import AmedType, checked_net
 from ..drawing import as_images
@@ -19,7 +20,7 @@ from ..inputs import check, problem_with
 from ..metadata import records, write_entry
 from ..report import as_ui, curve, sigmas_line
 from .chosen import Chosen
-from .facts import describe, kind_of, warnings_for, wrong_solver
+from .facts import warnings_for, wrong_solver
 from .files import AMED_FILES
 from .picture import report_lines, times_chart
 from .sampling import AmedFunction
