@@ -5,34 +5,33 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from PIL import Image
 
 from ...amed import FORMS, AmedConfig
+from ...amed.description import describe
 from ...amed.joint import stamps_of
-from ...amed.training import HELD_OUT_ONE_IN, METHODS, MODES
+from ...amed.training import HELD_OUT_ONE_IN, METHODS, MODES, AmedTraining
 from ...fitting import Ending, Interrupted
-from ...jobs.train_amed import PASSES, AmedOutcome, AmedPlan, cost_sentence, history_table, run, verdict
+from ...jobs.plan import PASSES
+from ...jobs.train_amed import AmedOutcome, AmedPlan, cost_sentence, run, verdict
+from ...jobs.words import history_table
 from ...schedules import BASELINES, NoiseSchedule
 from ...training import held_out_seeds
 from ..common.differentiable import differentiable
-from ..common.facts import NOISE_SCHEDULE, model_facts
-from ..common.identity import run_name
-from ..common.long_work import Sampled, in_guided_model, keeping
-from ..common.progress import HostProgress
+from ..common.long_work import Sampled, keeping
 from ..common.sockets import LARGEST_SEED, AmedType, TeacherType, model_inputs
 from ..common.teacher import TeacherSettings, states_folder
 from ..drawing import PAPER, as_images, stacked
 from ..host import noise_schedule_of
 from ..inputs import OPTIMIZED, advanced, check, problem_with, schedule_input
 from ..lists import ScheduleRequest
-from ..report import as_ui, distilled_lines, model_line, numbers
+from ..report import numbers, with_picture
 from .chosen import Chosen, chosen_for
-from .facts import describe
 from .files import AMED_FILES
 from .picture import WIDTH, report_lines, times_chart
 from .taps import tap_of, watched
-from .use import stamps_curve
+from .use import stamps_curve, times_title
 
 MOST_CALLS = 41
 MOST_TRAJECTORIES = 100_000
@@ -225,12 +224,13 @@ class FewStepTrainAmed(io.ComfyNode):
         ns = noise_schedule_of(model)
         stamps = tuple(numbers(sigmas)) if sigmas is not None else stamps_for(schedule, ns, nfe, afs)
         held_out = held_out_seeds(trajectories, HELD_OUT_ONE_IN)
+        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden)
         plan = AmedPlan(
             seeds=range(first_seed, first_seed + trajectories),
             held_out=held_out,
             batch=min(batch_size, trajectories - held_out),
             teacher=(teacher or TeacherSettings()).plan,
-            name=run_name(model, positive, negative, cfg),
+            name=sampled.name,
             states=states_folder("amed"),
             config=AmedConfig(form, stamps, ns.family, afs, scale_dir, scale_time),
             mode=mode,
@@ -240,55 +240,46 @@ class FewStepTrainAmed(io.ComfyNode):
             checkpointing=checkpointing,
             fit_first=fit_table_first,
         )
-        progress = HostProgress(plan.costs(), plan.batch, model, getattr(cls.hidden, "unique_id", None), "Training")
+        progress = sampled.progress(plan.costs(), plan.batch, "Training")
         outcome = AmedOutcome()
-        shape: tuple[int, ...] = ()
-        chosen: Chosen | None = None
 
-        def work(guided: Any, setting: Any) -> None:
-            nonlocal shape, chosen
-            shape = guided.shape
+        def work(guided: Any, setting: Any) -> Chosen | None:
             tap = tap_of(guided.guider) if plan.mode == "predictor" else None
             if tap is not None:
                 setting = watched(setting, tap)
             run(setting, plan, progress, outcome, tap)
-            if outcome.finished and outcome.training is not None:
-                try:
-                    chosen = chosen_for(setting, plan, outcome.training.net, tap)
-                except Interrupted:
-                    outcome.ending = Ending.INTERRUPTED
+            try:
+                return chosen_for(setting, plan, outcome.training.net, tap) if outcome.finished else None
+            except Interrupted:
+                outcome.ending = Ending.INTERRUPTED
+                return None
 
-        def describe_origin(net: Any) -> None:
-            known = model_facts(model, cls.hidden, cfg, shape)
-            extra = known.pop("extra")
-            net.facts |= {
-                **known,
-                NOISE_SCHEDULE: extra[NOISE_SCHEDULE],
-                "resolution": list(shape),
+        def described() -> AmedTraining:
+            """The training so far; its net says where it comes from."""
+            origin = {name: value for name, value in sampled.facts.items() if name != "extra"}
+            outcome.training.net.facts |= {
+                **origin,
+                **sampled.facts["extra"],
+                "resolution": list(sampled.shape),
                 "schedule": "connected" if sigmas is not None else schedule,
-                "teacher": f"{plan.teacher.steps} steps of {plan.teacher.solver}",
+                "teacher": str(plan.teacher),
             }
+            return outcome.training
 
         def keep(stamp: str) -> str:
-            best = outcome.training
-            if best is None or not best.improved:
+            if outcome.training is None or not outcome.training.improved:
                 return ""
-            describe_origin(best.net)
-            return str(AMED_FILES.save(best.net, f"{stamp}, {best.net.config.form}, {best.net.config.nfe} calls"))
+            return str(AMED_FILES.save(described().net, f"{stamp}, {form}, {plan.config.nfe} calls"))
 
         with keeping(outcome, keep):
-            around = nullcontext if method == "forward" else differentiable
-            in_guided_model(Sampled(model, positive, negative, cfg, latent_image), plan, progress, work, around)
-        training = outcome.training
-        assert training is not None
-        describe_origin(training.net)
+            chosen = sampled.run(plan, progress, work, nullcontext if method == "forward" else differentiable)
+        training = described()
         plan.forget()
         report = "\n".join(
             [
-                f"FewStep AMED training at cfg {cfg:g}, latents of {'x'.join(map(str, shape))}, {plan.fitting} trajectories and "
-                f"{held_out} held out, effort {effort}, method {method}",
-                model_line(ns),
-                *distilled_lines(model, cls.hidden),
+                *sampled.headline(
+                    "AMED training", f", {plan.fitting} trajectories and {held_out} held out, effort {effort}, method {method}"
+                ),
                 outcome.teacher_line(plan),
                 verdict(training),
                 cost_sentence(training),
@@ -301,11 +292,11 @@ class FewStepTrainAmed(io.ComfyNode):
                 ),
             ]
         )
-        times, course = _times(plan.config, mode, chosen), progress.chart(WIDTH, _CHART_HEIGHT)
-        parts = (times, course) if times or course else (Image.new("RGB", (WIDTH, _CHART_HEIGHT), PAPER),)
-        picture = as_images([stacked(*parts)])
-        shown = as_ui(report, stamps_curve(training.net, model))
-        return io.NodeOutput(training.net, report, picture, ui={**ui.PreviewImage(picture, cls=cls).as_dict(), **shown})
+        times = None if chosen is None else times_chart(plan.config, chosen.r, times_title(plan.config, chosen, "held-out seeds"))
+        course = progress.chart(WIDTH, _CHART_HEIGHT)
+        picture = as_images([stacked(times, course) if times or course else Image.new("RGB", (WIDTH, _CHART_HEIGHT), PAPER)])
+        shown = with_picture(cls, picture, report, stamps_curve(training.net, model))
+        return io.NodeOutput(training.net, report, picture, ui=shown)
 
 
 def stamps_for(schedule: str, ns: NoiseSchedule, calls: int, afs: bool) -> tuple[float, ...]:
@@ -324,15 +315,6 @@ def stamps_for(schedule: str, ns: NoiseSchedule, calls: int, afs: bool) -> tuple
             f"number{'' if afs else ', or turn afs on'}."
         )
     return stamps_of(ScheduleRequest(schedule).sigmas(ns, levels).double())
-
-
-def _times(config: AmedConfig, mode: str, chosen: Chosen | None) -> Image.Image | None:
-    """The plot of the times; None where they are not known."""
-    if chosen is None:
-        return None
-    images = chosen.r.shape[1]
-    of = "intermediate times" if mode == "table" else f"times of {images} held-out seed{'s' * (images != 1)}"
-    return times_chart(config, chosen.r, f"{FORMS[config.form].title}, {config.nfe} model calls: {of}")
 
 
 def _problem(form: Any, mode: Any, method: Any, effort: Any, schedule: Any) -> str | None:

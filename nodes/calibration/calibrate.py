@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
-from PIL import Image
+from comfy_api.latest import io
 
-from ...fitting import EFFORTS, Calibration
+from ...fitting import EFFORTS
 from ...fitting.calibrate import MOST_CALLS
 from ...jobs.calibrate import MOST_TABLES, CalibrationOutcome, CalibrationPlan, numbers_of, recipe_from, report_lines, run
 from ..common.bars import bar_chart, panel
-from ..common.facts import model_facts
-from ..common.identity import run_name
-from ..common.long_work import Sampled, in_guided_model, keeping
-from ..common.progress import HostProgress
+from ..common.long_work import Sampled, keeping
 from ..common.sockets import RecipeType, TeacherType, model_inputs, seed_inputs
 from ..common.teacher import TeacherSettings
 from ..drawing import as_images
 from ..host import noise_schedule_of
 from ..inputs import check, problem_with
 from ..recipe_files import RECIPE_FILES
-from ..report import as_ui, curve, distilled_lines, model_line
+from ..report import curve, with_picture
 
 
 class FewStepCalibrate(io.ComfyNode):
@@ -100,58 +96,37 @@ class FewStepCalibrate(io.ComfyNode):
         teacher: TeacherSettings | None = None,
     ) -> io.NodeOutput:
         check(_problem(nfe, effort))
+        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden)
         plan = CalibrationPlan(
             seeds=range(first_seed, first_seed + seeds),
             held_out=min(max(1, round(seeds * held_out_share)), seeds - 1),
             batch=min(batch_size, seeds),
             teacher=(teacher or TeacherSettings()).plan,
-            name=run_name(model, positive, negative, cfg),
+            name=sampled.name,
             nfes=numbers_of(nfe),
             effort=str(effort),
         )
         ns = noise_schedule_of(model)
-        progress = HostProgress(plan.costs(ns), plan.batch, model, getattr(cls.hidden, "unique_id", None))
+        progress = sampled.progress(plan.costs(ns), plan.batch)
         outcome = CalibrationOutcome()
-        shape: tuple[int, ...] = ()
-
-        def work(guided: Any, setting: Any) -> None:
-            nonlocal shape
-            shape = guided.shape
-            run(setting, plan, progress, outcome)
 
         def keep(stamp: str) -> str:
-            facts = model_facts(model, cls.hidden, cfg, shape) if outcome.done else {}
-            paths = [
-                RECIPE_FILES.save(recipe_from(result, plan, facts), f"{stamp}, {result.nfe} calls") for result in outcome.done.values()
+            saved = [
+                RECIPE_FILES.save(recipe_from(result, plan, sampled.facts), f"{stamp}, {nfe} calls") for nfe, result in outcome.done.items()
             ]
-            return ", ".join(map(str, paths))
+            return ", ".join(map(str, saved))
 
         with keeping(outcome, keep):
-            in_guided_model(Sampled(model, positive, negative, cfg, latent_image), plan, progress, work)
-        facts = model_facts(model, cls.hidden, cfg, shape)
+            sampled.run(plan, progress, lambda guided, setting: run(setting, plan, progress, outcome))
         results = outcome.results(plan)
-        recipes = [recipe_from(result, plan, facts) for result in results]
-        report = "\n".join(
-            [
-                f"FewStep calibration at cfg {cfg:g}, latents of {'x'.join(map(str, shape))}",
-                model_line(ns),
-                *distilled_lines(model, cls.hidden),
-                *report_lines(outcome, plan, ns),
-            ]
-        )
-        picture = as_images([plot(results)])
-        shown = as_ui(report, *(curve(recipe.sigmas, ns, f"{recipe.nfe} calls", recipe.nfe) for recipe in recipes))
-        texts = "\n".join(recipe.to_text() for recipe in recipes)
-        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **shown, "fewstep_recipe": [recipe.to_text() for recipe in recipes]}
-        return io.NodeOutput(recipes[0], texts, report, picture, ui=previews)
-
-
-def plot(results: list[Calibration]) -> Image.Image:
-    """Bars of all tables' scores."""
-    panels = [
-        panel(result.comparison, f"{result.nfe} model calls: error on held-out seeds (RMSE)") for result in results if result.comparison
-    ]
-    return bar_chart(panels)
+        recipes = [recipe_from(result, plan, sampled.facts) for result in results]
+        report = "\n".join([*sampled.headline("calibration"), *report_lines(outcome, plan, ns)])
+        panels = [panel(r.comparison, f"{r.nfe} model calls: error on held-out seeds (RMSE)") for r in results if r.comparison]
+        picture = as_images([bar_chart(panels)])
+        curves = [curve(recipe.sigmas, ns, f"{recipe.nfe} calls", recipe.nfe) for recipe in recipes]
+        texts = [recipe.to_text() for recipe in recipes]
+        shown = {**with_picture(cls, picture, report, *curves), "fewstep_recipe": texts}
+        return io.NodeOutput(recipes[0], "\n".join(texts), report, picture, ui=shown)
 
 
 def _problem(nfe: Any, effort: Any) -> str | None:

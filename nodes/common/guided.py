@@ -143,20 +143,31 @@ def with_guided_model(
     ValueError
         If the latent consists of several tensors, or the model's noise levels are unknown.
     """
-    samples = latent["samples"]
-    if getattr(samples, "is_nested", False):
-        raise ValueError(
-            "The latent consists of several tensors (picture and sound, for example); recipes can be fitted to latents of one tensor only."
-        )
     ns = noise_schedule_of(model)
-    empty = comfy.sample.fix_empty_latent_channels(model, torch.zeros((1, *samples.shape[1:]), dtype=torch.float32))
-    empty = empty.repeat(batch, *[1] * (empty.ndim - 1))
+    empty = torch.zeros((batch, *shape_of(latent, model)))
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     inside = _WorkAsSampler(ns, work, around)
     guider.sample(empty, empty, inside, torch.tensor([ns.sigma_max, 0.0], dtype=torch.float32), disable_pbar=True, seed=0)
     return inside.result
+
+
+def shape_of(latent: Any, model: Any) -> tuple[int, ...]:
+    """Shape of one latent as the model samples it, without the batch.
+
+    Raises
+    ------
+    ValueError
+        If the latent consists of several tensors.
+    """
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False):
+        raise ValueError(
+            "The latent consists of several tensors (picture and sound, for example); recipes can be fitted to latents of one tensor only."
+        )
+    empty = torch.zeros((1, *samples.shape[1:]))  # of an empty one, the host corrects the number of channels
+    return tuple(comfy.sample.fix_empty_latent_channels(model, empty).shape[1:])
 
 
 class _WorkAsSampler(comfy.samplers.Sampler):

@@ -6,34 +6,48 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
+from PIL import Image
 
 from ... import __version__
 from ...fitting.calibrate import MOST_CALLS
 from ...fitting.tuning import LAYERS, METHODS, LoraAdapters
+from ...fitting.tuning.alternate import PHASE_ONE, TUNED
 from ...fitting.tuning.lora_file import lora_tensors
 from ...fitting.tuning.options import check_table
 from ...fitting.tuning.tune import HELD_OUT_ONE_IN
-from ...jobs.train_amed import history_table
-from ...jobs.tune import MOST_ROUNDS, PASSES, TuningOutcome, TuningPlan, round_lines, run, score_as_loaded, verdict
+from ...jobs.plan import PASSES
+from ...jobs.tune import (
+    MOST_ROUNDS,
+    ROUNDED,
+    TuningOutcome,
+    TuningPlan,
+    file_facts,
+    recipe_for,
+    round_lines,
+    run,
+    score_as_loaded,
+    verdict,
+)
+from ...jobs.words import history_table
 from ...recipes import Recipe
 from ...training import held_out_seeds
+from ..common.bars import WIDTH, Bar, Panel, bar_chart
 from ..common.differentiable import differentiable
-from ..common.facts import model_facts, warnings_for
-from ..common.identity import run_name, weights_identity
-from ..common.long_work import Sampled, in_guided_model, keeping
-from ..common.progress import HostProgress
+from ..common.facts import warnings_for
+from ..common.identity import weights_identity
+from ..common.long_work import Sampled, keeping
 from ..common.sockets import LARGEST_SEED, RecipeType, TeacherType, checked_recipe, model_inputs, pasted, problem_with_text
 from ..common.teacher import TeacherSettings, states_folder
-from ..drawing import as_images
+from ..drawing import as_images, stacked
 from ..host import noise_schedule_of
 from ..inputs import advanced, check, problem_with
-from ..report import as_ui, curve, distilled_lines, model_line
+from ..report import curve, with_picture
 from . import files
-from .results import picture, recipe_for, record
 
 MOST_TRAJECTORIES = 100_000
 FIRST_SEED = 10_000  # calibrations begin at 0: what the table was fitted to is no proof for the model
@@ -41,6 +55,7 @@ OWN_PRECISION = "the model's own"
 PRECISIONS: Mapping[str, torch.dtype | None] = {OWN_PRECISION: None, "bfloat16": torch.bfloat16}
 UNQUANTISED = "Load the model without quantisation, or fit the recipe alone with FewStep Calibrate."
 _LONGEST_PATTERN = 500
+_CHART_HEIGHT = 300
 _MOST_STATES = 2  # tunings of which the state is kept; each is five times as large as the LoRA
 
 
@@ -227,13 +242,14 @@ class FewStepTuneLora(io.ComfyNode):
         ns = noise_schedule_of(model)
         check_table(given.table(), ns.family, "recipe")
         held_out = held_out_seeds(trajectories, HELD_OUT_ONE_IN, 0.25)
+        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden)
         plan = TuningPlan(
             seeds=range(first_seed, first_seed + trajectories),
             held_out=held_out,
             guard=held_out,
             batch=min(batch_size, trajectories - 2 * held_out),
             teacher=(teacher or TeacherSettings()).plan,
-            name=run_name(model, positive, negative, cfg),
+            name=sampled.name,
             states=states_folder("tuning"),
             most_states=_MOST_STATES,
             table=given.table(),
@@ -247,82 +263,81 @@ class FewStepTuneLora(io.ComfyNode):
             checkpointing=checkpointing,
             autocast=_autocast(model, precision),
         )
-        progress = HostProgress(plan.costs(), plan.batch, model, getattr(cls.hidden, "unique_id", None), "Tuning")
+        progress = sampled.progress(plan.costs(), plan.batch, "Tuning")
         outcome = TuningOutcome()
-        sampled = Sampled(model, positive, negative, cfg, latent_image)
-        shape: tuple[int, ...] = ()
 
         def work(guided: Any, setting: Any) -> None:
-            nonlocal shape
-            shape = guided.shape
-
             def adapters() -> LoraAdapters:
                 # where the host keeps weights beside the graphics card, they are not where the model computes
                 return LoraAdapters(guided.guider.inner_model.diffusion_model, plan.rank, plan.alpha, plan.layers).to(setting.device)
 
             run(setting, plan, adapters, progress, outcome)
 
+        def saved(path: Path, outcome: TuningOutcome, identity: str, **more: Any) -> Recipe:
+            """The recipe for the tuned model, whose LoRA is written to a file."""
+            recipe = recipe_for(outcome, plan, {**sampled.facts, "model_identity": identity}, path.name, given)
+            files.save(path, outcome.adapters, **more, **file_facts(outcome, plan, sampled.facts, recipe))
+            return recipe
+
         def keep(stamp: str) -> str:
             if not outcome.learned:
                 return ""
             path = files.LORA_FILES.path_for(f"{stamp}, {given.solver}, {given.nfe} calls")
-            facts = model_facts(model, cls.hidden, cfg, shape)
-            used = recipe_for(replace(outcome, comparison=None), plan, given, facts, path.name, "")
-            files.save(path, outcome.adapters, interrupted=True, **record(replace(outcome, comparison=None), plan, used, facts, shape))
+            saved(path, replace(outcome, comparison=None), "", interrupted=True)
             return f"models/loras, as {path.name}"
 
         rounded_in = ""
         with keeping(outcome, keep):
-            in_guided_model(sampled, plan, progress, work, partial(differentiable, advice=UNQUANTISED))
-            if outcome.finished and outcome.wins and (kinds := _rounding_formats(model)):
-                rounded_in = kinds
-                patched = files.loaded(model, lora_tensors(outcome.adapters))
-                in_guided_model(
-                    sampled._replace(model=patched), plan, progress,
-                    lambda guided, setting: score_as_loaded(setting, plan, outcome, progress),
-                )  # fmt: skip
-        facts = model_facts(model, cls.hidden, cfg, shape)
-        tuned, used, lora_name, saved = model, given, "", "No file was written."
+            sampled.run(plan, progress, work, partial(differentiable, advice=UNQUANTISED))
+            rounded_in = _rounding_formats(model) if outcome.wins else ""
+            if outcome.finished and rounded_in:
+                patched = replace(sampled, model=files.loaded(model, lora_tensors(outcome.adapters)))
+                patched.run(plan, progress, lambda guided, setting: score_as_loaded(setting, plan, outcome, progress))
+        tuned, used, lora_name, written = model, given, "", "No file was written."
         if outcome.wins:
             path = files.LORA_FILES.path_for(name, overwrite)
             lora_name = path.name
-            tuned = files.loaded(model, lora_tensors(outcome.adapters))
-            used = recipe_for(outcome, plan, given, facts, lora_name, weights_identity(tuned))
-            files.save(path, outcome.adapters, **record(outcome, plan, used, facts, shape))
+            used = saved(path, outcome, weights_identity(files.loaded(model, lora_tensors(outcome.adapters))))
             tuned = files.loaded(model, path)
             size = path.stat().st_size / 2**20
-            saved = (
+            written = (
                 f"Saved as {lora_name} in models/loras ({size:.3g} MB). Load it with any LoRA loader at strength 1, for the model and not "
                 f"for its text encoder, and sample with the recipe of this node at about cfg {cfg:g}. It is for this recipe only."
             )
         plan.forget()
-        result = outcome.result
-        history = [(each.number, at.batches, at.loss, at.error) for each in result.rounds for at in each.history]
+        history = [(each.number, at.batches, at.loss, at.error) for each in outcome.result.rounds for at in each.history]
+        seeds = f"{plan.fitting} trajectories, {held_out} held out and {held_out} to decide"
         report = "\n".join(
             [
-                f"FewStep tuning at cfg {cfg:g}, latents of {'x'.join(map(str, shape))}: {plan.fitting} trajectories, "
-                f"{held_out} held out and {held_out} to decide, effort {effort}, method {method}",
+                *sampled.headline("tuning", f": {seeds}, effort {effort}, method {method}"),
                 f"Recipe: {given.solver}, {given.nfe} calls{', calibrated' if given.calibrated else ''}",
-                model_line(ns),
-                *distilled_lines(model, cls.hidden),
-                *(f"Warning: {warning}" for warning in warnings_for(given, model, cfg, shape)),
+                *(f"Warning: {warning}" for warning in warnings_for(given, model, cfg, sampled.shape)),
                 f"LoRA: rank {rank}, alpha {outcome.adapters.alpha:g}, {len(outcome.adapters.names)} layers ({plan.layers}), "
                 f"{sum(p.numel() for p in outcome.adapters.parameters()):,} numbers",
                 outcome.teacher_line(plan),
                 verdict(outcome, plan, rounded_in),
-                saved,
+                written,
                 "",
-                *round_lines(result),
+                *round_lines(outcome.result),
                 "",
                 *history_table(history, ("round", "batches", "loss", "error on held-out seeds")),
                 "",
                 f"FewStep {__version__}",
             ]
         )
-        plot = as_images([picture(progress, outcome, plan, given)])
-        shown = as_ui(report, curve(used.sigmas, ns, f"{used.solver}, {used.nfe} calls", used.nfe))
-        previews = {**ui.PreviewImage(plot, cls=cls).as_dict(), **shown, "fewstep_recipe": [used.to_text()]}
-        return io.NodeOutput(tuned, used, lora_name, report, plot, ui=previews)
+        plot = as_images([stacked(progress.chart(WIDTH, _CHART_HEIGHT), _errors(outcome, plan))])
+        shown = with_picture(cls, plot, report, curve(used.sigmas, ns, f"{used.solver}, {used.nfe} calls", used.nfe))
+        return io.NodeOutput(tuned, used, lora_name, report, plot, ui={**shown, "fewstep_recipe": [used.to_text()]})
+
+
+def _errors(outcome: TuningOutcome, plan: TuningPlan) -> Image.Image:
+    """The errors that decided, as bars."""
+    alone, tuned, before_rounding = outcome.error_of(PHASE_ONE), outcome.tuned_error, outcome.result.comparison.score_of(TUNED).error
+    bars = [Bar("model with the LoRA", tuned, "fitted", outcome.wins), Bar("recipe alone", alone, "stock", not outcome.wins)]
+    if outcome.error_of(ROUNDED) is not None:
+        bars.append(Bar("LoRA before rounding", before_rounding, "optimized"))
+    title = f"{plan.calls} model calls: error on {plan.guard} new seeds (RMSE)"
+    return bar_chart([Panel(title, sorted(bars, key=lambda bar: bar.error))], legend={})
 
 
 def _given(text: str, recipe: Any) -> Recipe:
