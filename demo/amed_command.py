@@ -44,8 +44,11 @@ def _train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         plan = AmedPlan(
             seeds=setting.seeds, held_out=args.held_out, batch=args.batch, teacher=TeacherPlan(args.teacher_steps, folder=args.cache),
             name=setting.name, resume=args.resume, config=_config(args, model.noise_schedule), mode=args.mode, method=args.method,
-            passes=args.passes or 1, seed=args.seed, lr=args.lr, own_states=not args.teacher_states, patience=args.patience,
-            checkpointing=args.checkpointing, autocast=AUTOCAST[args.precision], fit_first=False, trajectories=args.cache,
+            passes=args.passes or 1, fit_first=False, trajectories=args.cache,
+            options={
+                "seed": args.seed, "lr": args.lr, "own_states": not args.teacher_states, "patience": args.patience,
+                "checkpointing": args.checkpointing, "autocast": AUTOCAST[args.precision],
+            },
         )  # fmt: skip
         with StageBar(plan.costs(), args.batch, group.first) as bar:
             outcome = train(setting, plan, bar)

@@ -56,15 +56,17 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             seeds=setting.seeds, held_out=args.held_out, guard=args.guard, batch=args.batch,
             teacher=TeacherPlan(args.teacher_steps, folder=args.cache), name=setting.name, resume=args.resume, table=None,
             phase=lambda *_: phase, nfe=args.steps, method=args.method, passes=args.passes, rank=args.rank, alpha=args.alpha,
-            layers=args.layers, lr=_rate(args), rounds=args.rounds, own_states=args.own_states, matching=args.matching,
-            denoising=args.denoising, samples=samples_for(args.data) if args.denoising else None, average=args.average,
-            accumulate=args.accumulate, patience=args.patience, seed=args.seed, checkpointing=args.checkpointing,
-            autocast=AUTOCAST[args.precision], minutes=math.inf if args.minutes is None else args.minutes,
-            stock=stock_candidates(setting, args.steps), judge=recognised, folder=args.cache,
+            layers=args.layers, rounds=args.rounds, stock=stock_candidates(setting, args.steps), judge=recognised,
+            options={
+                "lr": _rate(args), "own_states": args.own_states, "matching": args.matching, "denoising": args.denoising,
+                "samples": samples_for(args.data) if args.denoising else None, "average": args.average, "accumulate": args.accumulate,
+                "patience": args.patience, "seed": args.seed, "checkpointing": args.checkpointing, "autocast": AUTOCAST[args.precision],
+                "minutes": math.inf if args.minutes is None else args.minutes, "folder": args.cache,
+            },
         )  # fmt: skip
 
         def adapters() -> FullWeights | LoraAdapters:
-            return FullWeights(network) if args.full else LoraAdapters(network, plan.rank, plan.alpha, plan.layers, plan.seed)
+            return FullWeights(network) if args.full else LoraAdapters(network, plan.rank, plan.alpha, plan.layers, args.seed)
 
         adapters()  # layers that are not there are refused before the work
         with StageBar(plan.costs(), args.batch, group.first) as bar:

@@ -121,11 +121,12 @@ def recipe_from(result: Calibration, plan: CalibrationPlan, facts: Mapping[str, 
 
 def report_lines(outcome: CalibrationOutcome, plan: CalibrationPlan, ns: NoiseSchedule) -> list[str]:
     """What was found and what it cost."""
-    lines = [f"{plan.fitting} seeds to fit and {plan.held_out} held out, effort {plan.effort}", cost_line(plan.costs(ns))]
-    lines += [outcome.teacher_line(plan)]
-    for result in outcome.results(plan):
-        lines += ["", result.report()]
-    return lines
+    return [
+        f"{plan.fitting} seeds to fit and {plan.held_out} held out, effort {plan.effort}",
+        cost_line(plan.costs(ns)),
+        outcome.teacher_line(plan),
+        *(line for result in outcome.results(plan) for line in ("", result.report())),
+    ]
 
 
 def numbers_of(text: str) -> list[int]:

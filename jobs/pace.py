@@ -38,11 +38,6 @@ class Pace:
         self._at = 0  # place of the current part in `costs`
         self._began = clock()
 
-    @property
-    def total(self) -> float:
-        """Expected sample-calls of the whole job; inf if unknown."""
-        return sum(self.costs.values())
-
     def reach(self, stage: Stage) -> None:
         """Note where the work is."""
         part = part_of(stage)
@@ -55,9 +50,9 @@ class Pace:
         else:
             share = min(stage.done / stage.total, 1.0) if stage.total > 0 else 1.0
         self._done[part] = max(share, self._done.get(part, 0.0))
-        left = self._left()
-        if math.isfinite(left) and self.total > 0:
-            self.share = max(self.share, min(1 - left / self.total, 1.0))
+        left, total = self._left(), sum(self.costs.values())
+        if math.isfinite(left) and total > 0:
+            self.share = max(self.share, min(1 - left / total, 1.0))
 
     @property
     def seconds_left(self) -> float | None:

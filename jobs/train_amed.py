@@ -1,10 +1,10 @@
 """Training of AMED as a job: constants by forward passes first, then the predictor (amed/training.py)."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from ..amed import AmedConfig, AmedTable, train_amed
 from ..amed.taps import FeatureTap
@@ -27,22 +27,25 @@ class AmedPlan(ResumablePlan):
 
     Attributes
     ----------
-    fit_first : begin a predictor with the constants of a table that forward passes have fitted.
-    trajectories : folder for the teacher's states of method "steps", None for memory.
+    config : AmedConfig
+        What is trained.
+    mode, method, passes : str, str and int
+        See `amed.train_amed`.
+    fit_first : bool
+        Begin a predictor with the constants of a table that forward passes have fitted.
+    trajectories : Path or None
+        Folder for the teacher's states of method "steps"; None keeps them in memory.
+    options : mapping
+        Further arguments of `amed.train_amed`.
     """
 
     config: AmedConfig
     mode: Mode = "predictor"
     method: Method = "end"
     passes: int = 1
-    seed: int = 0
-    lr: float | None = None
-    own_states: bool = True
-    patience: int | None = None
-    checkpointing: bool = False
-    autocast: torch.dtype | None = None
     fit_first: bool = True
     trajectories: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,8 +110,7 @@ def _trained(
         states = Trajectories(own, plan.config.stamps, solver, order, between, plan.trajectories)
     return train_amed(
         setting, plan.config, mode=plan.mode, method=plan.method, held_out=plan.held_out, teacher=teacher, trajectories=states,
-        passes=plan.passes, lr=plan.lr, own_states=plan.own_states, start=start, checks=CHECKS, patience=plan.patience, tap=tap,
-        seed=plan.seed, resume=file, progress=progress, checkpointing=plan.checkpointing, autocast=plan.autocast,
+        passes=plan.passes, start=start, checks=CHECKS, tap=tap, resume=file, progress=progress, **plan.options,
     )  # fmt: skip
 
 

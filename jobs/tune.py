@@ -1,20 +1,16 @@
 """Tuning as a job: a model and a few-step table fitted to each other in turn, and the guard (fitting/tuning/alternate.py)."""
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from .. import __version__
 from ..fitting import EFFORTS, Candidate, Comparison, Ending, FitError, Setting, Teacher
 from ..fitting.calibrate import MOST_CALLS
 from ..fitting.guard import Judge, Scorer, decided
 from ..fitting.progress import Progress, staged
-from ..fitting.tuning import Alternation, CalibrationPhase, GivenTable, LoraAdapters, PhaseOne, Samples, alternate
+from ..fitting.tuning import Alternation, CalibrationPhase, GivenTable, LoraAdapters, PhaseOne, alternate
 from ..fitting.tuning.alternate import PHASE_ONE, TUNED
 from ..fitting.tuning.options import Method, check_table
 from ..fitting.tuning.tune import Adapters
@@ -40,12 +36,22 @@ class TuningPlan(ResumablePlan):
 
     Attributes
     ----------
-    table : of the recipe that the model is tuned to; None where `phase` makes it.
-    guard : seeds that decide in the end, the last ones; `held_out` of those before them choose on the way.
-    phase : makes phase 1; default the table, whose weights are fitted again to the tuned model in later rounds.
-    nfe : model calls of the table, where `phase` makes it.
-    own_states : None where the table decides: a corrector moves the state a step began at, so its steps cannot begin at the teacher's.
-    samples : for the denoising loss. folder : for the teacher's states of method "steps".
+    table : SolverTable or None
+        Of the recipe that the model is tuned to; None where `phase` makes it.
+    guard : int
+        Number of seeds that decide in the end, the last ones; `held_out` of those before them choose on the way.
+    phase : callable or None
+        Makes phase 1; by default it is the table, whose weights are fitted again to the tuned model in later rounds.
+    nfe : int
+        Model calls of the table, where `phase` makes it.
+    method, passes : str and int
+        See `fitting.tuning.tune`.
+    rank, alpha, layers : int, float or None, str
+        See `LoraAdapters`.
+    rounds, stock, judge
+        See `fitting.tuning.alternate`.
+    options : mapping
+        Further arguments of `fitting.tuning.tune`.
     """
 
     table: SolverTable | None
@@ -57,22 +63,10 @@ class TuningPlan(ResumablePlan):
     rank: int = 16
     alpha: float | None = None
     layers: str = "all"
-    lr: float = 5e-4
     rounds: int = 1
-    own_states: bool | None = None
-    matching: float = 1.0
-    denoising: float = 0.0
-    samples: Samples | None = field(default=None, repr=False)
-    average: float = 0.98
-    accumulate: int = 1
-    patience: int | None = None
-    seed: int = 0
-    checkpointing: bool = False
-    autocast: torch.dtype | None = None
-    minutes: float = math.inf
     stock: Sequence[Candidate] = field(default=(), repr=False)
     judge: Judge | None = field(default=None, repr=False)
-    folder: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,15 +160,12 @@ def run(
 
     def work() -> Alternation:
         outcome.adapters = adapters()
-        own_states = plan.own_states
-        if own_states is None:
-            own_states = plan.table is not None and any(row.corrector is not None for row in plan.table.rows)
+        # a corrector moves the state that a step began at, so its steps cannot begin at the teacher's
+        corrected = plan.table is not None and any(row.corrector is not None for row in plan.table.rows)
         return alternate(
             setting, plan.phase_for(setting, teacher), outcome.adapters, rounds=plan.rounds, held_out=plan.held_out,
             guard=plan.guard, teacher=teacher, stock=plan.stock, judge=plan.judge, resume=plan.state_file, progress=progress,
-            method=plan.method, own_states=own_states, matching=plan.matching, denoising=plan.denoising, samples=plan.samples,
-            folder=plan.folder, passes=plan.passes, lr=plan.lr, average=plan.average, accumulate=plan.accumulate, checks=CHECKS,
-            patience=plan.patience, seed=plan.seed, checkpointing=plan.checkpointing, autocast=plan.autocast, minutes=plan.minutes,
+            method=plan.method, passes=plan.passes, checks=CHECKS, **{"own_states": corrected, **plan.options},
         )  # fmt: skip
 
     with ending_of(outcome, plan, "Take smaller batches, checkpointing, a lower rank, or fewer layers. The best so far is kept."):

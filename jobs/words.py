@@ -34,12 +34,12 @@ def notes(stage: Stage) -> list[str]:
 
 
 def progress_lines(stage: Stage, pace: Pace) -> list[str]:
-    """The stage with its count and the time left, then what is known of it."""
+    """The stage with its count and the time left, then what is known of it, and what the whole job was expected to cost."""
     unit = "batch" if stage.what == "train" else "model call"
     total = f" of {stage.total:.0f}" if math.isfinite(stage.total) else ""
     first = f"{label(stage)}: {unit} {stage.done}{total}"
     left = time_left(pace)
-    return [first + (f", {left}" if left else ""), *notes(stage)]
+    return [first + (f", {left}" if left else ""), *notes(stage), cost_line(pace.costs)]
 
 
 def time_left(pace: Pace) -> str:

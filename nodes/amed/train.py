@@ -13,6 +13,7 @@ from ...amed.description import describe
 from ...amed.joint import stamps_of
 from ...amed.training import HELD_OUT_ONE_IN, METHODS, MODES, AmedTraining
 from ...fitting import Ending, Interrupted
+from ...jobs import TeacherPlan
 from ...jobs.plan import PASSES
 from ...jobs.train_amed import AmedOutcome, AmedPlan, cost_sentence, run, verdict
 from ...jobs.words import history_table
@@ -21,7 +22,7 @@ from ...training import held_out_seeds
 from ..common.differentiable import differentiable
 from ..common.long_work import Sampled, keeping
 from ..common.sockets import LARGEST_SEED, AmedType, TeacherType, model_inputs
-from ..common.teacher import TeacherSettings, states_folder
+from ..common.teacher import states_folder, teacher_plan
 from ..drawing import PAPER, as_images, stacked
 from ..host import noise_schedule_of
 from ..inputs import OPTIMIZED, advanced, check, problem_with, schedule_input
@@ -218,7 +219,7 @@ class FewStepTrainAmed(io.ComfyNode):
         checkpointing: bool = False,
         fit_table_first: bool = True,
         sigmas: Any = None,
-        teacher: TeacherSettings | None = None,
+        teacher: TeacherPlan | None = None,
     ) -> io.NodeOutput:
         check(_problem(str(form), str(mode), str(method), str(effort), str(schedule)))
         ns = noise_schedule_of(model)
@@ -229,16 +230,15 @@ class FewStepTrainAmed(io.ComfyNode):
             seeds=range(first_seed, first_seed + trajectories),
             held_out=held_out,
             batch=min(batch_size, trajectories - held_out),
-            teacher=(teacher or TeacherSettings()).plan,
+            teacher=teacher or teacher_plan(),
             name=sampled.name,
             states=states_folder("amed"),
             config=AmedConfig(form, stamps, ns.family, afs, scale_dir, scale_time),
             mode=mode,
             method=method,
             passes=PASSES[effort],
-            lr=learning_rate or None,
-            checkpointing=checkpointing,
             fit_first=fit_table_first,
+            options={"lr": learning_rate or None, "checkpointing": checkpointing},
         )
         progress = sampled.progress(plan.costs(), plan.batch, "Training")
         outcome = AmedOutcome()

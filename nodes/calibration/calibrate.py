@@ -8,14 +8,15 @@ from comfy_api.latest import io
 
 from ...fitting import EFFORTS
 from ...fitting.calibrate import MOST_CALLS
+from ...jobs import TeacherPlan
 from ...jobs.calibrate import MOST_TABLES, CalibrationOutcome, CalibrationPlan, numbers_of, recipe_from, report_lines, run
 from ..common.bars import bar_chart, panel
 from ..common.long_work import Sampled, keeping
 from ..common.sockets import RecipeType, TeacherType, model_inputs, seed_inputs
-from ..common.teacher import TeacherSettings
+from ..common.teacher import teacher_plan
 from ..drawing import as_images
 from ..host import noise_schedule_of
-from ..inputs import check, problem_with
+from ..inputs import check, problem_with, sentence_of
 from ..recipe_files import RECIPE_FILES
 from ..report import curve, with_picture
 
@@ -93,7 +94,7 @@ class FewStepCalibrate(io.ComfyNode):
         first_seed: int,
         batch_size: int,
         held_out_share: float,
-        teacher: TeacherSettings | None = None,
+        teacher: TeacherPlan | None = None,
     ) -> io.NodeOutput:
         check(_problem(nfe, effort))
         sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden)
@@ -101,7 +102,7 @@ class FewStepCalibrate(io.ComfyNode):
             seeds=range(first_seed, first_seed + seeds),
             held_out=min(max(1, round(seeds * held_out_share)), seeds - 1),
             batch=min(batch_size, seeds),
-            teacher=(teacher or TeacherSettings()).plan,
+            teacher=teacher or teacher_plan(),
             name=sampled.name,
             nfes=numbers_of(nfe),
             effort=str(effort),
@@ -130,11 +131,4 @@ class FewStepCalibrate(io.ComfyNode):
 
 
 def _problem(nfe: Any, effort: Any) -> str | None:
-    wrong = problem_with(effort=(effort, EFFORTS))
-    if wrong or nfe is None:
-        return wrong
-    try:
-        numbers_of(nfe)
-    except ValueError as error:
-        return str(error)
-    return None
+    return problem_with(effort=(effort, EFFORTS)) or (None if nfe is None else sentence_of(numbers_of, nfe))

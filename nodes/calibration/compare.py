@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ...fitting import EFFORTS, Candidate, Comparison
 from ...fitting.calibrate import MOST_CALLS
 from ...fitting.guard import SCREENED_ON
+from ...jobs import TeacherPlan
 from ...jobs.compare import ComparisonOutcome, ComparisonPlan, run
 from ...jobs.facts import recipe_of, scored_facts
 from ...recipes import Recipe
@@ -30,7 +31,7 @@ from ..common.sockets import (
     problem_with_text,
     seed_inputs,
 )
-from ..common.teacher import TeacherSettings
+from ..common.teacher import teacher_plan
 from ..drawing import as_images
 from ..host import noise_schedule_of
 from ..inputs import check, problem_with
@@ -115,7 +116,7 @@ class FewStepCompareRecipes(io.ComfyNode):
         recipe_2: Any = None,
         recipe_3: Any = None,
         predictor: Any = None,
-        teacher: TeacherSettings | None = None,
+        teacher: TeacherPlan | None = None,
     ) -> io.NodeOutput:
         check(_problem(stock, texts))
         recipes = {
@@ -141,7 +142,7 @@ class FewStepCompareRecipes(io.ComfyNode):
         plan = ComparisonPlan(
             seeds=range(first_seed, first_seed + seeds),
             batch=min(batch_size, seeds),
-            teacher=(teacher or TeacherSettings()).plan,
+            teacher=teacher or teacher_plan(),
             name=sampled.name,
             candidates=entering,
             more=None if net is None else lambda _: amed_candidates(guided_model[0], net),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..common.sockets import TeacherType
-from ..common.teacher import LEAST_STEPS, MOST_STEPS, SOLVER_CHOICES, USUAL_STEPS, TeacherSettings
+from ..common.teacher import LEAST_STEPS, MOST_STEPS, SOLVER_CHOICES, USUAL_STEPS, teacher_plan
 from ..inputs import check, problem_with
 
 
@@ -52,4 +52,4 @@ class FewStepTeacherSettings(io.ComfyNode):
     @classmethod
     def execute(cls, steps: int, solver: str, store_on_disk: bool) -> io.NodeOutput:
         check(problem_with(solver=(solver, SOLVER_CHOICES)))
-        return io.NodeOutput(TeacherSettings(steps, solver, store_on_disk))
+        return io.NodeOutput(teacher_plan(steps, solver, store_on_disk))

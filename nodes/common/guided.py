@@ -44,7 +44,7 @@ class Guided:
 
     def __init__(self, sampler: comfy.samplers.Sampler, guider: Any, extra_args: dict[str, Any], noise: Tensor, ns: NoiseSchedule) -> None:
         self.guider = guider
-        self._sampler, self._guider, self._extra_args, self._device = sampler, guider, extra_args, noise.device
+        self._sampler, self._extra_args, self._device = sampler, extra_args, noise.device
         self.noise_schedule, self.shape = ns, tuple(noise.shape[1:])
         self._given = guider.conds
         self._entries = max((_entries(cond) for conds in self._given.values() for cond in conds or ()), default=1)
@@ -79,13 +79,13 @@ class Guided:
 
     def _start(self, noise: Tensor, sigma: float) -> Tensor:
         level = torch.tensor(sigma, dtype=torch.float32)
-        at_most = self._sampler.max_denoise(self._guider, level[None])
-        return self._guider.inner_model.model_sampling.noise_scaling(level, noise, torch.zeros_like(noise), at_most)
+        at_most = self._sampler.max_denoise(self.guider, level[None])
+        return self.guider.inner_model.model_sampling.noise_scaling(level, noise, torch.zeros_like(noise), at_most)
 
     def _denoised(self, x: Tensor, sigma: Tensor, place: Tensor) -> Tensor:
-        self._guider.conds = self._conds_of(tuple(place.tolist()))
+        self.guider.conds = self._conds_of(tuple(place.tolist()))
         try:
-            output = self._guider(x, sigma, **self._extra_args)
+            output = self.guider(x, sigma, **self._extra_args)
         except comfy.model_management.InterruptProcessingException as error:
             raise Interrupted("The user interrupted.") from error
         except Exception as error:

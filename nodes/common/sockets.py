@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ...amed import AmedPredictor, AmedTable
 from ...recipes import Recipe
+from ..inputs import sentence_of
 
 RecipeType = io.Custom("FEWSTEP_RECIPE")
 """Socket type; what goes through is a `Recipe`."""
@@ -16,7 +17,7 @@ AmedType = io.Custom("FEWSTEP_AMED")
 """Socket type; what goes through is an `AmedPredictor` or `AmedTable`."""
 
 TeacherType = io.Custom("FEWSTEP_TEACHER")
-"""Socket type; what goes through are `TeacherSettings`."""
+"""Socket type; what goes through is a `jobs.TeacherPlan`."""
 
 MOST_SEEDS = 4096
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
@@ -50,13 +51,7 @@ def checked_net(value: Any) -> AmedPredictor | AmedTable:
 
 def problem_with_text(text: str | None) -> str | None:
     """A sentence where a pasted text is no recipe; None for a recipe and for an empty text."""
-    if text is None or not text.strip():
-        return None
-    try:
-        pasted(text)
-    except ValueError as error:
-        return str(error)
-    return None
+    return sentence_of(pasted, text) if text is not None and text.strip() else None
 
 
 def pasted(text: str) -> Recipe:

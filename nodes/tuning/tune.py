@@ -20,6 +20,7 @@ from ...fitting.tuning.alternate import PHASE_ONE, TUNED
 from ...fitting.tuning.lora_file import lora_tensors
 from ...fitting.tuning.options import check_table
 from ...fitting.tuning.tune import HELD_OUT_ONE_IN
+from ...jobs import TeacherPlan
 from ...jobs.plan import PASSES
 from ...jobs.tune import (
     MOST_ROUNDS,
@@ -42,7 +43,7 @@ from ..common.facts import warnings_for
 from ..common.identity import weights_identity
 from ..common.long_work import Sampled, keeping
 from ..common.sockets import LARGEST_SEED, RecipeType, TeacherType, checked_recipe, model_inputs, pasted, problem_with_text
-from ..common.teacher import TeacherSettings, states_folder
+from ..common.teacher import states_folder, teacher_plan
 from ..drawing import as_images, stacked
 from ..host import noise_schedule_of
 from ..inputs import advanced, check, problem_with
@@ -235,7 +236,7 @@ class FewStepTuneLora(io.ComfyNode):
         checkpointing: bool = False,
         precision: str = OWN_PRECISION,
         recipe: Any = None,
-        teacher: TeacherSettings | None = None,
+        teacher: TeacherPlan | None = None,
     ) -> io.NodeOutput:
         check(_problem(text, str(method), str(effort), str(layers), name, str(precision)))
         given = _given(text, recipe)
@@ -248,7 +249,7 @@ class FewStepTuneLora(io.ComfyNode):
             held_out=held_out,
             guard=held_out,
             batch=min(batch_size, trajectories - 2 * held_out),
-            teacher=(teacher or TeacherSettings()).plan,
+            teacher=teacher or teacher_plan(),
             name=sampled.name,
             states=states_folder("tuning"),
             most_states=_MOST_STATES,
@@ -258,10 +259,8 @@ class FewStepTuneLora(io.ComfyNode):
             rank=rank,
             alpha=alpha or None,
             layers=layers.strip(),
-            lr=learning_rate,
             rounds=rounds,
-            checkpointing=checkpointing,
-            autocast=_autocast(model, precision),
+            options={"lr": learning_rate, "checkpointing": checkpointing, "autocast": _autocast(model, precision)},
         )
         progress = sampled.progress(plan.costs(), plan.batch, "Tuning")
         outcome = TuningOutcome()

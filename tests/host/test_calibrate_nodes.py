@@ -294,7 +294,7 @@ from types import SimpleNamespace
 edm, positive, negative = model.load("edm"), model.conditioning([0, 1, 2]), model.conditioning([None])
 latent = model.empty_latent(1)
 arguments = dict(latent_image=latent, cfg=3.0, nfe="2", effort="low", seeds=4, first_seed=0, batch_size=2, held_out_share=0.3)
-settings = part("nodes.common.teacher").TeacherSettings(16, "unipc", False)
+settings = part("nodes.common.teacher").teacher_plan(16, "unipc", False)
 
 def fails(patched, positive=positive):
     try:
