@@ -23,12 +23,17 @@ class Pace:
 
     Parameters
     ----------
-    costs : expected sample-calls of each part, in the order of work.
-    batch : samples per model call.
+    costs : mapping
+        Expected sample-calls of each part, in the order of work.
+    batch : int
+        Samples per model call.
+    clock : callable
+        Seconds from any origin.
 
     Attributes
     ----------
-    share : of the whole, 0 to 1; never falls.
+    share : float
+        Of the whole work, 0 to 1; it never falls.
     """
 
     def __init__(self, costs: Costs, batch: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,7 +44,7 @@ class Pace:
         self._began = clock()
 
     def reach(self, stage: Stage) -> None:
-        """Note where the work is."""
+        """Note where the work is now."""
         part = part_of(stage)
         if part not in self.costs:
             return
@@ -56,7 +61,7 @@ class Pace:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate, an upper bound where costs are; None before anything was timed, or where the rest is unknown."""
+        """An estimate, too high where the costs are upper bounds; None before anything was timed, or if the rest is unknown."""
         worked = sum(share * self.costs[part] for part, share in self._done.items())
         left = self._left()
         if not worked > 0 or not math.isfinite(worked) or not math.isfinite(left):

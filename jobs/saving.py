@@ -13,7 +13,8 @@ def save_somewhere(path: Path, write: Callable[[Path], object]) -> tuple[Path, s
 
     Returns
     -------
-    Where the result is, and a sentence if that is not `path`.
+    tuple of Path and str
+        Where the result is, and a sentence if that is not `path`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,13 @@ class AmedPlan(ResumablePlan):
 
 @dataclass
 class AmedOutcome(Outcome):
-    """training : the best so far, of the table that a predictor was to begin with if it ended before that; None if nothing is known."""
+    """What a training has found.
+
+    Attributes
+    ----------
+    training : AmedTraining or None
+        The best so far; if the job ended before that, of the table that a predictor was to begin with. None if nothing is known.
+    """
 
     training: AmedTraining | None = None
 
@@ -82,7 +88,13 @@ class AmedOutcome(Outcome):
 def run(
     setting: Setting, plan: AmedPlan, progress: Progress | None = None, outcome: AmedOutcome | None = None, tap: FeatureTap | None = None
 ) -> AmedOutcome:
-    """Train; see `calibrate.run`. tap : of features, default the setting's model's own."""
+    """Train; see `calibrate.run`.
+
+    Parameters
+    ----------
+    tap : FeatureTap or None
+        Of a predictor's features; by default that of the setting's model.
+    """
     outcome = outcome or AmedOutcome()
     with ending_of(outcome, plan, _ADVICE):
         try:
@@ -141,6 +153,6 @@ def verdict(training: AmedTraining) -> str:
 
 
 def cost_sentence(training: AmedTraining) -> str:
-    """What it cost and why it ended."""
+    """What the training cost, and why it ended."""
     skipped = f"; {training.skipped} batches without a finite loss" if training.skipped else ""
     return f"{training.calls} model calls on a batch in {training.seconds:.0f} s; {training.stopped}{skipped}."

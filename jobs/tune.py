@@ -32,7 +32,7 @@ PhaseMaker = Callable[[Setting, Teacher], PhaseOne]
 
 @dataclass(frozen=True, kw_only=True)
 class TuningPlan(ResumablePlan):
-    """What is tuned; see `fitting.tuning.alternate` and `fitting.tuning.tune`.
+    """What is tuned, and how; see `fitting.tuning.alternate`.
 
     Attributes
     ----------
@@ -114,13 +114,16 @@ class TuningPlan(ResumablePlan):
 
 @dataclass
 class TuningOutcome(Outcome):
-    """What came out, or was there when it ended early.
+    """What a tuning has found.
 
     Attributes
     ----------
-    adapters : with the best numbers so far.
-    result : None where it ended before a round was over.
-    comparison : the guard's decision; of the LoRA as it is loaded where `score_as_loaded` has been asked. None if it was not made.
+    adapters : LoraAdapters, FullWeights or None
+        With the best numbers so far.
+    result : Alternation or None
+        None if the job ended before a round was over.
+    comparison : Comparison or None
+        The guard's decision; after `score_as_loaded`, on the LoRA as a host loads it. None if it was not made.
     """
 
     adapters: Adapters | None = None
@@ -138,14 +141,14 @@ class TuningOutcome(Outcome):
         return self.comparison is not None and self.comparison.winner.candidate.name in (TUNED, ROUNDED)
 
     def error_of(self, name: str) -> float | None:
-        """Error on the guard's seeds, None where it was not measured."""
+        """Error of a candidate on the guard's seeds; None if it was not measured."""
         if self.comparison is None:
             return None
         return next((score.error for score in self.comparison.scores if score.candidate.name == name), None)
 
     @property
     def tuned_error(self) -> float | None:
-        """Of the tuned model on the guard's seeds; with the LoRA as a host loads it where that was measured."""
+        """Error of the tuned model on the guard's seeds; with the LoRA as a host loads it, if that was measured."""
         return next((error for error in map(self.error_of, (ROUNDED, TUNED)) if error is not None), None)
 
 
@@ -153,7 +156,13 @@ def run(
     setting: Setting, plan: TuningPlan, adapters: Callable[[], Adapters], progress: Progress | None = None,
     outcome: TuningOutcome | None = None,
 ) -> TuningOutcome:  # fmt: skip
-    """Tune; see `calibrate.run`. adapters : makes new ones for the network behind the setting's model."""
+    """Tune; see `calibrate.run`.
+
+    Parameters
+    ----------
+    adapters : callable
+        Makes new adapters for the network behind the setting's model.
+    """
     outcome = outcome or TuningOutcome()
     if plan.table is not None:
         check_table(plan.table, setting.noise_schedule.family)
@@ -187,7 +196,8 @@ def score_as_loaded(setting: Setting, plan: TuningPlan, outcome: TuningOutcome, 
 
     Parameters
     ----------
-    setting : with the plan's seeds, whose model has the LoRA added to its weights.
+    setting : Setting
+        With the plan's seeds; its model has the LoRA added to the weights.
     """
     assert outcome.result is not None and outcome.comparison is not None and outcome.teacher is not None
     with ending_of(outcome, plan):
@@ -202,11 +212,12 @@ def score_as_loaded(setting: Setting, plan: TuningPlan, outcome: TuningOutcome, 
 
 
 def verdict(outcome: TuningOutcome, plan: TuningPlan, rounded_in: str = "") -> str:
-    """One sentence or two for the user.
+    """Whether the tuned model is better, for the user.
 
     Parameters
     ----------
-    rounded_in : formats of the weights that a LoRA was measured in as it is loaded; "" where it was not.
+    rounded_in : str
+        Formats of the weights that the loaded LoRA was measured in; "" if it was not.
     """
     assert outcome.comparison is not None and outcome.result is not None and outcome.result.comparison is not None
     tuned = outcome.result.comparison.score_of(TUNED).error
@@ -247,8 +258,12 @@ def recipe_for(
 
     Parameters
     ----------
-    facts : of the model and how it was sampled, see `Recipe.from_table`.
-    given : the recipe that the model was tuned to, whose other facts are kept.
+    facts : mapping
+        Of the model and how it was sampled, see `Recipe.from_table`.
+    lora_name : str
+        Name of the file.
+    given : Recipe or None
+        The recipe that the model was tuned to, whose other facts are kept.
     """
     table = plan.table if outcome.result is None else outcome.result.table
     assert table is not None
@@ -267,12 +282,14 @@ def recipe_for(
 
 
 def file_facts(outcome: TuningOutcome, plan: TuningPlan, facts: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """What the file of the LoRA says of the model, the recipe and the tuning.
+    """What the file of the LoRA says about the model, the recipe and the tuning.
 
     Parameters
     ----------
-    facts : of the model and how it was sampled.
-    recipe : for the tuned model, of `recipe_for`.
+    facts : mapping
+        Of the model and how it was sampled.
+    recipe : Recipe
+        For the tuned model, from `recipe_for`.
     """
     known: dict[str, Any] = {
         **{name: facts[name] for name in ("model", "model_identity", "prediction", "cfg", "date")}, "resolution": list(facts["resolution"]),

@@ -145,7 +145,7 @@ def run(picture: Picture, plan: CalibrationPlan, course: Course) -> None:
             if missing:
                 given = torch.cat([given, given[-1:].expand(missing, *given.shape[1:])])
                 sigma = torch.cat([sigma, sigma[-1:].expand(missing)])
-            model.step = 0  # prompt editing would go on to later prompts
+            model.step = 0  # prompt editing would move on to later prompts
             try:
                 output = model(given, sigma, **extra_args)
             except sd_samplers_common.InterruptedException as error:

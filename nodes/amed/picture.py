@@ -15,7 +15,7 @@ from .chosen import Chosen
 
 WIDTH, HEIGHT = 768, 432
 _SCALE = 3
-_MOST_DOTS = 64  # a column; more would run together
+_MOST_DOTS = 64  # per column; more would run together
 _RANGE, _MIDDLE, _CHOSEN = COLOURS[0], COLOURS[1], COLOURS[2]
 
 
@@ -60,7 +60,12 @@ def times_chart(config: AmedConfig, r: np.ndarray, title: str) -> Image.Image:
 
     Parameters
     ----------
-    r : chosen places [pairs, images], see `Chosen`.
+    config : AmedConfig
+        Of the predictor or table.
+    r : ndarray [pairs, images]
+        The chosen places, see `Chosen`.
+    title : str
+        Written above it.
     """
     image = Image.new("RGB", (WIDTH * _SCALE, HEIGHT * _SCALE), PAPER)
     pen = ImageDraw.Draw(image)

@@ -21,7 +21,16 @@ from ...schedules import BASELINES, NoiseSchedule
 from ...training import held_out_seeds
 from ..common.differentiable import differentiable
 from ..common.long_work import Sampled, keeping
-from ..common.sockets import LARGEST_SEED, AmedType, TeacherType, model_inputs
+from ..common.sockets import (
+    MOST_TRAJECTORIES,
+    TRAINED,
+    AmedType,
+    checkpointing_input,
+    model_inputs,
+    passes_input,
+    seed_inputs,
+    teacher_input,
+)
 from ..common.teacher import states_folder, teacher_plan
 from ..drawing import PAPER, as_images, stacked
 from ..host import noise_schedule_of
@@ -35,7 +44,6 @@ from .taps import tap_of, watched
 from .use import stamps_curve, times_title
 
 MOST_CALLS = 41
-MOST_TRAJECTORIES = 100_000
 SCHEDULES = (OPTIMIZED, *BASELINES)
 _CHART_HEIGHT = 300
 
@@ -51,75 +59,58 @@ class FewStepTrainAmed(io.ComfyNode):
             category="FewStep/AMED",
             description="Trains AMED for your own model: at which time each step should call the model once more, so that a few calls end "
             "where a many-step run ends. A predictor (9000 numbers) reads the middle of the network and chooses for each image; a table "
-            "has constants, needs no features and fits any architecture. The model itself is not changed. Takes minutes to hours, once for "
-            "a model, a cfg and a number of calls.",
+            "has constants, needs no features and fits any architecture. The model itself is not changed. Takes minutes to hours, once per "
+            "model, cfg and number of calls.",
             inputs=[
-                *model_inputs(cfg_tooltip="Guidance to train for; the result holds from two thirds to one and a half times as much."),
+                *model_inputs(cfg_tooltip="Guidance to train for; the result is good from two thirds to one and a half times this value."),
                 io.Combo.Input(
                     "form",
                     options=list(FORMS),
                     default="amed",
-                    tooltip="The solver. amed and dpm2 start each step afresh; euler, ipndm, dpmpp (DPM-Solver++) and unipc remember. "
-                    "The digit is the order.",
+                    tooltip="The solver. amed and dpm2 start each step afresh; euler, ipndm, dpmpp (DPM-Solver++) and unipc also use "
+                    "earlier steps. The digit is the order.",
                 ),
                 io.Int.Input(
                     "nfe",
                     default=5,
                     min=2,
                     max=MOST_CALLS,
-                    tooltip="Model calls: two in each step and one in the last, so odd numbers, 3, 5, 7, 9. (Guidance doubles the work of "
-                    "every call.) Not used where sigmas are connected.",
+                    tooltip="Model calls: two per step and one in the last step, so an odd number: 3, 5, 7, 9. (Guidance doubles the work "
+                    "of every call.) Not used if sigmas are connected.",
                 ),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),
                     default="predictor",
-                    tooltip="predictor: times for each image, from features of U-Nets and of SD3's and Flux's transformers. table: the "
-                    "same for every image, any architecture; it needs fewer trajectories.",
+                    tooltip="predictor: separate times for each image, from features of U-Nets and of SD3's and Flux's transformers. "
+                    "table: the same times for every image, for any architecture; it needs fewer trajectories.",
                 ),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
                     default="end",
-                    tooltip="steps: each step against the teacher's state, as published. end: the end point, with gradients through all "
-                    "steps, which needs the most memory. forward: forward passes only, for tables; works on quantised and huge models.",
+                    tooltip="steps: each step against the state of the many-step run, as published. end: the end point, with gradients "
+                    "through all steps, which needs the most memory. forward: forward passes only, for tables; works with quantised and "
+                    "huge models.",
                 ),
-                io.Int.Input(
-                    "trajectories",
-                    default=400,
-                    min=4,
-                    max=MOST_TRAJECTORIES,
-                    tooltip="Samples in all, one in twenty of them (at least 16) held out to measure on. 10 000 in the paper; a table does "
-                    "with 100.",
+                *seed_inputs(
+                    name="trajectories",
+                    count=400,
+                    least=4,
+                    most=MOST_TRAJECTORIES,
+                    tooltip="Total number of samples, of which one in twenty (at least 16) is held out for measuring. 10 000 in the paper; "
+                    "100 are enough for a table.",
+                    batches=TRAINED,
                 ),
-                io.Int.Input(
-                    "first_seed",
-                    default=0,
-                    min=0,
-                    max=LARGEST_SEED - MOST_TRAJECTORIES,
-                    tooltip="The seeds are this one and those after it, one a sample.",
-                ),
-                io.Int.Input(
-                    "batch_size",
-                    default=4,
-                    min=1,
-                    max=1024,
-                    tooltip="Samples a model call and an optimisation step. Gradients need several times the memory of sampling.",
-                ),
-                io.Combo.Input(
-                    "effort",
-                    options=list(PASSES),
-                    default="normal",
-                    tooltip="How often the training goes over the trajectories: " + ", ".join(f"{k} {v}" for k, v in PASSES.items()) + ".",
-                ),
+                passes_input(),
                 schedule_input(
                     OPTIMIZED,
-                    tooltip="Where the time stamps lie: every second level of this schedule for nfe steps, so that with the learned times "
-                    "between them there are as many model calls. optimized (FewStep's own) measured best.",
+                    tooltip="Where the time stamps lie: at every second level of this schedule for nfe steps; the learned times come "
+                    "between them. optimized (FewStep's own) measured best.",
                 ),
                 advanced(
                     io.Boolean.Input(
-                        "afs", default=False, tooltip="Analytical first step: replaces the first model call by a guess, so nfe is even."
+                        "afs", default=False, tooltip="Analytical first step: a guess replaces the first model call, so nfe is even."
                     )
                 ),
                 advanced(
@@ -130,8 +121,8 @@ class FewStepTrainAmed(io.ComfyNode):
                         max=0.9,
                         step=0.01,
                         round=False,
-                        tooltip="How far the learned factor of the step's direction may be from 1. 0 switches it off; 0.01 was "
-                        "published, but what fits best lies farther.",
+                        tooltip="How far the learned factor of the step's direction may be from 1; 0 turns it off. 0.01 was published, "
+                        "but the best factors lie farther from 1.",
                     )
                 ),
                 advanced(
@@ -142,8 +133,8 @@ class FewStepTrainAmed(io.ComfyNode):
                         max=0.9,
                         step=0.01,
                         round=False,
-                        tooltip="How far the time told to the model may be from the intermediate time, as a learned factor. 0 switches it "
-                        "off; 0.2 was published for Stable Diffusion.",
+                        tooltip="How far the time passed to the model may be from the intermediate time, as a learned factor; 0 turns it "
+                        "off. 0.2 was published for Stable Diffusion.",
                     )
                 ),
                 advanced(
@@ -154,32 +145,25 @@ class FewStepTrainAmed(io.ComfyNode):
                         max=0.5,
                         step=0.001,
                         round=False,
-                        tooltip="Of Adam. 0: 0.005 for a predictor, as published, and 0.05 for the few numbers of a table.",
+                        tooltip="Learning rate of Adam. 0: 0.005 for a predictor, as published, and 0.05 for the few numbers of a table.",
                     )
                 ),
-                advanced(
-                    io.Boolean.Input(
-                        "checkpointing",
-                        default=False,
-                        tooltip="Compute each model call once more for its gradient instead of keeping what it made: much less memory, a "
-                        "third more time.",
-                    )
-                ),
+                checkpointing_input(),
                 advanced(
                     io.Boolean.Input(
                         "fit_table_first",
                         default=True,
-                        tooltip="Begin a predictor with the constants of a table that forward passes have fitted to at most 96 of the "
-                        "trajectories. Off: begin with the plain solver, as published.",
+                        tooltip="Start a predictor from the constants of a table that is first fitted with forward passes to at most 96 of "
+                        "the trajectories. Off: start from the plain solver, as published.",
                     )
                 ),
-                io.Sigmas.Input("sigmas", optional=True, tooltip="Time stamps to train on instead of schedule and nfe."),
-                TeacherType.Input("teacher", optional=True, tooltip="Settings of the many-step run; without it 64 steps of UniPC."),
+                io.Sigmas.Input("sigmas", optional=True, tooltip="Time stamps to train for, instead of schedule and nfe."),
+                teacher_input(),
             ],
             outputs=[
                 AmedType.Output("predictor", display_name="predictor", tooltip="For FewStep AMED Sampler, Scheduler and Save."),
-                io.String.Output("report", display_name="report", tooltip="What was found and what it cost."),
-                io.Image.Output("plot", display_name="plot", tooltip="The times for held-out seeds, and the course of the training."),
+                io.String.Output("report", display_name="report", tooltip="The result, its cost, and the error during training."),
+                io.Image.Output("plot", display_name="plot", tooltip="The times for held-out seeds, and the training progress."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )

@@ -12,7 +12,7 @@ from ...jobs import TeacherPlan
 from ...jobs.calibrate import MOST_TABLES, CalibrationOutcome, CalibrationPlan, numbers_of, recipe_from, report_lines, run
 from ..common.bars import bar_chart, panel
 from ..common.long_work import Sampled, keeping
-from ..common.sockets import RecipeType, TeacherType, model_inputs, seed_inputs
+from ..common.sockets import SAMPLED, RecipeType, model_inputs, seed_inputs, teacher_input
 from ..common.teacher import teacher_plan
 from ..drawing import as_images
 from ..host import noise_schedule_of
@@ -31,31 +31,32 @@ class FewStepCalibrate(io.ComfyNode):
             display_name="FewStep Calibrate",
             category="FewStep/recipes",
             description="Fits a few-step recipe to your own model, with forward passes only: nothing is trained, and it takes the memory "
-            "that sampling takes. A many-step run of some seeds is the truth; noise levels and solver weights are moved until a few steps "
+            "of sampling. A many-step run of some seeds is the reference; noise levels and solver weights are adjusted until a few steps "
             "end as close to it as they can. Seeds that the fit has not seen decide whether the result is better than the best stock "
-            "setting; if it is not, you get the stock setting. Takes minutes to an hour, once for each model; the recipe is a line of text "
-            "to share.",
+            "setting; if it is not, you get the stock setting. Takes minutes to an hour, once per model; the recipe is a line of text to "
+            "share.",
             inputs=[
-                *model_inputs(cfg_tooltip="Guidance to fit for; a recipe holds from two thirds to one and a half times as much."),
+                *model_inputs(cfg_tooltip="Guidance to fit for; the recipe is good from two thirds to one and a half times this value."),
                 io.String.Input(
                     "nfe",
                     default="5",
-                    tooltip=f"Model calls of the recipes, 1 to {MOST_CALLS}, up to {MOST_TABLES} numbers such as 5, 8: one recipe each, "
-                    "the first is the output. (Guidance doubles the work of every call.)",
+                    tooltip=f"Model calls, 1 to {MOST_CALLS}. Up to {MOST_TABLES} numbers, such as 5, 8, give one recipe each; the first "
+                    "is the output. (Guidance doubles the work of every call.)",
                 ),
                 io.Combo.Input(
                     "effort",
                     options=list(EFFORTS),
                     default="normal",
-                    tooltip="Most model calls of a fit, on batches of 24 samples: "
+                    tooltip="Maximum number of model calls of a fit, on batches of 24 samples: "
                     + "; ".join(f"{name} {e.calls(5)} at 5 calls, {e.calls(8)} at 8" for name, e in EFFORTS.items())
                     + ". low also compares with fewer stock settings.",
                 ),
                 *seed_inputs(
-                    seeds=36,
-                    first=0,
+                    count=36,
                     least=2,
-                    seeds_tooltip="Samples in all. With few of them the recipe fits those and no others: 24 to fit, 12 held out are good.",
+                    tooltip="Total number of samples. With fewer than 24 to fit, the recipe suits only those; 36 give 24 to fit and 12 "
+                    "held out.",
+                    batches=SAMPLED,
                 ),
                 io.Float.Input(
                     "held_out_share",
@@ -65,12 +66,12 @@ class FewStepCalibrate(io.ComfyNode):
                     step=0.01,
                     tooltip="Share of the seeds, the last ones, that the fit does not see and that decide what you get.",
                 ),
-                TeacherType.Input("teacher", optional=True, tooltip="Settings of the many-step run; without it 64 steps of UniPC."),
+                teacher_input(),
             ],
             outputs=[
-                RecipeType.Output("recipe", display_name="recipe", tooltip="Of the first number in nfe; for FewStep Apply Recipe."),
-                io.String.Output("texts", display_name="texts", tooltip="All recipes as text, a line each, in the order of nfe."),
-                io.String.Output("report", display_name="report", tooltip="What was found and what it cost."),
+                RecipeType.Output("recipe", display_name="recipe", tooltip="For the first number in nfe; connect FewStep Apply Recipe."),
+                io.String.Output("texts", display_name="texts", tooltip="All recipes as text, one per line, in the order of nfe."),
+                io.String.Output("report", display_name="report", tooltip="The result, its cost, and all scores."),
                 io.Image.Output("plot", display_name="plot", tooltip="Errors of the candidates on the held-out seeds."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],

@@ -21,15 +21,16 @@ from ..common.facts import warnings_for
 from ..common.guided import Guided
 from ..common.long_work import Sampled, keeping
 from ..common.sockets import (
+    SAMPLED,
     AmedType,
     RecipeType,
-    TeacherType,
     checked_net,
     checked_recipe,
     model_inputs,
     pasted,
     problem_with_text,
     seed_inputs,
+    teacher_input,
 )
 from ..common.teacher import teacher_plan
 from ..drawing import as_images
@@ -56,14 +57,14 @@ class FewStepCompareRecipes(io.ComfyNode):
             "schedules, and with FewStep's optimized steps, and measures how far each ends from a many-step run. A recipe wins only if it "
             "is better than the best stock setting. Use seeds that no calibration has seen.",
             inputs=[
-                *model_inputs(cfg_tooltip="Guidance; 1 is without."),
+                *model_inputs(cfg_tooltip="Guidance; 1 is none."),
                 io.Int.Input(
                     "nfe",
                     default=0,
                     min=0,
                     max=MOST_CALLS,
-                    tooltip="Most model calls of the stock settings. 0: as many as the largest recipe takes (5 without one). Recipes that "
-                    "take more are refused.",
+                    tooltip="Maximum number of model calls for the stock settings. 0: as many as the longest recipe takes (5 without one). "
+                    "Recipes that take more are refused.",
                 ),
                 io.Combo.Input(
                     "stock",
@@ -76,17 +77,18 @@ class FewStepCompareRecipes(io.ComfyNode):
                     "texts", default="", multiline=True, tooltip=f"Recipe texts, one per line, at most {MOST_RECIPES}. May be empty."
                 ),
                 *seed_inputs(
-                    seeds=12,
-                    first=100_000,
+                    count=12,
                     least=1,
-                    seeds_tooltip="Samples. With 12, differences of some per cent are chance; take more for close calls.",
+                    tooltip="Number of samples. With 12, differences of a few per cent are chance; use more for close calls.",
+                    first=100_000,
+                    batches=SAMPLED,
                 ),
                 *[RecipeType.Input(f"recipe_{i}", optional=True, tooltip="A recipe to compare.") for i in range(1, MOST_SOCKETS + 1)],
-                AmedType.Input("predictor", optional=True, tooltip="An AMED predictor or table to compare, with its own plain solver."),
-                TeacherType.Input("teacher", optional=True, tooltip="Settings of the many-step run; without it 64 steps of UniPC."),
+                AmedType.Input("predictor", optional=True, tooltip="An AMED predictor or table; its plain solver is compared, too."),
+                teacher_input(),
             ],
             outputs=[
-                RecipeType.Output("best", display_name="best", tooltip="The winner as a recipe, also where it is a stock setting."),
+                RecipeType.Output("best", display_name="best", tooltip="The winner as a recipe, even if it is a stock setting."),
                 io.String.Output("table", display_name="table", tooltip="All scores as a Markdown table, with the verdict."),
                 io.Image.Output("plot", display_name="plot", tooltip="The errors as bars."),
             ],
@@ -169,7 +171,7 @@ class FewStepCompareRecipes(io.ComfyNode):
                 *sampled.headline("comparison", f", {seeds} seeds from {first_seed}"),
                 comparison.verdict,
                 *(f"Warning: {doubt}" for doubt in doubts),
-                *([] if named == winner else [f"The winner is no recipe, it decides while it samples; the output best is {named}."]),
+                *([] if named == winner else [f"The winner decides while it samples, so it is no recipe; the output best is {named}."]),
                 "",
                 comparison.table(),
                 "",

@@ -89,7 +89,7 @@ class Sampled:
 
 @contextmanager
 def keeping(outcome: Outcome, keep: Callable[[str], str]) -> Iterator[None]:
-    """Run a job inside. Where it ends early, what it has found is saved, and the host is told how it ended.
+    """Run a job inside. If it ends early, what it has found is saved, and the exception says how it ended.
 
     Parameters
     ----------

@@ -42,7 +42,19 @@ from ..common.differentiable import differentiable
 from ..common.facts import warnings_for
 from ..common.identity import weights_identity
 from ..common.long_work import Sampled, keeping
-from ..common.sockets import LARGEST_SEED, RecipeType, TeacherType, checked_recipe, model_inputs, pasted, problem_with_text
+from ..common.sockets import (
+    MOST_TRAJECTORIES,
+    TRAINED,
+    RecipeType,
+    checked_recipe,
+    checkpointing_input,
+    model_inputs,
+    passes_input,
+    pasted,
+    problem_with_text,
+    seed_inputs,
+    teacher_input,
+)
 from ..common.teacher import states_folder, teacher_plan
 from ..drawing import as_images, stacked
 from ..host import noise_schedule_of
@@ -50,7 +62,6 @@ from ..inputs import advanced, check, problem_with
 from ..report import curve, with_picture
 from . import files
 
-MOST_TRAJECTORIES = 100_000
 FIRST_SEED = 10_000  # calibrations begin at 0: what the table was fitted to is no proof for the model
 OWN_PRECISION = "the model's own"
 PRECISIONS: Mapping[str, torch.dtype | None] = {OWN_PRECISION: None, "bfloat16": torch.bfloat16}
@@ -69,61 +80,44 @@ class FewStepTuneLora(io.ComfyNode):
             node_id="FewStepTuneLora",
             display_name="FewStep Tune LoRA for Recipe",
             category="FewStep/recipes",
-            description="Tunes your own model to one recipe: with the LoRA that comes out, the recipe's few steps end nearer to a "
-            "many-step run of the untuned model. No pictures are needed. The LoRA is a file in models/loras for ComfyUI's own LoRA "
-            "loaders, to be used with this recipe, at about this cfg. Seeds that nothing has seen decide whether it is better than the "
-            "recipe alone; if it is not, you get the model as it came, and no file. The loaded model is not changed. Takes minutes to "
-            "hours and the memory of training, once for a model and a recipe.",
+            description="Tunes your own model to one recipe: with the resulting LoRA, the recipe's few steps end closer to a many-step run "
+            "of the untuned model. No pictures are needed. The LoRA is a file in models/loras for ComfyUI's own LoRA loaders, to be used "
+            "with this recipe, at about this cfg. Seeds used for nothing else decide whether it is better than the recipe alone; if it is "
+            "not, you get the unchanged model, and no file. The loaded model is not changed. Takes minutes to hours and the memory of "
+            "training, once per model and recipe.",
             inputs=[
-                *model_inputs(cfg_tooltip="Guidance to tune for. Take the cfg that the recipe was made for and that you sample with."),
+                *model_inputs(cfg_tooltip="Guidance to tune for: the cfg that the recipe was made for and that you sample with."),
                 io.String.Input(
                     "text",
                     default="",
                     multiline=True,
                     tooltip="The recipe's text, which begins with fewstep1:. Empty: the connected recipe is used.",
                 ),
-                io.Int.Input(
-                    "trajectories",
-                    default=400,
-                    min=4,
-                    max=MOST_TRAJECTORIES,
-                    tooltip="Samples in all. One in ten of them (16 to 256, at most a quarter) chooses among what was measured on the way, "
-                    "as many others decide in the end.",
-                ),
-                io.Int.Input(
-                    "first_seed",
-                    default=FIRST_SEED,
-                    min=0,
-                    max=LARGEST_SEED - MOST_TRAJECTORIES,
-                    tooltip="The seeds are this one and those after it, one a sample. Take others than the recipe was fitted to: FewStep "
-                    "Calibrate begins at 0.",
-                ),
-                io.Int.Input(
-                    "batch_size",
-                    default=4,
-                    min=1,
-                    max=1024,
-                    tooltip="Samples a model call and an optimisation step. Gradients need several times the memory of sampling.",
+                *seed_inputs(
+                    name="trajectories",
+                    count=400,
+                    least=4,
+                    most=MOST_TRAJECTORIES,
+                    tooltip="Total number of samples. One in ten (16 to 256, at most a quarter) is held out to choose the best state, and "
+                    "as many more for the final decision.",
+                    first=FIRST_SEED,
+                    advice="Use other seeds than the recipe was fitted to: FewStep Calibrate starts at 0.",
+                    batches=TRAINED,
                 ),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
                     default="end",
-                    tooltip="end: the end point of all steps together, which is what counts; needs the memory of all model calls (or "
-                    "checkpointing). steps: one step at a time against the many-step run, with the memory of one model call.",
+                    tooltip="end: the end point, with gradients through all steps, which is what counts; needs the memory of all model "
+                    "calls (or checkpointing). steps: one step at a time against the many-step run, with the memory of one model call.",
                 ),
-                io.Combo.Input(
-                    "effort",
-                    options=list(PASSES),
-                    default="normal",
-                    tooltip="How often the tuning goes over the trajectories: " + ", ".join(f"{k} {v}" for k, v in PASSES.items()) + ".",
-                ),
+                passes_input(),
                 io.Int.Input("rank", default=16, min=1, max=1024, tooltip="Rank of the LoRA: its size, and how much it can change."),
                 io.String.Input(
                     "layers",
                     default="all",
-                    tooltip=f"Which layers are tuned: {', '.join(LAYERS)}, or a regular expression that is searched for in the layers' "
-                    "names. all: every linear layer and convolution.",
+                    tooltip=f"Which layers are tuned: {', '.join(LAYERS)}, or a regular expression to search for in the layers' names. "
+                    "all: every linear layer and convolution.",
                 ),
                 io.String.Input("name", default="my few-step LoRA", tooltip="Name of the file in models/loras, without folders."),
                 io.Boolean.Input(
@@ -148,7 +142,7 @@ class FewStepTuneLora(io.ComfyNode):
                         max=0.5,
                         step=0.0001,
                         round=False,
-                        tooltip="Of Adam, at its highest. Lower it where the losses on the plot do not fall; large models are usually "
+                        tooltip="Peak learning rate of Adam. Lower it if the losses on the plot do not fall; large models are usually "
                         "trained with 0.0001.",
                     )
                 ),
@@ -158,38 +152,31 @@ class FewStepTuneLora(io.ComfyNode):
                         default=1,
                         min=1,
                         max=MOST_ROUNDS,
-                        tooltip="Above 1, the recipe's weights are fitted to the tuned model after each round, and the tuning goes on, "
-                        f"until nothing is gained. For recipes of up to {MOST_CALLS} calls.",
+                        tooltip="Above 1: after each round the recipe's weights are fitted to the tuned model and tuning continues, until "
+                        f"there is no more gain. For recipes of up to {MOST_CALLS} calls.",
                     )
                 ),
-                advanced(
-                    io.Boolean.Input(
-                        "checkpointing",
-                        default=False,
-                        tooltip="Compute each model call once more for its gradient instead of keeping what it made: much less memory, a "
-                        "third more time.",
-                    )
-                ),
+                checkpointing_input(),
                 advanced(
                     io.Combo.Input(
                         "precision",
                         options=list(PRECISIONS),
                         default=OWN_PRECISION,
-                        tooltip="In which the model is called while its gradients are made. bfloat16 halves the memory of a model that "
-                        "ComfyUI computes in float32.",
+                        tooltip="Precision of the model calls with gradients. bfloat16 halves the memory of a model that ComfyUI computes "
+                        "in float32.",
                     )
                 ),
-                RecipeType.Input("recipe", optional=True, lazy=True, tooltip="Used where the text is empty."),
-                TeacherType.Input("teacher", optional=True, tooltip="Settings of the many-step run; without it 64 steps of UniPC."),
+                RecipeType.Input("recipe", optional=True, lazy=True, tooltip="A recipe from another node; used if the text is empty."),
+                teacher_input(),
             ],
             outputs=[
                 io.Model.Output(
-                    "tuned", display_name="model", tooltip="The model with the LoRA at strength 1; as it came where tuning did not win."
+                    "tuned", display_name="model", tooltip="The model with the LoRA at strength 1; unchanged if tuning did not win."
                 ),
                 RecipeType.Output("tuned_for", display_name="recipe", tooltip="The recipe for this model, for FewStep Apply Recipe."),
                 io.String.Output("lora_name", display_name="lora_name", tooltip="The file's name in models/loras; empty if there is none."),
-                io.String.Output("report", display_name="report", tooltip="What was found and what it cost."),
-                io.Image.Output("plot", display_name="plot", tooltip="The course of the tuning, and the errors that decided."),
+                io.String.Output("report", display_name="report", tooltip="The result, its cost, and the error during tuning."),
+                io.Image.Output("plot", display_name="plot", tooltip="The tuning progress, and the errors that decided."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             is_output_node=True,
@@ -300,7 +287,7 @@ class FewStepTuneLora(io.ComfyNode):
             tuned = files.loaded(model, path)
             size = path.stat().st_size / 2**20
             written = (
-                f"Saved as {lora_name} in models/loras ({size:.3g} MB). Load it with any LoRA loader at strength 1, for the model and not "
+                f"Saved as {lora_name} in models/loras ({size:.3g} MB). Load it with any LoRA loader at strength 1, for the model but not "
                 f"for its text encoder, and sample with the recipe of this node at about cfg {cfg:g}. It is for this recipe only."
             )
         plan.forget()
