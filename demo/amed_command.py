@@ -98,9 +98,10 @@ def _config(args: argparse.Namespace, ns: NoiseSchedule) -> AmedConfig:
 def _report(args: argparse.Namespace, outcome: AmedOutcome, known: dict[str, Any]) -> tuple[dict[str, Any], str]:
     training = outcome.training
     assert training is not None
+    training.net.facts |= known
     config, early = training.net.config, ended_early(outcome, args.resume)
     wanted = args.out.with_name(f"{args.out.stem}.interrupted{args.out.suffix}") if early else args.out
-    path, problem = save_somewhere(wanted, lambda path: save_amed(path, training.net, **known))
+    path, problem = save_somewhere(wanted, lambda path: save_amed(path, training.net))
     lines = [verdict(training), cost_sentence(training), *describe(training.net), f"File: {path.resolve()}"]
     facts = {
         "file": str(path.resolve()), "form": config.form, "nfe": config.nfe, "mode": args.mode, "method": args.method,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..fitting import Stage
+from .outcome import Outcome
 from .pace import Pace
 from .plan import Costs
 
@@ -40,6 +41,11 @@ def progress_lines(stage: Stage, pace: Pace) -> list[str]:
     first = f"{label(stage)}: {unit} {stage.done}{total}"
     left = time_left(pace)
     return [first + (f", {left}" if left else ""), *notes(stage), cost_line(pace.costs)]
+
+
+def ended_line(outcome: Outcome) -> str:
+    """How the job ended, such as "Finished after 24 min"; "" if it never began."""
+    return "" if outcome.ending is None else f"{outcome.ending.value.capitalize()} after {duration(outcome.seconds)}"
 
 
 def time_left(pace: Pace) -> str:

@@ -255,7 +255,7 @@ class FewStepTrainAmed(io.ComfyNode):
                 return ""
             return str(AMED_FILES.save(described().net, f"{stamp}, {form}, {plan.config.nfe} calls"))
 
-        with keeping(outcome, keep):
+        with keeping(outcome, progress, keep):
             chosen = sampled.run(plan, progress, work, nullcontext if method == "forward" else differentiable)
         training = described()
         plan.forget()

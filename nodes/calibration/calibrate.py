@@ -118,7 +118,7 @@ class FewStepCalibrate(io.ComfyNode):
             ]
             return ", ".join(map(str, saved))
 
-        with keeping(outcome, keep):
+        with keeping(outcome, progress, keep):
             sampled.run(plan, progress, lambda guided, setting: run(setting, plan, progress, outcome))
         results = outcome.results(plan)
         recipes = [recipe_from(result, plan, sampled.facts) for result in results]

@@ -158,7 +158,7 @@ class FewStepCompareRecipes(io.ComfyNode):
             guided_model.append(guided)
             run(setting, plan, progress, outcome)
 
-        with keeping(outcome, lambda _: ""):
+        with keeping(outcome, progress):
             sampled.run(plan, progress, work)
         comparison = outcome.comparison
         assert comparison is not None

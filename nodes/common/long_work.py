@@ -88,13 +88,15 @@ class Sampled:
 
 
 @contextmanager
-def keeping(outcome: Outcome, keep: Callable[[str], str]) -> Iterator[None]:
+def keeping(outcome: Outcome, progress: HostProgress, keep: Callable[[str], str] = lambda stamp: "") -> Iterator[None]:
     """Run a job inside. If it ends early, what it has found is saved, and the exception says how it ended.
 
     Parameters
     ----------
     outcome : Outcome
         Filled by the job.
+    progress : HostProgress
+        Shows how it ended.
     keep : callable
         Saves what there is under a name that begins with what it is given; returns where, or "" if there is nothing to save.
 
@@ -110,6 +112,8 @@ def keeping(outcome: Outcome, keep: Callable[[str], str]) -> Iterator[None]:
     except BaseException:  # the host's own exceptions, and mistakes
         _kept(keep)
         raise
+    finally:
+        progress.end(outcome)
     if outcome.finished:
         return
     place = _kept(keep)

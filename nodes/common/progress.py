@@ -10,9 +10,9 @@ import comfy.model_management
 import comfy.utils
 
 from ...fitting import Interrupted, Stage
-from ...jobs import Pace
+from ...jobs import Outcome, Pace
 from ...jobs.plan import Costs
-from ...jobs.words import cost_line, progress_lines
+from ...jobs.words import cost_line, ended_line, progress_lines
 from ..drawing import Axis, Curve, line_chart
 from .guided import Guided
 
@@ -81,6 +81,10 @@ class HostProgress:
                 self._text("\n".join(progress_lines(stage, self.pace)))
         except comfy.model_management.InterruptProcessingException as error:
             raise Interrupted("The user interrupted.") from error
+
+    def end(self, outcome: Outcome) -> None:
+        """Say how the job has ended."""
+        self._text(ended_line(outcome))
 
     def chart(self, width: int, height: int) -> Any:
         """The course so far: losses and best errors of a training, or errors of the last fits; None before there are any."""

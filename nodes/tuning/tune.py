@@ -273,7 +273,7 @@ class FewStepTuneLora(io.ComfyNode):
             return f"models/loras, as {path.name}"
 
         rounded_in = ""
-        with keeping(outcome, keep):
+        with keeping(outcome, progress, keep):
             sampled.run(plan, progress, work, partial(differentiable, advice=UNQUANTISED))
             rounded_in = _rounding_formats(model) if outcome.wins else ""
             if outcome.finished and rounded_in:
