@@ -16,7 +16,7 @@ from ..fitting.run import run_table
 from ..fitting.tuning import Alternation, FullWeights, LoraAdapters, save_lora
 from ..jobs import TeacherPlan
 from ..jobs.saving import save_somewhere
-from ..jobs.tune import TuningOutcome, TuningPlan, file_facts, recipe_for
+from ..jobs.tune import TuningOutcome, TuningPlan, file_facts, recipe_for, report_lines
 from ..jobs.tune import run as tune
 from ..schedules.checks import real_number
 from ..solvers import SolverTable
@@ -110,7 +110,8 @@ def _report(
     rows = _picture(setting, teacher, result, picture)
     history = [(each.number, [(check.batches, check.loss, check.error) for check in each.history]) for each in result.rounds]
     save_tuning_plot(history, plot, f"demo model as {args.family}, {result.table.nfe} calls")
-    lines = [result.report(), "", f"{'':<24} {'calls':>5}  {'RMSE':>7}  {'judged':>7}"]
+    report = report_lines(outcome, plan)
+    lines = [*report, "", f"{'':<24} {'calls':>5}  {'RMSE':>7}  {'judged':>7}"]
     lines += [f"{row['caption']:<24} {row['nfe']:>5}  {row['rmse']:7.4f}  {100 * row['accuracy']:6.1f}%" for row in rows]
     lines += [
         f"({_SHOWN} images not seen before)", "", f"{'weights' if args.full else 'LoRA'}: {path.resolve()}",
@@ -119,7 +120,7 @@ def _report(
     return {
         **facts, "error_before": facts["held_out_before"], "error_after": facts["held_out_after"], "file": str(path.resolve()),
         "recipe_file": str(recipe_path.resolve()), "picture": str(picture.resolve()),
-        "plot": str(plot.resolve()), "rows": rows, "ships": result.ships, "verdict": result.verdict, "stopped": result.stopped,
+        "plot": str(plot.resolve()), "rows": rows, "ships": result.ships, "verdict": report[0], "stopped": result.stopped,
         "calls": result.calls, "seconds": result.seconds, "interrupted": outcome.interrupted, "problem": str(outcome.error or ""),
         "rounds": [
             {"round": r.number, "before": r.before, "after": r.after, "kept": r.kept, "seconds": r.seconds, "stopped": r.stopped,

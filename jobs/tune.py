@@ -234,8 +234,8 @@ def verdict(outcome: TuningOutcome, plan: TuningPlan, rounded_in: str = "") -> s
     if rounded_in and tuned < alone:
         advice = "Load the model in a higher precision, or tune longer."
     return (
-        f"Tuning does not win: error {error:.4g} against {alone:.4g} of the recipe alone ({ratio}) on {plan.guard} new seeds, so you get "
-        f"the model and the recipe as they were. {advice}{measured}"
+        f"Tuning does not win, so do not use it: error {error:.4g} against {alone:.4g} of the recipe alone ({ratio}) on {plan.guard} new "
+        f"seeds. {advice}{measured}"
     )
 
 
@@ -249,6 +249,15 @@ def round_lines(result: Alternation) -> list[str]:
             f"{each.calls} model calls on a batch in {each.seconds:.0f} s; {each.stopped}"
         )
     return [*lines, f"It ended because {result.stopped}."]
+
+
+def report_lines(outcome: TuningOutcome, plan: TuningPlan) -> list[str]:
+    """The verdict, the rounds, and the errors that decided."""
+    assert outcome.result is not None
+    rounds = round_lines(outcome.result)
+    if outcome.comparison is None:
+        return ["The tuned model was not compared on seeds that it has not seen; it is kept, unproven.", *rounds]
+    return [verdict(outcome, plan), *rounds, "", outcome.comparison.table()]
 
 
 def recipe_for(

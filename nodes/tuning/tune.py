@@ -279,7 +279,7 @@ class FewStepTuneLora(io.ComfyNode):
             if outcome.finished and rounded_in:
                 patched = replace(sampled, model=files.loaded(model, lora_tensors(outcome.adapters)))
                 patched.run(plan, progress, lambda guided, setting: score_as_loaded(setting, plan, outcome, progress))
-        tuned, used, lora_name, written = model, given, "", "No file was written."
+        tuned, used, lora_name, written = model, given, "", "No file was written: you get the model and the recipe as they were."
         if outcome.wins:
             path = files.LORA_FILES.path_for(name, overwrite)
             lora_name = path.name
