@@ -25,12 +25,14 @@ from .stage_bar import StageBar
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Result for --json and text for people; {"interrupted": True} after Ctrl-C.
+    """Result for --json, with "interrupted" after Ctrl-C, and text for people.
 
     Raises
     ------
-    ValueError : options that cannot be used, or a training that fails; in a sentence.
-    KeyboardInterrupt : Ctrl-C before there was anything to keep.
+    ValueError
+        If options cannot be used, or the training fails; in a sentence.
+    KeyboardInterrupt
+        After Ctrl-C, before there was anything to keep.
     """
     return _show(args) if args.action == "show" else _train(args)
 
@@ -58,7 +60,13 @@ def _train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """What would otherwise be found out after the work, or never."""
+    """Check what would otherwise be found out after the work, or never.
+
+    Raises
+    ------
+    ValueError
+        If options do not go together.
+    """
     check_device(args.device)
     if args.method == "forward":
         given = {"--resume": args.resume, "--patience": args.patience, "--passes": args.passes, "--lr": args.lr}
@@ -73,7 +81,13 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _config(args: argparse.Namespace, ns: NoiseSchedule) -> AmedConfig:
-    """What is trained; ValueError for numbers that do not go together."""
+    """What is trained.
+
+    Raises
+    ------
+    ValueError
+        If the numbers do not go together.
+    """
     if args.stamps is not None:
         try:
             stamps = tuple(float(text) for text in args.stamps.split(","))

@@ -20,12 +20,14 @@ from .stage_bar import StageBar
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Result for --json and text for people; {"interrupted": True} after Ctrl-C.
+    """Result for --json, with "interrupted" after Ctrl-C, and text for people.
 
     Raises
     ------
-    ValueError : options that cannot be used, or a fit that fails; in a sentence.
-    KeyboardInterrupt : Ctrl-C before there was anything to keep.
+    ValueError
+        If options cannot be used, or the fit fails; in a sentence.
+    KeyboardInterrupt
+        After Ctrl-C, before there was anything to keep.
     """
     set_threads()
     setting = demo_setting(load_demo_model(args.family), real_number(args.cfg, "cfg"), args.seeds + args.held_out, args.batch)
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _limit(args: argparse.Namespace) -> Limit | None:
-    """What the options say; None for the effort's own."""
+    """The limit of each fit that the options give; None for that of the effort."""
     if args.max_calls is None and args.minutes is None:
         return None
     if args.minutes is not None and not args.minutes > 0:

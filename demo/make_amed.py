@@ -48,7 +48,7 @@ from .stage_bar import StageBar
 TRAJECTORIES = 10_000
 TABLE_SEEDS, TABLE_BATCH = 96, 48
 CALLS_PER_CALL = 60
-"""Limit of a table's fit: model calls on a batch for each model call of the table."""
+"""Limit of a table's fit: calls on a batch per model call of the table."""
 
 _TEACHER_BATCH = 50
 TEACHER_STEPS, EXACT_STEPS = 20, 64
@@ -89,11 +89,11 @@ class _Maker:
         return amed_setting(self.model, AMED_CFG, count, batch, self.args.device, FIRST_AMED_SEED + first)
 
     def targets(self, first: int, count: int, steps: int) -> Tensor:
-        """Their end points."""
+        """End points of these seeds."""
         return Teacher(self.seeds(first, count), steps, folder=self.cache).run(staged(self.bar, "teacher")).end_points
 
     def made(self, kind: Kind, form: str, nfe: int, trajectories: int) -> AmedPredictor | AmedTable | None:
-        """What is there already."""
+        """A file that was made before for this model, guidance, schedule and number of trajectories."""
         try:
             net = load_amed(amed_file(kind, form, nfe, self.args.out))
         except ValueError:  # not there, or damaged
@@ -102,7 +102,7 @@ class _Maker:
         return net if facts == (AMED_CFG, self.identity, trajectories, self.schedule(form)) else None
 
     def schedule(self, form: str) -> str:
-        """Whose every second level is a stamp."""
+        """The schedule whose every second level is a stamp."""
         return self.args.schedule or FORM_SCHEDULES.get(form, "fewstep")
 
     def config(self, form: str, nfe: int) -> AmedConfig:
@@ -110,7 +110,7 @@ class _Maker:
         return demo_config(self.model.noise_schedule, form, nfe, self.schedule(form))
 
     def table(self, form: str, nfe: int) -> AmedTable:
-        """Fitted with forward passes."""
+        """A table, fitted with forward passes unless it was made before."""
         known = None if self.args.again else self.made("table", form, nfe, TABLE_SEEDS)
         if isinstance(known, AmedTable):
             return known
@@ -123,7 +123,7 @@ class _Maker:
         return self.keep("table", config, result)  # type: ignore[return-value]
 
     def predictor(self, form: str, nfe: int) -> None:
-        """Trained from the table of its form."""
+        """Train a predictor, starting from the table of its form."""
         count = self.args.trajectories
         if not self.args.again and self.made("predictor", form, nfe, count) is not None:
             return
@@ -136,7 +136,7 @@ class _Maker:
         state.unlink(missing_ok=True)  # finished: made again, it starts over
 
     def together(self, count: int, batch: int) -> tuple[Setting, Tensor]:
-        """Seeds to train on and held-out ones, with their end points."""
+        """Seeds to train on followed by the held-out ones, with their end points."""
         own = self.seeds(0, count, batch)
         labels = torch.cat([own.per_seed["labels"], self.held.per_seed["labels"]])
         setting = replace(own, seeds=own.seeds + self.held.seeds, per_seed={"labels": labels})
@@ -144,7 +144,7 @@ class _Maker:
         return setting, torch.cat([self.targets(0, count, TEACHER_STEPS), held])
 
     def keep(self, kind: Kind, config: AmedConfig, result: AmedTraining) -> AmedPredictor | AmedTable:
-        """The guard, and the file."""
+        """Let the guard decide between the result and the plain solver, and write the file."""
         if result.ending is Ending.INTERRUPTED:
             raise Interrupted("during training")
         plain = {"plain": AmedTable(config)}

@@ -36,12 +36,14 @@ _SHOWN = 30  # images behind the figures of the picture
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Result for --json and text for people; {"interrupted": True} after Ctrl-C.
+    """Result for --json, with "interrupted" after Ctrl-C, and text for people.
 
     Raises
     ------
-    ValueError : options that cannot be used, or a tuning that fails; in a sentence.
-    KeyboardInterrupt : Ctrl-C before there was anything to keep.
+    ValueError
+        If options cannot be used, or the tuning fails; in a sentence.
+    KeyboardInterrupt
+        After Ctrl-C, before there was anything to keep.
     """
     set_threads()
     _check(args)
@@ -76,12 +78,18 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _rate(args: argparse.Namespace) -> float:
-    """A start that is hard to beat is easily lost: of calibrated recipes those with more calls got worse with the higher one."""
+    """The learning rate; lower for recipes, because with the higher one calibrated recipes of many calls got worse."""
     return float(args.lr if args.lr is not None else 1.5e-3 if args.start == SCHEDULE else 5e-4)
 
 
 def _check(args: argparse.Namespace) -> None:
-    """What would otherwise be found out after the work, or never."""
+    """Check what would otherwise be found out after the work, or never.
+
+    Raises
+    ------
+    ValueError
+        If options do not go together.
+    """
     check_device(args.device)
     if args.out.suffix.lower() != ".safetensors":
         raise ValueError(f"--out was {args.out}; a LoRA is a safetensors file, so the name must end in .safetensors.")
@@ -139,7 +147,7 @@ def _save(path: Path, model: DemoModel, result: Alternation, facts: dict[str, An
 
 
 def _picture(setting: Setting, teacher: Teacher, result: Alternation, path: Path) -> list[dict[str, Any]]:
-    """Rows of images that nothing has seen: the teacher, phase 1 alone, tuned. Returns their figures."""
+    """Draw rows of images that nothing has seen (teacher, phase 1 alone, tuned), and return their figures."""
     count = min(_SHOWN, len(setting.seeds))
     total = len(setting.seeds)
     shown = setting.subset(range(total - count, total))

@@ -27,7 +27,7 @@ def recipe_of(table: SolverTable, facts: Mapping[str, Any]) -> Recipe:
 
 
 def shortened(text: str, longest: int = 80) -> str:
-    """Printable, and at most `longest` bytes (of a model in a recipe 80): the end, as the end of a path tells more than its beginning."""
+    """`text` with printable characters only, and at most its last `longest` bytes: the end of a path says more than its beginning."""
     plain = "".join(c if c.isprintable() else "?" for c in text)
     while len(plain.encode()) > longest:
         plain = plain[1:]

@@ -137,7 +137,7 @@ class ResumablePlan(Plan):
 
 
 def keep_newest(folder: Path, used: str, most: int) -> None:
-    """Remove the oldest files and folders in `folder`, except those whose name begins with `used`, so that `most` are left with these."""
+    """Remove the oldest files and folders in `folder`, so that `most` are left; those whose name begins with `used` count as new."""
     with contextlib.suppress(OSError):  # another run may be doing the same
         others = []
         for path in folder.iterdir():

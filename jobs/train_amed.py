@@ -141,7 +141,7 @@ def _fitted_table(setting: Setting, plan: AmedPlan, teacher: Teacher, progress: 
 
 
 def verdict(training: AmedTraining) -> str:
-    """One sentence for the user."""
+    """What was gained, in one sentence for the user."""
     config, before, after = training.net.config, training.held_out_before, training.held_out_after
     what = f"{config.method.title} with {config.nfe} model calls"
     if training.improved:

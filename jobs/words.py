@@ -49,7 +49,7 @@ def ended_line(outcome: Outcome) -> str:
 
 
 def time_left(pace: Pace) -> str:
-    """Such as "about 24 min left"; "" where it is unknown."""
+    """Such as "about 24 min left"; "" if it is unknown."""
     seconds = pace.seconds_left
     return "" if seconds is None else f"about {duration(seconds)} left"
 
@@ -81,5 +81,5 @@ def history_table(rows: Sequence[tuple[Any, ...]], heads: Sequence[str]) -> list
 
 
 def number(value: float) -> str:
-    """Whole, with separators; in words where it has no bound."""
+    """Rounded, with separators; in words if it is infinite."""
     return f"{value:,.0f}" if math.isfinite(value) else "without limit"

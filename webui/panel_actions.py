@@ -33,7 +33,7 @@ _SECONDS_BETWEEN_NEWS = 0.5
 
 
 def with_names(function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
-    """`function` with the values of the last controls as one dict by name, which is what gradio cannot pass."""
+    """`function` with the values of its last controls as one dict by name, which gradio cannot pass by itself."""
     count = len(names)
 
     def split(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -50,7 +50,7 @@ def with_names(function: Callable[..., Any], names: Sequence[str]) -> Callable[.
 
 
 def recipe_text(name: str, present: str) -> str:
-    """The text of a saved recipe; what is there already where none is chosen, or the file is no recipe."""
+    """The text of a saved recipe; `present` if none is chosen or the file is no recipe."""
     if not name:
         return present
     try:

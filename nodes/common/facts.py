@@ -1,4 +1,4 @@
-"""What a recipe says about its origin, and warnings where it is used for another model or in another way."""
+"""What a recipe says about its origin, and warnings if it is used for another model or in another way."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def checked_net(value: Any) -> AmedPredictor | AmedTable:
 
 
 def problem_with_text(text: str | None) -> str | None:
-    """A sentence where a pasted text is no recipe; None for a recipe and for an empty text."""
+    """A sentence if a pasted text is no recipe; None for a recipe and for an empty text."""
     return sentence_of(pasted, text) if text is not None and text.strip() else None
 
 
