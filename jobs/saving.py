@@ -8,8 +8,6 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from ..fitting import FitError
-
 
 def save_somewhere(path: Path, write: Callable[[Path], object]) -> tuple[Path, str]:
     """Call `write` with `path`, or with a file of that name in a new temporary folder where that fails.
@@ -21,8 +19,8 @@ def save_somewhere(path: Path, write: Callable[[Path], object]) -> tuple[Path, s
 
     Raises
     ------
-    FitError
-        If it cannot be written there either.
+    OSError
+        If it cannot be written there either; in a sentence.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +36,7 @@ def save_somewhere(path: Path, write: Callable[[Path], object]) -> tuple[Path, s
     except (OSError, SafetensorError) as error:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        raise FitError(
+        raise OSError(
             f"The result could not be written to {path} ({problem}), nor to the folder for temporary files ({error}). Free space or choose "
             "another folder, and start again: what is stored by then is not made again."
         ) from error

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,9 @@ from fewstep.recipes import Recipe
 from fewstep.tensor_files import load_tensors, save_tensors
 from fewstep.training import OtherState
 
+from .disks import below_a_file, disk
 from .job_cases import CASES, CONFIG, Case, Disturb, check_files, is_a_sentence, left_as_it_was, undisturbed
 from .tuning.networks import Tunable, table_of
-
-resource = pytest.importorskip("resource", reason="full disks are imitated with limits that Windows does not have")
 
 MOMENTS = 3
 every_job = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -185,21 +183,6 @@ def test_interrupted_inside_the_model(case, tmp_path):
 # --- disks -------------------------------------------------------------------------------------------------------------------------------
 
 
-FULL = 100
-"""Bytes of a file that still fit."""
-
-
-@contextmanager
-def disk() -> Iterator[Callable[[], None]]:
-    """A function that fills the disk until the end of the block: the system refuses to write more than `FULL` bytes to any file, so errors
-    and half-written files are real."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, hard))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def check_said_of_files(outcome: Outcome) -> None:
     assert not outcome.interrupted
     if outcome.error is not None:
@@ -219,13 +202,6 @@ def test_the_disk_is_full(case, tmp_path):
         check_said_of_files(outcome)
         assert outcome.error is not None or moment
         check_resumed(case, folder)
-
-
-def below_a_file(folder: Path) -> Path:
-    """Where no folder can be made, not by the superuser either, whom permissions do not stop."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "a file").write_bytes(b"")
-    return folder / "a file" / "folder"
 
 
 PLACES = [
@@ -378,7 +354,7 @@ def test_a_result_is_saved_where_it_can_be(name, tmp_path, monkeypatch):
     assert is_a_sentence("T" + problem) and str(wanted) in problem and str(other.parent) in problem
     shutil.rmtree(other.parent)
     content = path.read_bytes()
-    with disk() as fill, pytest.raises(FitError) as error:
+    with disk() as fill, pytest.raises(OSError) as error:
         fill()
         save_somewhere(path, write)
     assert is_a_sentence(str(error.value)) and str(path) in str(error.value) and "Free space" in str(error.value)
