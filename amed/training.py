@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..fitting.failures import enough_memory
 from ..fitting.levenberg import NO_LIMIT, Limit
 from ..fitting.progress import Ending, Progress
 from ..fitting.setting import Setting
@@ -31,7 +32,7 @@ from ..fitting.trajectories import Trajectories, teacher_for
 from ..training import Check, Course, OtherState, StateFile
 from ..training.course import trained
 from ..training.distributed import Group, current_group
-from ..training.gradients import borrowed, enough_memory
+from ..training.gradients import borrowed
 from ..training.options import split
 from ..training.state import identity_of, saved_start
 from ..training.targets import Targets, targets_of

@@ -5,11 +5,12 @@ import argparse
 import math
 from typing import Any
 
-from ..fitting import Limit
+from ..fitting import Calibration, Limit
 from ..jobs import TeacherPlan
 from ..jobs.calibrate import CalibrationOutcome, CalibrationPlan, recipe_from
 from ..jobs.calibrate import run as calibrate
 from ..jobs.saving import save_somewhere
+from ..recipes import Recipe
 from ..schedules.checks import real_number
 from .calibration import demo_setting, model_facts, recognised, summary
 from .long_work import ended_early, require_result
@@ -62,10 +63,19 @@ def _report(
         entries.append({**summary(result), "recipe": recipe.to_text()})
         paragraphs.append(f"{result.report()}\n\n{recipe.to_text()}")
         if args.out is not None:
-            path, problem = save_somewhere(recipe_file(args.family, result.nfe, args.out), recipe.save)
-            entries[-1]["file"] = str(path.resolve())
-            paragraphs[-1] += f"\nRecipe: {path.resolve()}" + (f"\n{problem}" if problem else "")
+            paragraphs[-1] += f"\n{_saved(args, result, recipe, entries[-1])}"
+    problems = [str(outcome.error or ""), *(entry.get("problem", "") for entry in entries)]
     return {
         "family": args.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out, "teacher_steps": args.teacher_steps,
-        "calibrations": entries, "interrupted": outcome.interrupted, "problem": str(outcome.error or ""),
+        "calibrations": entries, "interrupted": outcome.interrupted, "problem": " ".join(filter(None, problems)),
     }, "\n\n".join([*paragraphs, *ended_early(outcome)])  # fmt: skip
+
+
+def _saved(args: argparse.Namespace, result: Calibration, recipe: Recipe, entry: dict[str, Any]) -> str:
+    try:
+        path, problem = save_somewhere(recipe_file(args.family, result.nfe, args.out), recipe.save)
+    except OSError as error:  # its text is shown, and so are the other recipes
+        entry["problem"] = str(error)
+        return str(error)
+    entry["file"] = str(path.resolve())
+    return f"Recipe: {path.resolve()}" + (f"\n{problem}" if problem else "")

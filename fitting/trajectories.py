@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..schedules.checks import whole_number
@@ -169,7 +170,7 @@ class Trajectories:
             return
         try:
             save_tensors(self._file(index), {"states": states}, {"key": self.key, "format": FORMAT_VERSION})
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise FitError(
                 f"The trajectories could not be stored in {self.folder} ({error}). Free space or choose another folder."
             ) from error

@@ -9,7 +9,7 @@ from typing import Any
 from ..amed import AmedConfig, AmedTable, train_amed
 from ..amed.taps import FeatureTap
 from ..amed.training import MODES, AmedTraining, Method, Mode, saved_table
-from ..fitting import Ending, FitError, Interrupted, Setting, Teacher
+from ..fitting import Ending, Interrupted, Setting, Teacher
 from ..fitting.progress import Progress, staged
 from ..fitting.trajectories import Trajectories, teacher_for
 from .outcome import Outcome, ending_of, resumed
@@ -84,6 +84,10 @@ class AmedOutcome(Outcome):
 
     training: AmedTraining | None = None
 
+    def keep(self, best: object) -> None:
+        if isinstance(best, AmedTraining):
+            self.training = best
+
 
 def run(
     setting: Setting, plan: AmedPlan, progress: Progress | None = None, outcome: AmedOutcome | None = None, tap: FeatureTap | None = None
@@ -97,15 +101,10 @@ def run(
     """
     outcome = outcome or AmedOutcome()
     with ending_of(outcome, plan, _ADVICE):
-        try:
-            teacher = outcome.teacher = plan.teacher.of(setting)
-            outcome.training = resumed(plan, lambda: _trained(setting, plan, teacher, progress, outcome, tap))
-            if outcome.training.ending is Ending.INTERRUPTED:
-                outcome.ending = Ending.INTERRUPTED
-        except FitError as error:
-            if isinstance(error.best, AmedTraining):
-                outcome.training = error.best
-            raise
+        teacher = outcome.teacher = plan.teacher.of(setting)
+        outcome.training = resumed(plan, lambda: _trained(setting, plan, teacher, progress, outcome, tap))
+        if outcome.training.ending is Ending.INTERRUPTED:
+            outcome.ending = Ending.INTERRUPTED
     return outcome
 
 

@@ -20,10 +20,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ..fitting.failures import enough_memory
 from ..fitting.progress import INTERRUPTED, Ending, Progress, Stage
 from ..fitting.setting import FitError, Interrupted
 from .distributed import Group
-from .gradients import enough_memory
 from .objective import Objective, Step
 from .options import Options
 from .state import StateFile

@@ -22,7 +22,14 @@ _SAME_START = 0.01  # absolute, of numbers a training began with: a fit that is 
 
 
 class OtherState(ValueError):
-    """A file that is not the state of this training, or is damaged; without it the training starts over."""
+    """A file that is not the state of this training, or is damaged; without it the training starts over.
+
+    path : of the file.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{path} {what}")
+        self.path = path
 
 
 class StateFile:
@@ -77,11 +84,12 @@ class StateFile:
         try:
             tensors, known = load_tensors(self.path)
         except Exception as error:  # safetensors has its own exception type
-            raise OtherState(f"{self.path} cannot be read as the saved state of a training ({error}). Delete it to start over.") from error
+            raise OtherState(self.path, f"cannot be read as the saved state of a training ({error}). Delete it to start over.") from error
         if not self._is_of_this_training(known, tensors):
             raise OtherState(
-                f"{self.path} does not match: it was saved by a training with other settings, seeds or model, or by another version of "
-                "FewStep. Use the same ones, or delete it to start over."
+                self.path,
+                "does not match: it was saved by a training with other settings, seeds or model, or by another version of FewStep. Use the "
+                "same ones, or delete it to start over.",
             )
         wanted = {f"{name}.{index}": value for name, values in parts.items() for index, value in enumerate(values)}
         moments = {
@@ -91,7 +99,8 @@ class StateFile:
         wrong = [name for name, value in {**wanted, **moments}.items() if not _same_kind(tensors.get(name), value)]
         record = _record(known.get("record"), counters)
         if wrong or record is None:
-            raise OtherState(f"{self.path} is a damaged state of a training ({', '.join(wrong[:3])}). Delete it to start over.")
+            what = ", ".join(wrong[:3]) or "its record"
+            raise OtherState(self.path, f"is a damaged state of a training ({what}). Delete it to start over.")
         with torch.no_grad():
             for name, value in wanted.items():
                 value.copy_(tensors[name])

@@ -28,10 +28,11 @@ from ...solvers import SolverTable
 from ...training import Check, Course, OtherState, StateFile
 from ...training.course import trained
 from ...training.distributed import Group, current_group
-from ...training.gradients import borrowed, enough_memory, require_gradients
+from ...training.gradients import borrowed, require_gradients
 from ...training.options import split
 from ...training.state import identity_of
 from ...training.targets import targets_of
+from ..failures import enough_memory
 from ..progress import Ending, Progress
 from ..setting import Setting
 from ..teacher import Teacher, argument_fingerprint
