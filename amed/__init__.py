@@ -1,4 +1,4 @@
-"""AMED: intermediate times chosen while sampling, by a small predictor or a table (arXiv 2312.00094)."""
+"""AMED: intermediate times chosen by a small predictor during sampling, or fixed in a table (arXiv 2312.00094)."""
 
 from __future__ import annotations
 

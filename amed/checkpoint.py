@@ -3,12 +3,12 @@
 The tensors are the module's own; the metadata is one JSON object under "fewstep":
 
     format    "fewstep-amed"
-    version   of this layout and of what its numbers mean
+    version   version of this layout and of the meaning of its numbers
     kind      "predictor" or "table"
     config    the fields of `AmedConfig`
-    facts     where it comes from: changes nothing, and may be anything that JSON has, within limits
+    facts     its origin: any JSON values, within limits, that do not affect sampling
 
-A file may come from anyone: whatever is wrong with it is a ValueError that says what, before anything is made of it.
+Files may come from anyone, so everything is checked before use; a ValueError says what is wrong.
 """
 
 from __future__ import annotations
@@ -37,29 +37,35 @@ _MOST_BYTES = 4 * 2**20  # a predictor has 36 kB
 _KINDS: Mapping[str, type[AmedPredictor] | type[AmedTable]] = {"predictor": AmedPredictor, "table": AmedTable}
 
 _LONGEST_TEXT = 500
-_MOST_ENTRIES = 20_000  # losses, one an optimisation step
+_MOST_ENTRIES = 20_000  # losses, one per optimisation step
 _DEEPEST = 4
 
 
 def save_amed(path: str | os.PathLike[str], net: AmedPredictor | AmedTable, **facts: Any) -> None:
-    """Write a predictor or table; the former file stays whole until the new one is.
+    """Write a predictor or table; an existing file is replaced only when the new one is complete.
 
     Parameters
     ----------
-    path : usually ends in .safetensors.
-    facts : what is known about it, added to and preferred over `net.facts`: texts, numbers, and lists and dicts of them. By convention:
-        teacher, feature_source, model, model_identity, schedule, cfg, seed, trajectories, losses, error_before, error_after (held-out
-        end-point errors), date, note. `fewstep_version` is filled in.
+    path : path
+        Usually ends in .safetensors.
+    net : AmedPredictor or AmedTable
+        What to save.
+    **facts
+        What is known about it: texts, numbers, and lists and dicts of them, which override those in `net.facts`. By
+        convention: teacher, feature_source, model, model_identity, schedule, cfg, seed, trajectories, losses, error_before,
+        error_after (held-out end-point errors), date, note. `fewstep_version` is filled in.
 
     Raises
     ------
-    ValueError : something else than a predictor or table, weights that are not finite, or facts that JSON does not have.
-    OSError : the file cannot be written.
+    ValueError
+        If this is not a predictor or table, a weight is not finite, or JSON cannot represent a fact.
+    OSError
+        If the file cannot be written.
     """
     kind = next((name for name, cls in _KINDS.items() if isinstance(net, cls)), None)
     if kind is None:
         raise ValueError(f"net was {type(net).__name__}; it must be an AmedPredictor or an AmedTable.")
-    layout = _KINDS[kind](net.config).state_dict()  # a net that was moved to another precision is written as others are
+    layout = _KINDS[kind](net.config).state_dict()  # a net that was converted to another precision is written in the usual one
     tensors = {name: value.detach().to(layout[name].dtype) for name, value in net.state_dict().items()}
     _require_finite(tensors, "The weights to save")
     known = {**net.facts, **facts, "fewstep_version": __version__}
@@ -73,16 +79,24 @@ def load_amed(path: str | os.PathLike[str], identity: str | None = None) -> Amed
 
     Parameters
     ----------
-    identity : of the model it will be used with (`recipes.model_identity`); a warning says so if the file was made for another.
+    path : path
+        The file.
+    identity : str or None
+        Identity of the model it will be used with (`recipes.model_identity`); warns if the file was made for another.
+
+    Returns
+    -------
+    AmedPredictor or AmedTable
 
     Raises
     ------
-    ValueError : no such file, no file of this kind, one of a later version, or a damaged one.
+    ValueError
+        If the file does not exist, is not of this kind, is of a newer version, or is damaged.
     """
     tensors, record = _read(Path(path))
     what = f"The file {Path(path).name}"
     if record.get("format") != FORMAT:
-        raise ValueError(f"{what} holds no AMED predictor or table (its format is {shown(record.get('format'))}, not {FORMAT!r}).")
+        raise ValueError(f"{what} contains no AMED predictor or table (its format is {shown(record.get('format'))}, not {FORMAT!r}).")
     if type(record.get("version")) is not int or record["version"] != VERSION:  # True == 1
         raise ValueError(
             f"{what} has version {shown(record.get('version'))} of the format; this FewStep reads version {VERSION}. Update FewStep, or "
@@ -90,7 +104,7 @@ def load_amed(path: str | os.PathLike[str], identity: str | None = None) -> Amed
         )
     _require_names(record, ("format", "version", "kind", "config", "facts"), what)
     if not isinstance(record["kind"], str) or record["kind"] not in _KINDS:
-        raise ValueError(f"{what} is of the kind {shown(record['kind'])}; it must be one of {', '.join(_KINDS)}.")
+        raise ValueError(f"{what} has the kind {shown(record['kind'])}; it must be one of {', '.join(_KINDS)}.")
     facts = record["facts"]
     if not isinstance(facts, dict):
         raise ValueError(f"{what} has the facts {shown(facts)}; they must be an object.")
@@ -102,8 +116,8 @@ def load_amed(path: str | os.PathLike[str], identity: str | None = None) -> Amed
     if identity and made_for and identity != made_for:
         named = f" ({shown(facts['model'])})" if facts.get("model") else ""
         warnings.warn(
-            f"{what} was trained for another model{named}: its identity is {shown(made_for)}, this model's {identity}. Results may be "
-            "worse than without it; train one for this model.",
+            f"{what} was trained for another model{named}: its identity is {shown(made_for)}, but this model's is {identity}. Results may "
+            "be worse than without it; train one for this model.",
             stacklevel=2,
         )
     return net
@@ -119,9 +133,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors, record = load_tensors(path)
     except Exception as error:  # safetensors has its own exception types; recursion and memory are limited by the size
-        raise ValueError(f"{what} is no safetensors file with readable metadata ({error}).") from error
+        raise ValueError(f"{what} is not a safetensors file with readable metadata ({error}).") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{what} has the metadata {shown(record)}; an object is needed.")
+        raise ValueError(f"{what} has the metadata {shown(record)}; they must be an object.")
     return tensors, record
 
 
@@ -158,7 +172,7 @@ def _fill(net: AmedPredictor | AmedTable, tensors: dict[str, Tensor], what: str)
 def _require_finite(tensors: Mapping[str, Tensor], what: str) -> None:
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
-            raise ValueError(f"{what}: {name} holds values that are not finite (NaN or infinity).")
+            raise ValueError(f"{what}: {name} contains values that are not finite (NaN or infinity).")
 
 
 def _require_names(given: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
@@ -170,12 +184,12 @@ def _require_names(given: Mapping[str, Any], names: tuple[str, ...], what: str) 
 
 
 def _printable(text: str) -> str:
-    """One line without control characters, which a terminal would obey."""
+    """One line without control characters, which a terminal would execute."""
     return text if text.isprintable() else "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
 def _checked(value: Any, what: str, depth: int) -> Any:
-    """`value` as plain JSON values with texts that can be printed; ValueError for anything else, or for more than anyone needs."""
+    """`value` as plain JSON values with printable texts; ValueError for anything else, or beyond the limits."""
     if isinstance(value, str):
         if len(value) > _LONGEST_TEXT:
             raise ValueError(f"{what} had a text of {len(value)} characters; at most {_LONGEST_TEXT} are allowed.")
@@ -192,10 +206,10 @@ def _checked(value: Any, what: str, depth: int) -> Any:
         return float(value)
     if isinstance(value, (list, tuple, dict)):
         if depth >= _DEEPEST or len(value) > _MOST_ENTRIES:
-            raise ValueError(f"{what} had lists of more than {_MOST_ENTRIES} entries, or more than {_DEEPEST} of them in one another.")
+            raise ValueError(f"{what} had a list of more than {_MOST_ENTRIES} entries, or more than {_DEEPEST} levels of nesting.")
         if not isinstance(value, dict):
             return [_checked(entry, what, depth + 1) for entry in value]
         if not all(isinstance(name, str) and len(name) <= _LONGEST_TEXT for name in value):
-            raise ValueError(f"{what} had a name that is no short text.")
+            raise ValueError(f"{what} had a name that is not a short text.")
         return {_printable(name): _checked(entry, f"{what}, {shown(name)}", depth + 1) for name, entry in value.items()}
-    raise ValueError(f"{what} had a value of the kind {type(value).__name__}; texts, numbers, and lists and objects of them are allowed.")
+    raise ValueError(f"{what} had a value of type {type(value).__name__}; only texts, numbers, and lists and objects of them are allowed.")

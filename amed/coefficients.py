@@ -1,28 +1,27 @@
-"""The numbers of one AMED step as functions of r, c and a: differentiable, for any floating dtype and device, one set per image.
+"""The coefficients of an AMED step as functions of r, c and a: differentiable, in any floating dtype, on any device, per image.
 
-A step from stamp t_n to t_{n+1} has two half steps that meet at the intermediate level; each is
+A step from stamp t_n to t_{n+1} consists of two half steps that meet at the intermediate level; each is
 
     x_new = a * x_base + SUM_j b_j q_j        (q newest first; base: the current state, or the one at the start of the step)
 
-as in a solver table (solvers/table.py). With H the width of the step in half-log-SNR the half steps have the widths r H and (1 - r) H,
-and the intermediate VE level is t_n e^(-r H): nothing is computed as a difference of nearly equal numbers. c and a enter as
+as in a solver table (solvers/table.py). If H is the width of the step in half-log-SNR, the half steps have widths r H and (1 - r) H, and
+the intermediate VE level is t_n e^(-r H), so nothing is computed as a difference of nearly equal numbers. c and a enter as
 
-    a       the model is called at a times the VE level; everything else knows the unscaled level only
-    c       factor of what the second half step adds: the slopes' part, or the D-part of the predictor
+    a       the model is called at a times the VE level; everything else uses the unscaled level
+    c       factor on what the second half step adds: the part with slopes, or the D-part of the predictor
 
-Multistep weights on D come from the moments  M_m = h INT_0^1 e^(-h(1-u)) u^m du  of the half step, as Gauss-Legendre sums of positive
-terms: where textbook formulas subtract (1 - (1 - e^-h)/h) they lose the digits that float32 has. In terms of them the released
-DPM-Solver++ and UniPC (bh2) are short polynomial formulas; UniPC's conditions are those of the interpolation polynomial wherever its code
-solves them instead of taking 1/2. A corrector adds to the polynomial through the known values, at 0 and at -p, -q in units of the half
-step, the divided difference with the new value at 1, which is Newton's form.
+Multistep weights on D come from the moments  M_m = h INT_0^1 e^(-h(1-u)) u^m du  of the half step, computed as Gauss-Legendre sums of
+positive terms; textbook formulas subtract, as in 1 - (1 - e^-h)/h, and lose digits in float32. In terms of the moments, the released
+DPM-Solver++ and UniPC (bh2) are short polynomial formulas. UniPC's conditions are those of the interpolation polynomial wherever its code
+solves them instead of using 1/2. A corrector adds the divided difference with the new value at 1 to the polynomial through the known
+values (at 0 and at -p, -q in units of the half step), which is Newton's form.
 
-All is written in operations of one tensor with another: with Python numbers in them they take two to four times as long, and there are
-tens of them in a step.
+All operations combine tensors with tensors: with Python numbers they take two to four times as long, and a step has dozens of them.
 
 References
 ----------
 arXiv 2312.00094 (AMED); arXiv 2211.01095 (DPM-Solver++); arXiv 2302.04867 (UniPC); solvers/dpmpp_multistep.py, solvers/unipc.py,
-solvers/ipndm.py, whose numbers these are at r = 0.5, c = 1, a = 1.
+solvers/ipndm.py, whose coefficients these equal at r = 0.5, c = 1, a = 1.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ _POINTS = 32  # rounding error of float64 for half steps up to a width of about 
 class Choice(NamedTuple):
     """r, c, a of one step, each [B], or [1] for all images alike.
 
-    (`Coefficients` takes any one shape and gives numbers of it.)
+    `Coefficients` accepts any common shape and returns coefficients of that shape.
     """
 
     r: Tensor
@@ -53,11 +52,18 @@ class Choice(NamedTuple):
 
 
 class Update(NamedTuple):
-    """x_new = a * base + SUM_j b[j] q_j, newest first; the numbers have the choice's shape.
+    """x_new = a * base + SUM_j b[j] q_j, newest first; all coefficients have the choice's shape.
 
-    a : None for 1.
-    from_start : base is the state at the start of the step instead of the current one.
-    corrector : weights (newest first, the evaluation at the end included) that redo the half step from its start with the same a.
+    Attributes
+    ----------
+    a : Tensor or None
+        None means 1.
+    b : tuple of Tensor
+        The weights.
+    from_start : bool
+        Whether the base is the state at the start of the step instead of the current one.
+    corrector : tuple of Tensor or None
+        Weights (newest first, including the evaluation at the end) that redo the half step from its start with the same a.
     """
 
     a: Tensor | None
@@ -69,8 +75,16 @@ class Update(NamedTuple):
 class Pair(NamedTuple):
     """Both half steps.
 
-    middle : the intermediate level, as polynomials and denominators know it. level : where the model is called. Both in the host's
-    numbers. widths : of the second and the first half step in half-log-SNR.
+    Attributes
+    ----------
+    middle : Tensor
+        The intermediate level in polynomials and denominators, as a level of the host.
+    level : Tensor
+        The level at which the model is called, as a level of the host.
+    first, second : Update
+        The half steps.
+    widths : tuple of Tensor
+        Widths of the second and of the first half step in half-log-SNR.
     """
 
     middle: Tensor
@@ -92,12 +106,14 @@ class _Constants(NamedTuple):
 
 
 class Coefficients:
-    """The numbers of a config's steps in one dtype on one device.
+    """The coefficients of a config's steps, in one dtype and on one device.
 
     Parameters
     ----------
-    config : form, stamps, family.
-    dtype, device : of the choices it will be given, and of the numbers. float64 on the CPU for tables.
+    config : AmedConfig
+        Form, stamps and family.
+    dtype, device
+        Of the choices and of the coefficients; float64 on the CPU for tables.
     """
 
     def __init__(self, config: AmedConfig, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
@@ -118,13 +134,17 @@ class Coefficients:
             self._powers = placed(torch.stack([w * u**m for m in range(count)]))
 
     def pair(self, n: int, choice: Choice, past: tuple[Tensor, ...] = ()) -> Pair:
-        """The numbers of step `n`.
+        """The coefficients of step `n`.
 
         Parameters
         ----------
-        choice : r in (0, 1), c and a above 0, of any one shape; [B, 1, ...] makes them ready for x.
-        past : widths of the half steps before this step, newest first (forms with history). With fewer of them than the order asks for
-            the order is lower, which is how a walk begins anywhere.
+        n : int
+            Index of the step.
+        choice : Choice
+            r in (0, 1), c and a above 0, of a common shape; with [B, 1, ...] the coefficients broadcast with x.
+        past : tuple of Tensor
+            Widths of the half steps before this step, newest first (for forms with a history). If there are fewer than the
+            order needs, the order is lower; so a walk can start anywhere.
         """
         at, kind = self._intervals[n], self.config.method.kind
         r, c, a = choice
@@ -176,13 +196,13 @@ class Coefficients:
         late, early = widths
         orders = self._orders(n, past)
         unified = self.config.method.corrector
-        redone = (unified, unified and n < self.config.pairs - 1)  # after the last pair there is no evaluation that could correct
+        redone = (unified, unified and n < self.config.pairs - 1)  # after the last pair no evaluation follows that could correct it
         moments = self._moments(torch.stack((early, late)), max(order + fix for order, fix in zip(orders, redone, strict=True)))
         updates = []
         for half, (width, known) in enumerate(((early, past), (late, (early, *past)))):
             alpha, order = alphas[half], orders[half]
             own = (moments[half] if alpha is None else moments[half] * alpha[..., None]).unbind(-1)
-            nodes = tuple(before / width for before in known[: order - 1])  # earlier widths in units of this one
+            nodes = tuple(before / width for before in known[: order - 1])  # earlier widths in units of this width
             if order == 1:
                 b, fix = self._order_one(own, redone[half])
             elif order == 2:
@@ -197,12 +217,12 @@ class Coefficients:
         return updates[0], updates[1]
 
     def _moments(self, widths: Tensor, count: int) -> tuple[Tensor, ...]:
-        """M_0 .. M_{count-1} at the widths [2, ...]: for each of the two [..., count]."""
+        """M_0 .. M_{count-1} for the widths [2, ...]: a tensor [..., count] for each of the two."""
         column = widths[..., None]
         if count == 1:
             return torch.expm1(column.neg()).neg().unbind()
         decay = torch.exp(column * self._back) * column
-        # sums of products instead of a matrix product, which hosts may run in half precision (autocast, TF32)
+        # sums of products, because hosts may run a matrix product in half precision (autocast, TF32)
         return (decay[..., None, :] * self._powers[:count]).sum(-1).unbind()
 
     def _order_one(self, moments: Weights, corrector: bool) -> tuple[Weights, Weights | None]:
@@ -212,7 +232,7 @@ class Coefficients:
         return moments[:1], (half, half)
 
     def _order_two(self, moments: Weights, p: Tensor, corrector: bool) -> tuple[Weights, Weights | None]:
-        """Both released codes: half of M_0 instead of M_1 in the predictor."""
+        """As in both released codes: half of M_0 instead of M_1 in the predictor."""
         slope = self._half * moments[0] / p
         b = moments[0] + slope, slope.neg()
         if not corrector:
@@ -222,7 +242,7 @@ class Coefficients:
         return b, (newest, moments[0] + bend - newest, bend.neg())
 
     def _published_order_three(self, moments: Weights, p: Tensor, gap: Tensor) -> Weights:
-        """DPM-Solver++(3M) with the divided difference in place of the second derivative, as released; `gap`: q - p."""
+        """DPM-Solver++(3M) with the divided difference instead of the second derivative, as released; `gap` is q - p."""
         bend = torch.addcmul(self._half * moments[2], moments[1], p) / (p + gap)
         newest, oldest = (moments[1] + bend) / p, bend / gap
         return moments[0] + newest, (newest + oldest).neg(), oldest
@@ -246,6 +266,6 @@ class Coefficients:
 
 @lru_cache(maxsize=32)
 def coefficients_for(config: AmedConfig, dtype: torch.dtype, device: torch.device) -> Coefficients:
-    """`Coefficients`, kept for the next sample."""
-    with torch.inference_mode(False):  # what is kept must be usable in training, too, wherever it was needed first
+    """`Coefficients`, cached for the next sample."""
+    with torch.inference_mode(False):  # cached tensors must be usable in training, too
         return Coefficients(config, dtype, device)

@@ -1,4 +1,4 @@
-"""What AMED numbers are for: the form, the stamps and the ranges. Everything else follows from it."""
+"""The configuration of a predictor or table: form, stamps and ranges. Everything else follows from it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,27 @@ from .stamps import Interval, checked_stamps, doubled, intervals_of, pairs_of
 
 @dataclass(frozen=True)
 class AmedConfig:
-    """Validated on construction, immutable.
+    """Immutable and validated on construction.
 
     Attributes
     ----------
-    form : a key of `FORMS`.
-    stamps : N noise levels of the host, strictly decreasing, the last may be 0: then the last interval is one plain call. A flow model's
-        s = 1 is replaced by `stamps.FLOW_START`.
-    family : "vp", "edm" or "flow".
-    afs : replace the first call by the analytical guess.
-    scale_dir, scale_time : c lies in (1 - scale_dir, 1 + scale_dir), a in (1 - scale_time, 1 + scale_time), each scale in [0, 1); 0
-        switches that output off: it is 1.
+    form : str
+        A key of `FORMS`.
+    stamps : tuple of float
+        N noise levels of the host, strictly decreasing. If the last is 0, the last interval is one plain call. A flow
+        model's s = 1 is replaced by `stamps.FLOW_START`.
+    family : {"vp", "edm", "flow"}
+        The model family.
+    afs : bool
+        Whether the analytical guess replaces the first call.
+    scale_dir, scale_time : float
+        c lies in (1 - scale_dir, 1 + scale_dir) and a in (1 - scale_time, 1 + scale_time). Each scale is in [0, 1); 0 fixes
+        the output at 1.
 
     Raises
     ------
-    ValueError : a value outside its range.
+    ValueError
+        If a value is outside its range.
     """
 
     form: str
@@ -52,7 +58,7 @@ class AmedConfig:
         for name in ("scale_dir", "scale_time"):
             scale = real_number(getattr(self, name), name)
             if not 0 <= scale < 1:
-                raise ValueError(f"{name} was {scale!r}; it must be at least 0 and below 1 (0 switches the output off).")
+                raise ValueError(f"{name} was {scale!r}; it must be at least 0 and below 1 (0 turns the output off).")
             object.__setattr__(self, name, scale)
 
     @cached_property
@@ -72,17 +78,17 @@ class AmedConfig:
 
     @property
     def nfe(self) -> int:
-        """Model calls of one sample, exactly."""
+        """Exact number of model calls per sample."""
         return 2 * self.pairs + self.ends_at_zero - self.afs
 
     @cached_property
     def intervals(self) -> tuple[Interval, ...]:
-        """One for each of the `pairs`."""
+        """One interval for each of the `pairs`."""
         return intervals_of(self.stamps, self.family)
 
     @cached_property
     def orders(self) -> tuple[int, ...]:
-        """Order of every half step (of every step for the forms that start each step afresh); the last is the plain step to 0, if any."""
+        """Order of every half step (for single-step forms, of every step); the last is the plain step to 0, if there is one."""
         form = self.method
         if form.kind == "step":
             return (form.order,) * self.pairs + (1,) * self.ends_at_zero
@@ -91,16 +97,16 @@ class AmedConfig:
 
     @property
     def afs_factor(self) -> float | None:
-        """k in D = k x at the first stamp, where that replaces the first call; None where it does not."""
+        """k in D = k x at the first stamp if this replaces the first call, else None."""
         return denoised_factor(self.stamps[0], self.family) if self.afs else None
 
     @cached_property
     def plain_sigmas(self) -> tuple[float, ...]:
-        """The levels of the plain solver: the stamps, or stamps and geometric middles."""
+        """The levels of the plain solver: the stamps, or the stamps and their geometric means."""
         return self.stamps if self.method.kind == "step" else doubled(self.stamps, self.family)
 
     def plain_table(self) -> SolverTable:
-        """The solver that this form is at r = 0.5, c = 1, a = 1."""
+        """The plain solver to which this form reduces at r = 0.5, c = 1, a = 1."""
         form = self.method
         order = form.order if form.solver in ("ipndm", "dpmpp_multistep", "unipc") else None
         return build_table(form.solver, self.plain_sigmas, self.family, order, afs=self.afs)

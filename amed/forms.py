@@ -1,16 +1,16 @@
-"""The base solvers that take an AMED step, by name.
+"""The forms of an AMED step: which solver it is combined with.
 
-An AMED step goes from one time stamp to the next through an intermediate time of its own choice and calls the model at both
-(arXiv 2312.00094). What differs between forms is how the two answers are used; with the intermediate time in the geometric middle, c = 1
-and a = 1 each form is a solver of this package:
+An AMED step goes from one time stamp to the next through an intermediate time that is chosen for it, and calls the model at both
+(arXiv 2312.00094). Forms differ in how they use the two outputs. With the intermediate time at the geometric mean, c = 1 and a = 1, each
+form reduces to a solver of this package:
 
-    form        update                                                              is then
-    amed        the slope at the intermediate time carries the whole step           DPM-Solver-2 on the stamps
-    dpm2        both slopes carry the whole step, weighted by r                     DPM-Solver-2 on the stamps
-    euler       Euler on both half steps                                            Euler on stamps and middles
-    ipndm1..4   Adams-Bashforth on both half steps                                  iPNDM on stamps and middles
-    dpmpp1..3   DPM-Solver++ multistep on both half steps                           DPM-Solver++ on stamps and middles
-    unipc1..3   UniPC (bh2) on both half steps, corrector included                  UniPC on stamps and middles
+    form        update                                                              reduces to
+    amed        the whole step with the slope at the intermediate time              DPM-Solver-2 on the stamps
+    dpm2        the whole step with both slopes, weighted by r                      DPM-Solver-2 on the stamps
+    euler       Euler on both half steps                                            Euler on stamps and means
+    ipndm1..4   Adams-Bashforth on both half steps                                  iPNDM on stamps and means
+    dpmpp1..3   DPM-Solver++ multistep on both half steps                           DPM-Solver++ on stamps and means
+    unipc1..3   UniPC (bh2) on both half steps, including the corrector             UniPC on stamps and means
 """
 
 from __future__ import annotations
@@ -25,16 +25,23 @@ Kind = Literal["step", "slope", "data"]
 
 @dataclass(frozen=True)
 class Form:
-    """One way to use the two answers of an AMED step.
+    """One way to use the two outputs of an AMED step.
 
     Attributes
     ----------
-    name : key in `FORMS`. title : for people.
-    solver : the plain solver, a name in `solvers.SOLVERS`.
-    order : highest order.
-    kind : "step" starts every step afresh, on slopes; "slope" and "data" keep a history over half steps, of slopes dx/dsigma or of the
-        model's outputs D.
-    corrector : whether a half step is redone once its end was evaluated (UniPC).
+    name : str
+        Key in `FORMS`.
+    title : str
+        Name for people.
+    solver : str
+        The plain solver, a name in `solvers.SOLVERS`.
+    order : int
+        Highest order.
+    kind : {"step", "slope", "data"}
+        "step" is a single-step form on slopes. "slope" and "data" keep a history over half steps: of slopes dx/dsigma, or of
+        the model's outputs D.
+    corrector : bool
+        Whether a half step is redone after its end has been evaluated (UniPC).
     """
 
     name: str
@@ -46,7 +53,7 @@ class Form:
 
     @property
     def history(self) -> int:
-        """Evaluations that must be kept."""
+        """Number of evaluations to keep."""
         return 2 if self.kind == "step" else self.order + self.corrector
 
 
@@ -63,7 +70,7 @@ FORMS: Mapping[str, Form] = MappingProxyType({form.name: form for form in _ALL})
 
 
 def form_named(name: object) -> Form:
-    """The entry of `FORMS`; ValueError naming all of them otherwise."""
+    """The entry of `FORMS`; a ValueError for an unknown name lists all of them."""
     if not isinstance(name, str) or name not in FORMS:
         raise ValueError(f"form was {name!r}; it must be one of {', '.join(FORMS)}.")
     return FORMS[name]

@@ -1,10 +1,10 @@
-"""AMED beside everything else that a number of model calls can be spent on.
+"""AMED together with the other methods: as a candidate of the guard, and on stamps from any list of noise levels.
 
-The guard (fitting/guard.py) compares end points on held-out seeds. A table takes part as the solver table it is, a predictor as a sampler,
-and their own plain solver as one of the stock candidates, so that "never worse" is decided on seeds that neither has seen.
+The guard (fitting/guard.py) compares end points on held-out seeds. A table takes part as a solver table, a predictor as a sampler, and the
+plain solver of either as one of the stock candidates. So the comparison uses seeds that neither has seen.
 
-AMED also takes its stamps from elsewhere: `stamps_of` thins a list of noise levels, optimized or calibrated, to every second level, so that
-with r near the middle the intermediate times fall where that list has its others.
+`stamps_of` takes every second level of an optimized or calibrated list as stamps; with r near the middle, the intermediate times fall near
+the list's other levels.
 """
 from __future__ import annotations
 
@@ -32,8 +32,12 @@ def candidate(net: AmedPredictor | AmedTable, name: str = "", tap: FeatureTap | 
 
     Parameters
     ----------
-    name : shown; default the form with the number of model calls.
-    tap : of a predictor's features; default `taps.tap_for` of the setting's model.
+    net : AmedPredictor or AmedTable
+        The predictor or table.
+    name : str
+        Displayed name; default: the form and the number of model calls.
+    tap : FeatureTap or None
+        Source of a predictor's features; default: `taps.tap_for` of the setting's model.
     """
     config = net.config
     name = name or f"{config.method.title}, {'predictor' if isinstance(net, AmedPredictor) else 'table'}, {config.nfe} calls"
@@ -43,7 +47,7 @@ def candidate(net: AmedPredictor | AmedTable, name: str = "", tap: FeatureTap | 
 
 
 def plain_candidate(config: AmedConfig, kind: Kind = "stock") -> Candidate:
-    """The solver that a form is at r = 0.5, c = 1, a = 1, on the same stamps."""
+    """The plain solver to which a form reduces at r = 0.5, c = 1, a = 1, on the same stamps."""
     return Candidate(f"{config.method.title} at r = 0.5, c = 1, a = 1", config.plain_table(), kind)
 
 
@@ -58,12 +62,14 @@ def end_points(setting: Setting, net: AmedPredictor | AmedTable, tap: FeatureTap
 
 
 def constants_on(sigmas: Sequence[float] | Tensor | Any, config: AmedConfig) -> AmedTable:
-    """The constants (c = 1, a = 1) whose intermediate times are the levels of a list that `stamps_of` made the config's stamps of: with a
-    form that keeps a history, the plain solver on that list.
+    """The table (c = 1, a = 1) whose stamps and intermediate times are the levels of a list; the inverse of `stamps_of`.
+
+    With a form that keeps a history, this is the plain solver on that list.
 
     Raises
     ------
-    ValueError : a list with other stamps.
+    ValueError
+        If the list does not have the config's stamps.
     """
     levels = [float(value) for value in (sigmas.tolist() if isinstance(sigmas, Tensor) else sigmas)]
     stamps = checked_stamps(stamps_of(levels), config.family)
@@ -77,20 +83,22 @@ def constants_on(sigmas: Sequence[float] | Tensor | Any, config: AmedConfig) -> 
 
 
 def stamps_of(sigmas: Sequence[float] | Tensor | Any) -> tuple[float, ...]:
-    """Every second level of a list, from the first: the stamps of AMED with as many model calls.
+    """Every second level of a list, starting with the first: the stamps of AMED with as many model calls.
 
     Parameters
     ----------
-    sigmas : N + 1 levels as a schedule or a recipe gives them; a list that ends in 0 must have an even number of levels (an odd number of
-        model calls), another an odd number.
+    sigmas : sequence or Tensor [N + 1]
+        Levels from a schedule or a recipe. A list that ends in 0 must have an even number of levels (an odd number of model
+        calls); any other list, an odd number.
 
     Raises
     ------
-    ValueError : another number of levels.
+    ValueError
+        If the number of levels does not fit.
     """
     levels = [float(value) for value in (sigmas.tolist() if isinstance(sigmas, Tensor) else sigmas)]
     zero = bool(levels) and levels[-1] == 0
     if len(levels) < 3 + zero or len(levels) % 2 == (1 if zero else 0):
         rule = "in 0 must have an even number of levels, at least 4" if zero else "above 0 must have an odd number of levels, at least 3"
-        raise ValueError(f"The list had {len(levels)} levels; AMED takes every second of them, so one that ends {rule}.")
+        raise ValueError(f"The list had {len(levels)} levels; AMED uses every second of them, so a list that ends {rule}.")
     return (*levels[0:-1:2], 0.0) if zero else tuple(levels[::2])

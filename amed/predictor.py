@@ -1,10 +1,10 @@
-"""The predictor g_phi: from what the network thinks of each image, and from the two stamps, to r, c and a of the step.
+"""The predictor g_phi: maps the network's features of each image, and the two stamps, to r, c and a of the step.
 
-    y = Linear4(SiLU(Linear128(features)))                       features: the bottleneck, 64 numbers an image
+    y = Linear4(SiLU(Linear128(features)))                       features: the bottleneck, 64 numbers per image
     e_t = SiLU(Linear8(embedding(t)))                            shared by both stamps; embedding: cos and sin at four frequencies
-    raw = Linear3([y, e_{t_n}, e_{t_{n+1}}])                     the three heads, one row each, zero at first
+    raw = Linear3([y, e_{t_n}, e_{t_{n+1}}])                     three heads, one row each, initially zero
 
-and ranges.py makes r, c and a of it (arXiv 2312.00094, section 3.3; t is the VE noise level). About 9000 parameters.
+and ranges.py converts raw to r, c and a (arXiv 2312.00094, section 3.3; t is the VE noise level). About 9000 parameters.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .config import AmedConfig
 from .ranges import CENTRES, R_REACH
 
 FEATURES = 64
-"""Numbers an image: the bottleneck's mean over channels, pooled to 8 x 8."""
+"""Numbers per image: the bottleneck's mean over channels, pooled to 8 x 8."""
 
 _HIDDEN, _SUMMARY, _EMBEDDING = 128, 4, 8
-_SLOWEST = 1e-4  # of the embedding's frequencies; the fastest is 1
+_SLOWEST = 1e-4  # lowest frequency of the embedding; the highest is 1
 
 
 class AmedPredictor(nn.Module):
@@ -34,12 +34,15 @@ class AmedPredictor(nn.Module):
 
     Parameters
     ----------
-    config : what it predicts for.
-    seed : of the first weights.
+    config : AmedConfig
+        Form, stamps and ranges.
+    seed : int
+        Seed of the initial weights.
 
     Attributes
     ----------
-    facts : where a loaded predictor comes from, see `save_amed`.
+    facts : dict
+        Origin of a loaded predictor, see `save_amed`.
     """
 
     embeddings: Tensor
@@ -66,7 +69,7 @@ class AmedPredictor(nn.Module):
         self.register_buffer("one_half", torch.tensor(0.5), persistent=False)
 
     def of_times(self) -> Tensor:
-        """What the stamps add to the heads of every step, [pairs, 3]: the same for all images, so sampling asks for it once."""
+        """The stamps' contribution to the heads, [pairs, 3]: the same for all images, so sampling computes it once."""
         with _full_precision(self.embeddings):
             each = functional.silu(self.time(self.embeddings))
             return functional.linear(torch.cat([each[:-1], each[1:]], 1), self.heads.weight[:, _SUMMARY:], self.heads.bias)
@@ -76,24 +79,29 @@ class AmedPredictor(nn.Module):
 
         Parameters
         ----------
-        n : 0 .. config.pairs - 1.
-        features : [B, 64] of the model call at stamp n; zeros where the analytical first step replaced it.
-        of_times : of the method of that name, if it is known already.
+        n : int
+            Index of the step, 0 .. config.pairs - 1.
+        features : Tensor [B, 64]
+            From the model call at stamp n; zeros if the analytical first step replaced that call.
+        of_times : Tensor or None
+            Result of the method `of_times`, if already computed.
 
         Returns
         -------
-        Choice : each [B], in the dtype of this module's weights (float32), on its device.
+        Choice
+            Each [B], in the dtype of this module's weights (float32), on its device.
 
         Raises
         ------
-        ValueError : features of another shape.
+        ValueError
+            If the features have another shape.
         """
         if not isinstance(features, Tensor) or features.ndim != 2 or features.shape[1] != FEATURES:
             shown = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-            raise ValueError(f"features had {shown}; a predictor needs {FEATURES} numbers an image, [B, {FEATURES}].")
+            raise ValueError(f"features had {shown}; a predictor needs {FEATURES} numbers per image, [B, {FEATURES}].")
         with _full_precision(features):
             times = self.of_times() if of_times is None else of_times
-            # the functions instead of the modules, whose calls take longer than what they compute
+            # functions instead of modules: calling a module takes longer than its computation
             first, second, heads = self.hidden, self.summary, self.heads.weight
             hidden = functional.silu(functional.linear(features.to(heads), first.weight, first.bias))
             summary = functional.linear(hidden, second.weight, second.bias)
@@ -102,7 +110,7 @@ class AmedPredictor(nn.Module):
 
 
 def _full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """Autocast off: a host's half precision is for its network."""
+    """Turn autocast off: a host's half precision is meant for its network."""
     device = like.device.type
     return torch.autocast(device, enabled=False) if _autocast_on(device) else nullcontext()
 
@@ -112,12 +120,12 @@ def _autocast_on(device: str) -> bool:
         return torch.is_autocast_enabled(device)
     except TypeError:  # torch before 2.4
         return torch.is_autocast_cpu_enabled() if device == "cpu" else torch.is_autocast_enabled()
-    except RuntimeError:  # a kind of device that has no autocast
+    except RuntimeError:  # a device type without autocast
         return False
 
 
 def _embeddings(config: AmedConfig) -> Tensor:
-    """cos and sin of every stamp with an interval after or before it, float32 [pairs + 1, 8]."""
+    """cos and sin of every stamp that borders an interval, float32 [pairs + 1, 8]."""
     stamps = torch.tensor(config.stamps[: config.pairs + 1], dtype=torch.float64)
     levels = stamps / (1 - stamps) if config.family == "flow" else stamps
     half = _EMBEDDING // 2

@@ -1,9 +1,9 @@
-"""r, c and a from numbers without bounds, the same for predictors and tables: 0 gives exactly r = 0.5, c = 1, a = 1.
+"""Maps unbounded numbers to r, c and a, for predictors and tables alike: 0 gives exactly r = 0.5, c = 1, a = 1.
 
     r = 1/2 + 0.499 tanh(z/2)        c = 1 + scale_dir tanh(z/2)        a = 1 + scale_time tanh(z/2)
 
-which for c and a is the (1-s) + 2 s sigmoid(z) of arXiv 2312.00094, and for r almost its sigmoid(z): r stays inside (0.001, 0.999), so
-that neither half step vanishes in float32.
+For c and a this is (1-s) + 2 s sigmoid(z) of arXiv 2312.00094. For r it is almost its sigmoid(z): r stays inside (0.001, 0.999), so that
+neither half step vanishes in float32.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def raw_of_scaled(values: np.ndarray, scale: float, name: str, scale_name: str) 
     """Inverse of `scaled_of`, float64; ValueError outside the open range."""
     if scale == 0:
         if (values != 1).any():
-            raise ValueError(f"{name} was {values.tolist()}; with {scale_name} 0 it is 1. Give a larger {scale_name}.")
+            raise ValueError(f"{name} was {values.tolist()}; with {scale_name} 0 it must be 1. Use a larger {scale_name}.")
         return torch.zeros(len(values), dtype=torch.float64)
     if not (np.abs(values - 1) < scale).all():
         raise ValueError(f"{name} was {values.tolist()}; with {scale_name} {scale:g} it must lie between {1 - scale:g} and {1 + scale:g}.")
@@ -50,7 +50,7 @@ def raw_of_scaled(values: np.ndarray, scale: float, name: str, scale_name: str) 
 
 
 def needed_scale(values: np.ndarray, default: float, name: str) -> float:
-    """`default` if the values lie inside its range, else twice what they need, below 1; ValueError where no scale below 1 suffices."""
+    """`default` if the values lie inside its range, else twice the scale they need, below 1; ValueError if that is impossible."""
     needed = float(np.abs(values - 1).max())
     if needed < default or needed == 0:
         return default
@@ -60,10 +60,10 @@ def needed_scale(values: np.ndarray, default: float, name: str) -> float:
 
 
 def each_step(value: object, name: str, count: int) -> np.ndarray:
-    """One number for all steps, or one a step, as float64 [count]."""
+    """One number for all steps, or one per step, as float64 [count]."""
     given = value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value
     if isinstance(given, (list, tuple)):
         if len(given) != count:
-            raise ValueError(f"{name} had {len(given)} numbers; the stamps have {count} steps with an intermediate time, one for each.")
+            raise ValueError(f"{name} had {len(given)} numbers; it must have one for each of the {count} steps with an intermediate time.")
         return np.array([real_number(entry, name) for entry in given], dtype=np.float64)
     return np.full(count, real_number(given, name))

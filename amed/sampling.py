@@ -38,23 +38,33 @@ def sample_amed(
 
     Parameters
     ----------
-    model : denoiser, called as model(x, sigma, **extra_args) with sigma [B], at intermediate times with another value for each image.
-    x : [B, ...] noised start at the first stamp. Any floating dtype and device; not changed.
-    sigmas : the N time stamps, which must be those of the predictor or table up to float32 rounding; None takes these.
-    predictor_or_table : from `train_amed`, `load_amed` or `AmedTable.constant`. A predictor must be on x's device, or is copied there.
-    extra_args : keyword arguments for the model.
-    callback : called once per model call with k-diffusion's dict: "i" counts the steps between stamps, "sigma" is the stamp, "sigma_hat"
-        the level of the call, [B] at a predictor's intermediate times.
-    disable : of the progress bar, as in tqdm.
-    tap : where a predictor's features come from; None looks for a `middle_block` in the model.
+    model : callable
+        Denoiser, called as model(x, sigma, **extra_args) with sigma [B]; at intermediate times sigma may differ per image.
+    x : Tensor [B, ...]
+        Noised start at the first stamp, of any floating dtype and on any device; not changed.
+    sigmas : sequence, Tensor or None
+        The N time stamps of the predictor or table, up to float32 rounding; None uses these.
+    predictor_or_table : AmedPredictor or AmedTable
+        From `train_amed`, `load_amed` or `AmedTable.constant`. A predictor on another device is copied to x's.
+    extra_args : mapping or None
+        Keyword arguments for the model.
+    callback : callable or None
+        Called once per model call with k-diffusion's dict: "i" counts the steps between stamps, "sigma" is the stamp,
+        "sigma_hat" the level of the call, [B] at a predictor's intermediate times.
+    disable : bool or None
+        Whether to disable the progress bar, as in tqdm.
+    tap : FeatureTap or None
+        Source of a predictor's features; None looks for a `middle_block` in the model.
 
     Returns
     -------
-    Tensor like x at the last stamp. The model is called exactly `config.nfe` times.
+    Tensor
+        Like x, at the last stamp. The model is called exactly `config.nfe` times.
 
     Raises
     ------
-    ValueError : wrong kinds of arguments, other stamps, or no features to be had.
+    ValueError
+        If an argument has the wrong type, the stamps differ, or there are no features to read.
     """
     net = predictor_or_table
     if not isinstance(net, (AmedPredictor, AmedTable)):
@@ -102,7 +112,7 @@ def _sample_predicted(
                 denoised = walk.evaluate(state, step)
                 features = torch.zeros(x.shape[0], FEATURES, device=x.device)
             else:
-                with tap:  # for this call only: nobody asks for the features of the intermediate ones
+                with tap:  # for this call only: the features of intermediate calls are not needed
                     call_begins(tap)
                     denoised = walk.evaluate(state, step)
                     features = tap.read(x.shape[0])
@@ -117,7 +127,7 @@ def _sample_predicted(
 
 
 def _on_device(predictor: AmedPredictor, x: Tensor) -> AmedPredictor:
-    """The predictor, or a copy of it where x is: the caller's stays where it was."""
+    """The predictor, or a copy on x's device; the caller's predictor is not moved."""
     if predictor.embeddings.device == x.device:
         return predictor
     return copy.deepcopy(predictor).to(x.device)
@@ -130,16 +140,16 @@ def _scalars(config: AmedConfig, x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _in_stamps(callback: Callback | None, config: AmedConfig, x: Tensor) -> Callback | None:
-    """`callback` told the step between stamps and its stamp, where the table counts half steps."""
+    """`callback` with the step between stamps and its stamp, if the table counts half steps."""
     if callback is None:
         return None
     stamps, per_step = _scalars(config, x), 1 if config.method.kind == "step" else 2
 
-    def told(report: dict[str, Any]) -> object:
+    def in_stamps(report: dict[str, Any]) -> object:
         step = report["i"] // per_step
         return callback({**report, "i": step, "sigma": stamps[step]})
 
-    return told
+    return in_stamps
 
 
 def _found_tap(model: object) -> FeatureTap:
@@ -148,7 +158,7 @@ def _found_tap(model: object) -> FeatureTap:
     tap = tap_for(model)
     if tap is None:
         raise ValueError(
-            "The model has no middle block to read features from, which a predictor needs; give a tap (fewstep.amed.taps), or use an "
-            "AmedTable, which needs no features."
+            "The model has no middle block from which a predictor can read features; pass a tap (fewstep.amed.taps), or use an AmedTable, "
+            "which needs no features."
         )
     return tap

@@ -1,7 +1,7 @@
 """Time stamps: the noise levels between which AMED chooses its intermediate times.
 
-With t the VE noise level (sigma; on flow models s/(1 - s)) the intermediate time between t_n and t_{n+1} is t_{n+1}^r t_n^(1-r), that is
-the point at the fraction r of the step in half-log-SNR lambda = -ln t. On flow models s = 1 has no such t: a first stamp of 1 is
+If t is the VE noise level (sigma; s/(1 - s) for flow models), the intermediate time between t_n and t_{n+1} is t_{n+1}^r t_n^(1-r): the
+point at the fraction r of the step in half-log-SNR lambda = -ln t. For flow models t is infinite at s = 1, so a first stamp of 1 is
 replaced by `FLOW_START`, the level at which hosts start instead (ComfyUI: 1e-4 of the way into the schedule).
 """
 
@@ -16,17 +16,26 @@ from ..schedules.families import check_family, half_log_snr, sigma_from_half_log
 from ..solvers.grid import Grid
 
 FLOW_START = 1.0 - 1e-4
-"""What stands for a flow model's s = 1."""
+"""Replaces a flow model's s = 1."""
 
 _MOST_STAMPS = 1000
 _NEAR_ONE = 1e-3  # hosts with a shift move their first level by less than `FLOW_START` does
-_TOLERANCE = 1e-6  # relative; a level that went through float32 arithmetic
+_TOLERANCE = 1e-6  # relative error of a level that went through float32 arithmetic
 
 
 class Interval(NamedTuple):
-    """The step between two stamps as Python floats.
+    """The step between two stamps, as Python floats.
 
-    start, end : the host's noise levels. ve : VE noise level at the start. width : in half-log-SNR. end_alpha : alpha at the end.
+    Attributes
+    ----------
+    start, end : float
+        The host's noise levels.
+    ve : float
+        VE noise level at the start.
+    width : float
+        Width in half-log-SNR.
+    end_alpha : float
+        alpha at the end.
     """
 
     start: float
@@ -41,16 +50,20 @@ def checked_stamps(stamps: Any, family: str) -> tuple[float, ...]:
 
     Parameters
     ----------
-    stamps : N noise levels of the host, strictly decreasing, the last may be 0; sequence, array or tensor.
-    family : "vp", "edm" or "flow".
+    stamps : sequence, array or Tensor [N]
+        Noise levels of the host, strictly decreasing; the last may be 0.
+    family : {"vp", "edm", "flow"}
+        The model family.
 
     Returns
     -------
-    The same levels; a flow model's s = 1 is replaced by `FLOW_START`.
+    tuple of float
+        The same levels, with a flow model's s = 1 replaced by `FLOW_START`.
 
     Raises
     ------
-    ValueError : no schedule, or one without an interval that has an intermediate time (two stamps, the last of them 0).
+    ValueError
+        If this is not a schedule, or no interval has an intermediate time (two stamps, the last one 0).
     """
     check_family(family)
     if isinstance(stamps, torch.Tensor):
@@ -58,7 +71,7 @@ def checked_stamps(stamps: Any, family: str) -> tuple[float, ...]:
     try:
         values = np.array(stamps, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"stamps were {stamps!r}; a list of noise levels is needed.") from error
+        raise ValueError(f"stamps were {stamps!r}; they must be a list of noise levels.") from error
     if values.ndim == 1 and len(values) > _MOST_STAMPS:
         raise ValueError(f"stamps were {len(values)} levels; at most {_MOST_STAMPS} are allowed.")
     if family == "flow" and values.ndim == 1 and len(values) > 1 and 1.0 <= values[0] <= 1.0 + _TOLERANCE and values[1] < FLOW_START:
@@ -66,14 +79,14 @@ def checked_stamps(stamps: Any, family: str) -> tuple[float, ...]:
     levels = Grid(values, family).sigma
     if len(levels) == 2 and levels[-1] == 0:
         raise ValueError(
-            f"stamps were {levels.tolist()}; a step to 0 has no intermediate time, so at least one stamp more is needed, for example "
+            f"stamps were {levels.tolist()}; a step to 0 has no intermediate time, so at least one more stamp is needed, for example "
             f"[{levels[0]:g}, {levels[0] / 10:g}, 0]."
         )
     return tuple(float(level) + 0.0 for level in levels)
 
 
 def intervals_of(stamps: tuple[float, ...], family: str) -> tuple[Interval, ...]:
-    """The intervals that have an intermediate time: all but a last one that ends at 0."""
+    """The intervals with an intermediate time: all except a last one that ends at 0."""
     grid = Grid(stamps, family)
     result = []
     for n in range(pairs_of(stamps)):
@@ -83,12 +96,12 @@ def intervals_of(stamps: tuple[float, ...], family: str) -> tuple[Interval, ...]
 
 
 def pairs_of(stamps: tuple[float, ...]) -> int:
-    """How many intervals have an intermediate time."""
+    """Number of intervals with an intermediate time."""
     return len(stamps) - 1 - (stamps[-1] == 0)
 
 
 def doubled(stamps: tuple[float, ...], family: str) -> tuple[float, ...]:
-    """Stamps with the geometric middle of every interval between them (2N - 1 levels; 2N - 2 if the last stamp is 0)."""
+    """The stamps and the geometric mean of every interval (2N - 1 levels; 2N - 2 if the last stamp is 0)."""
     lam = half_log_snr(np.asarray(stamps, dtype=np.float64), family)
     result = [stamps[0]]
     for n in range(len(stamps) - 1):
@@ -99,9 +112,9 @@ def doubled(stamps: tuple[float, ...], family: str) -> tuple[float, ...]:
 
 
 def require_stamps(sigmas: Any, stamps: tuple[float, ...], family: str) -> None:
-    """ValueError unless `sigmas` are the stamps, up to rounding in float32.
+    """Raise ValueError unless `sigmas` are the stamps, up to rounding in float32.
 
-    On flow models a first sigma of 1 agrees with a first stamp just below 1.
+    For flow models, a first sigma of 1 matches a first stamp just below 1.
     """
     given = checked_stamps(sigmas, family)
     same = len(given) == len(stamps) and np.allclose(given, stamps, rtol=_TOLERANCE, atol=0)
@@ -109,8 +122,8 @@ def require_stamps(sigmas: Any, stamps: tuple[float, ...], family: str) -> None:
         same = np.allclose(given[1:], stamps[1:], rtol=_TOLERANCE, atol=0)
     if not same:
         raise ValueError(
-            f"sigmas were {_shown(given)}; what was trained for the {len(stamps)} stamps {_shown(stamps)} works on these only. "
-            "Use its own schedule (the AMED Scheduler node gives it), with as many steps."
+            f"sigmas were {_shown(given)}; this predictor or table works only on the {len(stamps)} stamps it was trained for, "
+            f"{_shown(stamps)}. Use its own schedule (from the AMED Scheduler node), with as many steps."
         )
 
 

@@ -1,7 +1,7 @@
-"""Table mode: r, c and a are constants of the step, the same for every image.
+"""Table mode: r, c and a are constants per step, the same for every image.
 
-No features, no network, any architecture. Once the constants are known the form is a solver table like any other: `solver_table()`, which
-`solvers.sample` walks at no extra cost, the guard scores and a recipe stores.
+It needs no features and no network, and works for any architecture. With known constants the form is a solver table like any other,
+`solver_table()`: `solvers.sample` runs it at no extra cost, the guard can score it, and a recipe can store it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from .ranges import each_step, needed_scale, r_of, raw_of_r, raw_of_scaled, scal
 
 
 class AmedTable(nn.Module):
-    """Constants of every step as parameters, in the same ranges as a predictor's outputs; at first r = 0.5, c = 1, a = 1.
+    """The constants of every step as parameters, in the ranges of a predictor's outputs; initially r = 0.5, c = 1, a = 1.
 
     Parameters
     ----------
-    config : what the constants are for.
+    config : AmedConfig
+        Form, stamps and ranges.
 
     Attributes
     ----------
-    r_logit, c_raw, a_raw : float64 parameters [pairs]; float64 stays on the CPU, so do not move this module: `choose` gives numbers that
-        can be moved.
-    facts : where a loaded table comes from, see `save_amed`.
+    r_logit, c_raw, a_raw : Parameter [pairs]
+        float64, which stays on the CPU: do not move this module, but the results of `choose`.
+    facts : dict
+        Origin of a loaded table, see `save_amed`.
     """
 
     def __init__(self, config: AmedConfig) -> None:
@@ -57,14 +59,17 @@ class AmedTable(nn.Module):
 
         Parameters
         ----------
-        form, stamps, afs, family : as in `AmedConfig`.
-        r, c, a : one number for all steps, or one for each step that has an intermediate time. r inside (0.001, 0.999).
-        scale_dir, scale_time : ranges of c and a for training that goes on from here; None takes 0.01 and 0 where they suffice and
-            twice what is needed where not.
+        form, stamps, afs, family
+            As in `AmedConfig`.
+        r, c, a : float or sequence of float
+            One number for all steps, or one for each step with an intermediate time. r lies inside (0.001, 0.999).
+        scale_dir, scale_time : float or None
+            Ranges of c and a for further training; None means 0.01 and 0 if these suffice, else twice what is needed.
 
         Raises
         ------
-        ValueError : a number outside its range.
+        ValueError
+            If a number is outside its range.
         """
         pairs = AmedConfig(form, stamps, family).pairs
         numbers = {name: each_step(value, name, pairs) for name, value in (("r", r), ("c", c), ("a", a))}
@@ -80,16 +85,15 @@ class AmedTable(nn.Module):
         return table
 
     def choose(self, n: int, features: Tensor | None = None) -> Choice:
-        """r, c, a of step n, each [1] float64 on the CPU; `features` are ignored."""
+        """r, c, a of step n, each float64 [1] on the CPU; `features` are ignored."""
         at = slice(n, n + 1)
         config = self.config
         return Choice(r_of(self.r_logit[at]), scaled_of(self.c_raw[at], config.scale_dir), scaled_of(self.a_raw[at], config.scale_time))
 
     def solver_table(self) -> SolverTable:
-        """The constants as a table of float64 numbers.
+        """The constants as a solver table in float64.
 
-        Forms that start each step afresh have the stamps as its levels, the others the stamps with the chosen intermediate levels between
-        them.
+        Its levels are the stamps for single-step forms, and the stamps with the chosen intermediate levels for the others.
         """
         config = self.config
         rows: list[Row] = []
@@ -124,7 +128,7 @@ def _rows(config: AmedConfig, n: int, pair: Pair, pending: Update | None) -> lis
 
 
 def _row(config: AmedConfig, step: int, level: float, node: float, update: Update, before: Update | None) -> Row:
-    """A row that calls the model at `level` and takes the answer for that at `node`."""
+    """A row that calls the model at `level` and uses the output as that at `node`."""
     row = Row(step, level, _float(update.a), tuple(map(float, update.b)), from_step_start=update.from_start)
     if config.method.kind != "data":
         basis: Basis = "velocity" if config.family == "flow" else "noise"

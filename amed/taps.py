@@ -1,18 +1,18 @@
-"""Bottleneck features of a network, read while it runs: what an AMED predictor knows of each image.
+"""Reads bottleneck features of a network while it runs: the input of an AMED predictor for each image.
 
-A predictor takes 64 numbers an image (arXiv 2312.00094): the output of the network's middle block, its mean over the channels, pooled to
-8x8 whatever the size of the picture. They are a by-product of the model call that sampling makes anyway, caught by forward hooks that
-exist only inside `with tap:`.
+A predictor uses 64 numbers per image (arXiv 2312.00094): the output of the network's middle block, averaged over channels and pooled to
+8x8 for any picture size. They are a by-product of a model call that sampling makes anyway, captured by forward hooks that exist only
+inside `with tap:`.
 
-One call of a denoiser on B images may run its network on more rows than B (both halves of classifier-free guidance in one batch, in
-either order), or several times (a half at a time). Which rows are the conditional ones only the caller of the network knows, so a tap
-asks `rows`:
+One call of a denoiser on B images may run its network on more than B rows (both halves of classifier-free guidance in one batch, in
+either order), or several times (one half at a time). Only the caller of the network knows which rows are conditional, so a tap calls
+`rows`:
 
-    ModuleTap       any module; `rows` tells its conditional rows, and without it the rows must be the images
-    MarkedTap       networks whose host passes `transformer_options["cond_or_uncond"]` to them (ComfyUI, Forge, reForge)
-    tap_for(model)  the middle block along the attributes of a k-diffusion style denoiser
+    ModuleTap       any module; `rows` returns its conditional rows, and without it the rows must be the images
+    MarkedTap       networks to which the host passes `transformer_options["cond_or_uncond"]` (ComfyUI, Forge, reForge)
+    tap_for(model)  the middle block, found through the attributes of a k-diffusion style denoiser
 
-Everything is pooled inside the hook: a network may change its activations in place afterwards, and 64 numbers a row are all that is kept.
+Everything is pooled inside the hook: a network may modify its activations afterwards, and only 64 numbers per row are kept.
 """
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from torch.nn import functional as F
 
 GRID = 8
 FEATURES = GRID * GRID
-"""Numbers an image."""
+"""Numbers per image."""
 
 Rows = Callable[[int], "Sequence[tuple[Hashable, slice]] | None"]
-"""rows(number of rows) -> the conditional parts of the network's call that runs now: (name of the conditioning, its rows), each part the
-whole batch of images. Empty: the call has none. None: it cannot be told."""
+"""rows(number of rows) -> the conditional parts of the network's current call: pairs (name of the conditioning, its rows), each part with
+the whole batch of images. Empty if the call has none; None if they cannot be determined."""
 
 _CHAIN = ("inner_model", "network", "net", "unet", "model", "diffusion_model")
 _LONGEST_CHAIN = 8
 
 
 class TapError(RuntimeError):
-    """Features did not arrive, or belong to nobody knows which images; a sentence with what to do."""
+    """Features did not arrive, or cannot be assigned to images; the message says what to do."""
 
 
 class FeatureTap(Protocol):
@@ -44,7 +44,8 @@ class FeatureTap(Protocol):
 
     Attributes
     ----------
-    source : where the features come from, "middle block of UNetModel"; it is written into checkpoints.
+    source : str
+        Where the features come from, such as "middle block of UNetModel"; written into checkpoints.
     """
 
     source: str
@@ -58,13 +59,14 @@ class FeatureTap(Protocol):
 
         Raises
         ------
-        TapError : none arrived, or rows cannot be told.
+        TapError
+            If none arrived, or the conditional rows cannot be determined.
         """
         ...
 
 
 def call_begins(tap: FeatureTap) -> None:
-    """Tell a tap that a call of the denoiser begins, if it can be told (`begin`); others find that out, or take the last pass."""
+    """Tell a tap that a call of the denoiser begins, if it has a method `begin`; others detect that, or use the last pass."""
     begin = getattr(tap, "begin", None)
     if callable(begin):
         begin()
@@ -92,12 +94,12 @@ def pooled(maps: Tensor) -> Tensor:
     """Activations [R, C, H, W] (or [R, C, frames, H, W]) -> features [R, 64] in float32: mean over channels and frames, 8x8 cells."""
     if maps.ndim not in (4, 5):
         raise TapError(
-            f"The tapped module gave a tensor of shape {tuple(maps.shape)}; features are read from [rows, channels, height, width]. Tap "
-            "another module, or use a table, which needs no features."
+            f"The tapped module returned a tensor of shape {tuple(maps.shape)}, but features are read from [rows, channels, height, "
+            "width]. Tap another module, or use a table, which needs no features."
         )
     means = maps.detach().mean(dim=tuple(range(1, maps.ndim - 2)), dtype=torch.float32)
     size = means.shape[-2:]
-    if means.device.type == "mps" and (size[0] % GRID or size[1] % GRID):  # not implemented there
+    if means.device.type == "mps" and (size[0] % GRID or size[1] % GRID):  # not implemented on MPS
         return _cells(means.cpu()).to(means.device)
     return _cells(means)
 
@@ -111,12 +113,18 @@ class ModuleTap:
 
     Parameters
     ----------
-    module : its output is a tensor [rows, channels, height, width], or `maps` makes one of it.
-    rows : see `Rows`; default: the rows are the images.
-    maps : output of the module -> activations, for outputs of another form.
-    denoiser : the module that is called once for each call of the denoiser; what arrived before its call is then forgotten, and parts of
-        several network calls are averaged by name. Without it, and without `begin`, the last network call with conditional rows counts.
-    source : see `FeatureTap`.
+    module : Module
+        Its output is a tensor [rows, channels, height, width], or `maps` converts it to one.
+    rows : callable or None
+        See `Rows`; default: the rows are the images.
+    maps : callable or None
+        Output of the module -> activations, for other kinds of output.
+    denoiser : Module or None
+        The module that is called once per call of the denoiser: earlier features are then discarded, and parts from several
+        network calls are averaged by name. Without it, and without `begin`, the last network call with conditional rows is
+        used.
+    source : str
+        See `FeatureTap`.
     """
 
     def __init__(
@@ -138,7 +146,7 @@ class ModuleTap:
 
     def __enter__(self) -> ModuleTap:
         if self._hooks:
-            raise RuntimeError("The tap is in use; leave its `with` block before entering it again, or make another tap.")
+            raise RuntimeError("The tap is in use; leave its `with` block before entering it again, or create another tap.")
         self._forget()
         self._hooks = [self.module.register_forward_hook(self._arrived)]
         if self.denoiser is not None:
@@ -153,7 +161,7 @@ class ModuleTap:
         self._forget()
 
     def begin(self) -> None:
-        """A call of the denoiser begins: forget what arrived before."""
+        """Start of a call of the denoiser: discard earlier features."""
         self._begun = True
         self._forget()
 
@@ -164,14 +172,14 @@ class ModuleTap:
         if not self._parts:
             raise TapError(
                 f"No features arrived from the {self.source} in the last model call. The network may be compiled, or another extension "
-                "skips its blocks or calls (caching): turn that off, or use a table, which needs no features."
+                "may skip its blocks or calls (caching): turn that off, or use a table, which needs no features."
             )
         found = list(self._parts.values())
         sizes = {len(part) for part in found}
         if sizes != {batch}:
             rows = " and ".join(map(str, sorted(sizes)))
             advice = (
-                "Give the tap `rows`, or the denoiser a method conditional_rows(count), to say which of them are the conditional ones"
+                "Give the tap `rows`, or the denoiser a method conditional_rows(count), to say which of them are conditional"
                 if self.rows is None
                 else "The model may see parts of the batch at a time (context windows, tiles)"
             )
@@ -187,9 +195,9 @@ class ModuleTap:
         self._passes += 1
         if self.rows is None and self._begun and self._passes > 1:
             self._problem = (
-                f"The network ran {self._passes} times in one call of the denoiser, as for both halves of guidance, and which pass is the "
-                f"conditional one is not known ({self.source}). Give the tap `rows`, or the denoiser a method conditional_rows(count); or "
-                "use a table, which needs no features."
+                f"The network ran {self._passes} times in one call of the denoiser, as for both halves of guidance, but it is not known "
+                f"which pass is conditional ({self.source}). Give the tap `rows`, or the denoiser a method conditional_rows(count); or use "
+                "a table, which needs no features."
             )
             return
         parts = self._conditional(output)
@@ -198,7 +206,7 @@ class ModuleTap:
         if not self._begun and parts:
             self._parts = {}
         for name, part in parts:
-            # A later pass of the same conditioning within one call is another extension's, on altered activations.
+            # A later pass of the same conditioning in one call comes from another extension, on modified activations.
             self._parts.setdefault(name, part)
 
     def _conditional(self, output: Any) -> list[tuple[Hashable, Tensor]] | None:
@@ -206,12 +214,12 @@ class ModuleTap:
             features = pooled(output if self.maps is None else self.maps(output))
             chosen = [("", slice(None))] if self.rows is None else self.rows(len(features))
         except TapError as error:
-            self._problem = str(error)  # told when features are asked for: a hook must not stop a model call that needs none
+            self._problem = str(error)  # raised by `read`: a hook must not stop a model call whose features are not needed
             return None
         if chosen is None:
             self._problem = (
-                f"Which of the {len(features)} rows in the {self.source} belong to the conditional half of guidance is not known. Sample "
-                "with the host's own guiders, or use a table, which needs no features."
+                f"It is not known which of the {len(features)} rows in the {self.source} belong to the conditional half of guidance. "
+                "Sample with the host's own guiders, or use a table, which needs no features."
             )
             return None
         return [(name, features[rows]) for name, rows in chosen]
@@ -220,14 +228,18 @@ class ModuleTap:
 class MarkedTap(ModuleTap):
     """Features from a block of a network that its host calls with `transformer_options`.
 
-    `transformer_options["cond_or_uncond"]` has a number for each part of the batch: 0 is the conditional one, in whichever order. Hosts
-    that also name the parts ("uuids") can say better which is which: guiders with three prompts number them in their own way, and
-    extensions ask for one prompt alone under the number 0.
+    `transformer_options["cond_or_uncond"]` has a number for each part of the batch, where 0 means conditional, in any order. If the host
+    also names the parts ("uuids"), the names are more reliable: guiders with three prompts have their own numbering, and extensions may
+    run a single prompt under the number 0.
 
     Parameters
     ----------
-    network : called with transformer_options as keyword or argument. block, maps, source : as in `ModuleTap`.
-    known : () -> by name, whether a part is of the positive prompt; for other names the numbers decide.
+    network : Module
+        Called with transformer_options as a keyword or positional argument.
+    block, maps, source
+        As in `ModuleTap`.
+    known : callable
+        Returns a mapping from names to whether the part belongs to the positive prompt; other names are decided by number.
     """
 
     def __init__(
@@ -243,7 +255,7 @@ class MarkedTap(ModuleTap):
         self.network, self.known = network, known
         self.options: Mapping[str, Any] = {}
         self.given: Tensor | None = None
-        """The network's first argument in the call that runs now, for `maps` that must know the size of the picture."""
+        """First argument of the network's current call, for `maps` that need the picture size."""
 
     def __enter__(self) -> MarkedTap:
         super().__enter__()
@@ -278,12 +290,12 @@ class MarkedTap(ModuleTap):
 def middle_of(network: Any) -> tuple[nn.Module, str] | None:
     """The module whose output is a U-Net's bottleneck, and its name; None for a network without `middle_block`.
 
-    It is the last part of the middle block: hosts call the parts one by one, so a hook on the whole would not see them.
+    This is the last part of the middle block: hosts call the parts one by one, so a hook on the whole block would never run.
     """
     if not hasattr(network, "middle_block"):
         return None
     block, name = network.middle_block, "middle block"
-    if block is None:  # U-Nets that were cut down
+    if block is None:  # reduced U-Nets
         block, name = getattr(network, "input_blocks", None), "last input block"
     if isinstance(block, (nn.Sequential, nn.ModuleList)) and len(block):
         block = block[-1]
@@ -291,10 +303,10 @@ def middle_of(network: Any) -> tuple[nn.Module, str] | None:
 
 
 def tap_for(model: Any) -> ModuleTap | None:
-    """A tap for a denoiser whose attributes lead to a U-Net (`.inner_model`, `.model.diffusion_model`, ...); None where none does.
+    """A tap for a denoiser whose attributes lead to a U-Net (`.inner_model`, `.model.diffusion_model`, ...); None if there is no U-Net.
 
-    A denoiser on the way that runs both halves of guidance in one batch says so by a method conditional_rows(count) -> slice: the
-    conditional ones among the network's rows, in the call that runs now.
+    A denoiser in that chain that runs both halves of guidance in one batch must have a method conditional_rows(count) -> slice, which
+    returns the conditional rows of the network's current call.
     """
     links = list(_chain(model))
     found = next(((link, *middle) for link in links if (middle := middle_of(link)) is not None), None)
@@ -309,7 +321,7 @@ def tap_for(model: Any) -> ModuleTap | None:
 
 
 def _chain(model: Any) -> Iterator[Any]:
-    """The model and what its attributes lead to, breadth first."""
+    """The model and the objects that its attributes lead to, breadth first."""
     waiting, seen = [(model, 0)], {id(model)}
     while waiting:
         link, depth = waiting.pop(0)

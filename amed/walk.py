@@ -1,4 +1,4 @@
-"""An AMED sample, step by step: what sampling with a predictor does, and what training repeats with gradients.
+"""The steps of an AMED sample, used by sampling with a predictor and, with gradients, by training.
 
     walk = AmedWalk(config, model, x)
     state = walk.begin()
@@ -7,8 +7,8 @@
         state = walk.advance(state, n, denoised, net.choose(n, features))
     end = walk.finish(state)
 
-A state is never changed, so any of them can be kept and continued again. States and history are kept in float32 for x of half precision.
-Every image of the batch has its own numbers and its own noise level at the intermediate call. Nothing here waits for the device.
+A state is never modified, so it can be kept and continued again. If x has half precision, states and history are kept in float32. Every
+image of the batch has its own coefficients and its own noise level at the intermediate call. Nothing here synchronises with the device.
 """
 
 from __future__ import annotations
@@ -28,15 +28,20 @@ ModelCall = Callable[[Tensor, Tensor], Tensor]
 
 
 class AmedState(NamedTuple):
-    """Where a sample stands at a time stamp, before the model is called there.
+    """The state of a sample at a time stamp, before the model is called there.
 
     Attributes
     ----------
-    x : [B, ...].
-    start : the state at the start of the last half step, where UniPC's corrector begins.
-    history : what earlier evaluations left (slopes or outputs), newest first. widths : in half-log-SNR, of the half steps between these
-        and the next, newest first, each [B, 1, ...] or [1, 1, ...].
-    pending : the last half step, whose corrector, if any, redoes it once the evaluation at this stamp is known.
+    x : Tensor [B, ...]
+        The sample.
+    start : Tensor
+        The state at the start of the last half step, where UniPC's corrector starts.
+    history : tuple of Tensor
+        Earlier slopes or outputs, newest first.
+    widths : tuple of Tensor
+        Widths in half-log-SNR of the half steps that follow them, newest first, each [B, 1, ...] or [1, 1, ...].
+    pending : Update or None
+        The last half step; its corrector, if any, redoes it after the evaluation at this stamp.
     """
 
     x: Tensor
@@ -46,7 +51,7 @@ class AmedState(NamedTuple):
     pending: Update | None = None
 
     def detached(self) -> AmedState:
-        """The same state without the graph that led to it."""
+        """The same state, detached from the graph."""
         pending = self.pending
         if pending is not None:
             a, fix = pending.a, pending.corrector
@@ -60,13 +65,16 @@ class AmedState(NamedTuple):
 
 
 class AmedWalk:
-    """The walk of a batch.
+    """The steps of a batch.
 
     Parameters
     ----------
-    config : form, stamps, family.
-    model : see `ModelCall`.
-    x : [B, ...] at the first stamp; its dtype is the one the model is called in. Not changed.
+    config : AmedConfig
+        Form, stamps and family.
+    model : callable
+        See `ModelCall`.
+    x : Tensor [B, ...]
+        At the first stamp; the model is called in its dtype. Not changed.
     """
 
     def __init__(self, config: AmedConfig, model: ModelCall, x: Tensor) -> None:
@@ -81,12 +89,12 @@ class AmedWalk:
 
     def begin(self) -> AmedState:
         """The state at the first stamp."""
-        # a copy: a model that writes into its input must not reach the caller
+        # a copy, in case the model writes into its input
         return self.restart(self._x.to(self.working, copy=True))
 
     @staticmethod
     def restart(x: Tensor) -> AmedState:
-        """A state at any stamp without history: forms with history begin at order 1 again."""
+        """A state at any stamp without history: forms with a history restart at order 1."""
         return AmedState(x, x)
 
     def evaluate(self, state: AmedState, n: int) -> Tensor:
@@ -101,7 +109,18 @@ class AmedWalk:
 
         Parameters
         ----------
-        denoised : of `evaluate(state, n)`. choice : r, c, a, each [B] or [1], on any device.
+        state : AmedState
+            The state at stamp n.
+        n : int
+            Index of the step.
+        denoised : Tensor
+            Result of `evaluate(state, n)`.
+        choice : Choice
+            r, c, a, each [B] or [1], on any device.
+
+        Returns
+        -------
+        AmedState
         """
         r, c, a = (value.to(self.working).to(self._x.device).view(self._per_image) for value in choice)
         pair = self.coefficients.pair(n, Choice(r, c, a), state.widths)
@@ -113,15 +132,17 @@ class AmedWalk:
         x = self._combined(pair.second, middle, start, history)
         if self.config.method.kind == "step":
             return self.restart(x)
-        kept = self.config.method.history - 1  # the next evaluation is one more
+        kept = self.config.method.history - 1  # the next evaluation adds one
         return AmedState(x, middle, history[:kept], (*pair.widths, *state.widths)[:kept], pair.second)
 
     def finish(self, state: AmedState) -> Tensor:
-        """The end point from the state at the last stamp above 0, in the walk's precision: the state itself, or, if the last stamp is
-        0, the model's D there (one call)."""
+        """The end point from the state at the last stamp above 0, in the walk's precision.
+
+        This is the state itself or, if the last stamp is 0, the model's D there (one call).
+        """
         if not self.config.ends_at_zero:
             return state.x
-        # the plain step to 0 returns D: the state's weight is 0, so no corrector is needed here
+        # the plain step to 0 returns D, with weight 0 on the state, so no corrector is needed
         return self.evaluate(state, self.config.pairs)
 
     def _call(self, x: Tensor, level: Tensor) -> Tensor:
@@ -131,7 +152,7 @@ class AmedWalk:
         return denoised.to(self.working)
 
     def _evaluated(self, state: AmedState, denoised: Tensor, sigma: Tensor | float) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The state, corrected where a correction was waiting for this evaluation, and the history with it."""
+        """The state, corrected if a corrector was pending, and the history including this evaluation."""
         if self._slopes:
             newest = (state.x - denoised) / sigma
         else:

@@ -1,4 +1,4 @@
-"""The results of amed.py as Markdown, with a line for every bar."""
+"""Writes the results of amed.py as Markdown, with a line for every target."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -71,7 +71,7 @@ def bars(parts: Parts) -> list[tuple[str, bool]]:
         what = f"training a 5-call predictor on {PUBLISHED_TRAJECTORIES} trajectories: {minutes:.1f} minutes on 2 cores"
         lines.append((f"{what}, at most {MINUTES:g}", minutes <= MINUTES))
         extra = cost["choose"] + cost["read"] + cost["pool"]
-        lines.append((f"a predictor costs {1000 * extra:.3f} ms a step, at most {MILLISECONDS:g} ms", 1000 * extra <= MILLISECONDS))
+        lines.append((f"a predictor costs {1000 * extra:.3f} ms per step, at most {MILLISECONDS:g} ms", 1000 * extra <= MILLISECONDS))
         share = extra / cost["call"]
         lines.append((f"that is {100 * share:.2f} % of a model call, at most {100 * SHARE:g} %", share <= SHARE))
     return lines
@@ -83,16 +83,16 @@ def as_markdown(parts: Parts, options: dict[str, Any]) -> str:
         "# AMED: measurements\n",
         "Written by `python benchmarks/amed.py --out docs/amed.md`.\n",
         f"Demo model as {options['family']} at guidance {options['cfg']:g}. {options['held_out']} held-out seeds from {options['first']} "
-        "on, which neither training nor the guard of training has seen. All errors are root mean squares per pixel, in units of the "
+        "on, used neither in training nor by the guard. All errors are root mean squares per pixel, in units of the "
         "images' range [-1, 1], between the end points of a method and of a 64-step teacher (UniPC 3 on uniform half-log-SNR down to "
         "sigma_min, then the model's D there) from the same noise. Ratios are followed by their 95 % bootstrap interval over seeds.\n",
         "The **own base solver** is the form at r = 0.5, c = 1, a = 1: with the same number of model calls on the doubled grid of the same "
         "stamps, and on a single grid of that many steps from the same schedule, each also with the analytical first step (AFS, one more "
-        "step for the same calls); the best of these counts.\n",
+        "step for the same calls); the best of these is used.\n",
     ]
     found = bars(parts)
     if found:
-        text.append(f"## Bars\n\n{sum(passed for _, passed in found)} of {len(found)} hold.\n")
+        text.append(f"## Targets\n\n{sum(passed for _, passed in found)} of {len(found)} are met.\n")
         text += [f"* {'pass' if passed else '**FAIL**'}: {line}" for line, passed in found] + [""]
     if _FINDINGS.exists():
         text.append(_FINDINGS.read_text(encoding="utf-8"))
@@ -119,7 +119,7 @@ def _shipped(parts: Parts) -> list[str]:
             cells += [f"{part['rmse']:.4f}", ratio(part, base[1])] if part else ["", ""]
         cells.append(ratio(predictor, table) if predictor and table else "")
         text.append(f"| {' | '.join(cells)} |")
-    text.append("\nConstants of the tables (r, c, a a step):\n")
+    text.append("\nConstants of the tables (r, c, a per step):\n")
     for kind, form, nfe, part in rows:
         if kind == "table":
             shown = "; ".join(f"{r:.3f}, {c:.3f}, {a:.3f}" for r, c, a in part["choices"])
@@ -152,7 +152,7 @@ def _stamps(parts: Parts) -> list[str]:
     if not names:
         return []
     text = [
-        "## What the stamps are worth\n",
+        "## The effect of the stamps\n",
         "Tables for 5 calls, fitted with forward passes to 48 images, c within 1 ± 0.6 and a within 1 ± 0.8.\n",
         "| form | stamps from | stamps | r = 0.5, c = 1, a = 1 | fitted | to the best base | r, c, a |",
         "|---|---|---|---|---|---|---|",
@@ -172,10 +172,10 @@ def _trainings(parts: Parts, options: dict[str, Any]) -> list[str]:
     if not names:
         return []
     text = [
-        "## What the parts of the method are worth\n",
+        "## The effect of the parts of the method\n",
         f"Predictors for 5 calls, each trained on {options['train_on']} images, from r = 0.5, c = 1, a = 1. Method \"steps\" is the "
-        "published optimisation with the published teacher of the form (Heun with one extra level for AMED, iPNDM with two), \"end\" the "
-        "gradient through all steps. AFS: four stamps, the last at sigma_min; without: three and 0.\n",
+        "published optimisation with the published teacher of the form (Heun with one extra level for AMED, iPNDM with two); \"end\" is "
+        "the gradient through all steps. AFS: four stamps, the last at sigma_min; without: three and 0.\n",
         "| form | stamps from | method | c within 1 ± | a within 1 ± | AFS | r = 0.5, c = 1, a = 1 | trained | ratio | to the best base |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -197,14 +197,14 @@ def _limits(parts: Parts) -> list[str]:
     if best is not None:
         text += [
             "## Best possible\n",
-            f"r, c and a of each of {best['images']} held-out images on their own (iPNDM, 5 calls, the shipped stamps), {best['steps']} "
-            f"steps of Adam with the teacher's end point known: from {best['table']:.4f}, the shipped table's constants, to "
-            f"{best['best']:.4f}. No "
-            "predictor can know so much.\n",
+            f"r, c and a optimised separately for each of {best['images']} held-out images (iPNDM, 5 calls, the shipped stamps), "
+            f"{best['steps']} Adam steps with the known end point of the teacher: from {best['table']:.4f}, the shipped table's constants, "
+            f"to {best['best']:.4f}. No predictor can know that much.\n",
         ]
     rows = [(kind, form, nfe, part) for kind, form, nfe, part in files(parts) if nfe == BAR_NFE]
     if rows:
-        text += ["## Whose errors count, 5 calls\n", "| form | | error | median over images | share of the worst 5 % in the mean square |",
+        text += ["## Share of the worst seeds in the error, 5 "
+            "calls\n", "| form | | error | median over images | share of the worst 5 % in the mean square |",
                  "|---|---|---|---|---|"]  # fmt: skip
     for kind, form, nfe, part in rows:
         base = best_base(parts, form, nfe, part["facts"]["schedule"])
@@ -236,9 +236,9 @@ def _cost(parts: Parts) -> list[str]:
     return [
         "## Cost\n",
         f"Processor time of one image: {1000 * cost['teacher']:.1f} ms for its teacher (20 calls), {1000 * cost['training']:.1f} ms for "
-        f"training with the gradient through 5 calls; for 10000 images {total:.1f} minutes of one core; the bar takes half of that for "
-        "two, which share batches evenly.",
-        f"A predictor has {cost['parameters']} parameters. For {cost['batch']} images it takes {1e6 * cost['choose']:.0f} µs a step, "
+        f"training with the gradient through 5 calls; for 10000 images {total:.1f} minutes of one core; the target assumes half of "
+        "that for two cores, which share batches evenly.",
+        f"A predictor has {cost['parameters']} parameters. For {cost['batch']} images it takes {1e6 * cost['choose']:.0f} µs per step, "
         f"pooling in the hook {1e6 * cost['pool']:.0f} µs, reading {1e6 * cost['read']:.0f} µs; a model call "
         f"{1000 * cost['call']:.1f} ms ({cost['threads']} thread{'s' * (cost['threads'] != 1)}).",
         "",

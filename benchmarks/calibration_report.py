@@ -1,4 +1,4 @@
-"""The results of calibration.py as Markdown, with a line for every bar."""
+"""Writes the results of calibration.py as Markdown, with a line for every target."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from fewstep.fitting import error_ratio
 
 Parts = dict[str, Any]
 BARS = {5: (0.70, 0.54), 8: (0.54, 0.36)}
-"""Calls: the ratio to the best stock and to DPM++ 2M on Karras that has to be reached."""
+"""Target ratios to best stock and to DPM++ 2M on Karras, by number of calls."""
 METHODS = ("best stock", "DPM++ 2M Karras", "calibrated", "plain fit")
 GOALS = {5: 0.60, 8: 0.45}
 MEMORY_BAR = 1.2
 MEASURE = """\
 All errors are root mean squares per pixel, in units of the images' range [-1, 1], between the end points of a method and of a 64-step
 teacher (UniPC 3 on uniform half-log-SNR down to sigma_min, then the model's D there) from the same noise, over the held-out seeds. Ratios
-are followed by their 95 % bootstrap interval over seeds; "per seed" is the ratio to best stock of the mean over seeds of each seed's error,
-which is not decided by the few seeds that end elsewhere than the teacher. Model calls are counted, not computed.
+are followed by their 95 % bootstrap interval over seeds. "per seed" is the ratio to best stock of the mean over seeds of each seed's
+error; the few seeds that end in another picture than the teacher's do not dominate it. Model calls are counted, not computed.
 
-**Best stock** is the least error of all stock samplers (with their noise turned off where they have any) on all baseline schedules, each in
-up to three forms: as published, moved down to sigma_min before the 0, and ending at sigma_min. All combinations are scored on a few
-held-out seeds (samplers far behind on three schedules are left out of the others), the better ones on more, the best on all; at numbers
-of calls other than 5, 8 and 12 those that were good at the nearest two of them. **Plain fit** is benchmarks/plain_fit.py on 24 seeds, which
-has no limit of calls. **Calibrated** is `fewstep.fitting.calibrate` with its defaults and a limit of 300 calls at 5, 1200 at 8, 300
-(N/5)^2.95 otherwise, for each number of calls on its own; of the seeds given it takes as many as its limit is enough for, the hardest
-first (the calls that rank them are among the fit's). What is measured is the table that it returns, so stock where the guard chose stock.
-Its guard has seeds of its own, half as many as the fit. **Effort high** is the same with the limit that the effort of that name has,
-8 N^3 calls.
+**Best stock** is the smallest error of all stock samplers (with their noise turned off, if they have any) on all baseline schedules, each
+in up to three forms: as published, moved down to sigma_min before the 0, and ending at sigma_min. All combinations are scored on a few
+held-out seeds (samplers far behind on three schedules are not tried on the others), the better ones on more, and the best on all. At
+numbers of calls other than 5, 8 and 12, only those are tried that were good at the nearest two of these. **Plain fit** is
+benchmarks/plain_fit.py on 24 seeds, without a limit on calls. **Calibrated** is `fewstep.fitting.calibrate` with its defaults and a limit
+of 300 calls at 5, 1200 at 8, and 300 (N/5)^2.95 otherwise, separately for each number of calls. Of the given seeds it uses as many as its
+limit allows, the hardest first (the calls that rank them count towards the fit). The table that it returns is measured, which is stock if
+the guard chose stock. The guard has separate seeds, half as many as the fit. **Effort high** is the same with the limit of the effort
+*high*, 8 N^3 calls.
 
-**Outside** is the share of pixels beyond [-1, 1], **excess** the mean of max(|x| - 1, 0) over all pixels; images are not clamped.
-**Judged** is the share that the judge recognises as the class asked for.
+**Outside** is the share of pixels outside [-1, 1], **excess** the mean of max(|x| - 1, 0) over all pixels; images are not clamped.
+**Judged** is the share of images that the classifier recognises as the requested class.
 """
 
 
@@ -109,7 +109,7 @@ class Section:
         """Model calls, on a batch each."""
         lines = [
             "| calls of the table | seeds | parameters | limit | fit | start | guard | teacher | counted samples | Jacobians | seconds "
-            "| began with | returned | ended because |",
+            "| starting point | returned | stopped because |",
             "|---" * 14 + "|",
         ]
         for nfe in self.nfes:
@@ -126,7 +126,7 @@ class Section:
             if plain:
                 lines.append(
                     f"| {nfe} | plain fit | {plain['parameters']} | none | {plain['calls']} | | | | | | {plain['seconds']:.0f} | "
-                    f"order 2 on uniform half-log-SNR | | (only {plain['made']} calls made, the others are repetitions) |"
+                    f"order 2 on uniform half-log-SNR | | (only {plain['made']} calls made; the others are repetitions) |"
                 )
         return lines
 
@@ -188,7 +188,7 @@ class Section:
                 teacher = self.get("teacher")
                 if teacher and self.key.endswith("cfg7"):
                     distance, stock_distance = (abs(part["excess"] - teacher["excess"]) for part in (fit, stock))
-                    aim = f"as near the teacher's {teacher['excess']:.2e} as best stock's {stock['excess']:.2e}"
+                    aim = f"as close to the teacher's {teacher['excess']:.2e} as best stock's {stock['excess']:.2e}"
                     yield f"{what}: excess {fit['excess']:.2e}, {aim}", distance <= stock_distance
 
 
@@ -201,7 +201,7 @@ def as_markdown(parts: Parts, common: dict[str, Any], fit_seeds: Sequence[int], 
         "Written by `python benchmarks/calibration.py --out docs/calibration.md`.\n",
         f"{plan['held_out']} held-out seeds from {plan['first_seed']} on; fits on {', '.join(map(str, fit_seeds))} seeds. Device: "
         f"{common['device']}. Stock: {hosts}. Screening: {plan['first']} seeds, the best {plan['kept']} combinations on {plan['second']}, "
-        f"{plan['finalists']} on all ({plan['few_finalists']} where the number of calls is not 5 or 8, or the guidance not 1).\n",
+        f"{plan['finalists']} on all ({plan['few_finalists']} if the number of calls is not 5 or 8, or the guidance not 1).\n",
         MEASURE,
     ]
     keys = dict.fromkeys("/".join(name.split("/")[:2]) for name in parts if name.split("/")[1].startswith("cfg"))
@@ -215,7 +215,7 @@ def as_markdown(parts: Parts, common: dict[str, Any], fit_seeds: Sequence[int], 
                 value = part[measure]["ratio"]
                 bars.append((f"memory ({measure}), {nfe} calls: {value:.2f} of plain sampling, at most {MEMORY_BAR}", value <= MEMORY_BAR))
     if bars:
-        text.append(f"## Bars\n\n{sum(passed for _, passed in bars)} of {len(bars)} hold.\n")
+        text.append(f"## Targets\n\n{sum(passed for _, passed in bars)} of {len(bars)} are met.\n")
         text += [f"* {'pass' if passed else '**FAIL**'}: {line}" for line, passed in bars]
         text.append("")
     for section in sections:
@@ -224,7 +224,7 @@ def as_markdown(parts: Parts, common: dict[str, Any], fit_seeds: Sequence[int], 
         text.append(f"## {title}\n")
         if name == "mixture":
             text.append(_mixture(section))
-        text += ["### End points\n", *section.errors(), "", "### Cost, in model calls on a batch\n", *section.costs(), ""]
+        text += ["### End points\n", *section.errors(), "", "### Cost, in model calls, each on a batch\n", *section.costs(), ""]
         if section.get("teacher") and "judged" in section.parts["teacher"]:
             text += ["### Judged accuracy and saturation\n", *section.pictures(), ""]
         if section.finalists():
@@ -240,7 +240,7 @@ def as_markdown(parts: Parts, common: dict[str, Any], fit_seeds: Sequence[int], 
                         f"| {nfe} | {part['batch']} | {measure} | {found['sample'] / 1e6:.1f} MB | {found['fit'] / 1e6:.1f} MB | "
                         f"{found['ratio']:.2f} |"
                     )
-        text.append("\nTensors: weights and the largest sum of living tensors. Process: the largest resident size, imports included.\n")
+        text.append("\nTensors: weights and the peak total size of live tensors. Process: peak resident size, including imports.\n")
     times = {name: part for name, part in parts.items() if name.startswith("time/")}
     if times:
         text.append("## Time of a model call\n")
@@ -259,6 +259,6 @@ def _mixture(section: Section) -> str:
         shown = ", ".join(f"{label} {part['median']:.2g}" for label, part in values if part and math.isfinite(part["median"]))
         rows.append(f"Median distance to the teacher with {nfe} calls: {shown}.")
     return (
-        f"{seeds} held-out seeds; a sample has two numbers only, so fits take more seeds. A sample that ends in another cluster than the "
-        "teacher's costs as much as thousands of small errors, so that the root mean square mostly counts those. " + " ".join(rows) + "\n"
+        f"{seeds} held-out seeds; a sample has only two numbers, so fits use more seeds. A sample that ends in another cluster than the "
+        "teacher's contributes as much as thousands of small errors, so it dominates the root mean square. " + " ".join(rows) + "\n"
     )

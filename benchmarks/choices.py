@@ -2,8 +2,8 @@
 
 On the demo model as edm, vp and flow, at guidance 1, 3 and 7, with 5 and 8 model calls: end-point RMSE to the 100-step teacher from
 the same noise, as a ratio to stock DPM++ 2M with Karras' schedule (k-diffusion's own functions; its RMSE heads each column), and in
-the first table the share of images the judge recognises. Below 1 is better than stock. Three tables a family: solvers and steps;
-strength p and order of the bound; least increment and end of the range.
+the first table the share of images that the classifier recognises. Below 1 is better than stock. Three tables per family: solvers and
+steps; strength p and order of the bound; minimum increment and end of the range.
 
 "To zero" optimises N intervals down to sigma_min and writes 0 in its place, which is what `optimal_sigmas` does; "keeps sigma_min"
 optimises N - 1 intervals and adds a last step from sigma_min to 0, as Karras' list does. Takes about 20 minutes on two cores.
@@ -107,7 +107,7 @@ BOUND = {
     for p in (1, 2, 2.5, 3, 4)
 }
 RANGE = {
-    f"UniPC 3, bound of order {order}, p {p:g}, least {share:g}, {'keeps sigma_min' if keeps else 'to zero'}": ours(
+    f"UniPC 3, bound of order {order}, p {p:g}, min. increment {share:g}, {'keeps sigma_min' if keeps else 'to zero'}": ours(
         "unipc", 3, published(p, order, share, keeps)
     )
     for order, p in ((1, 2.5), (3, 2))
@@ -117,7 +117,7 @@ RANGE = {
 TABLES: dict[str, Mapping[str, Entry]] = {
     "Solvers and steps": MAIN,
     "Strength and order of the bound": BOUND,
-    "Least increment and end of the range": RANGE,
+    "Minimum increment and end of the range": RANGE,
 }
 
 
@@ -162,8 +162,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     parts = [
         "# Which steps, which solver: measurements\n",
-        "Written by `python benchmarks/choices.py --out docs/choices.md`; that file says what the numbers mean: ratios of end-point "
-        "RMSE to stock DPM++ 2M on Karras' schedule at the same number of model calls; below 1 is better.",
+        "Written by `python benchmarks/choices.py --out docs/choices.md`. The numbers are ratios of end-point RMSE to stock DPM++ 2M on "
+        "Karras' schedule at the same number of model calls; below 1 is better. Percentages are the share of images that the classifier "
+        "recognises.",
         f"Defaults at the time of writing (p, order of the bound): {DEFAULT_BOUND}.\n",
     ]
     bar = tqdm(total=len(args.families) * len(GUIDANCE) * len(CALLS), disable=None, file=sys.stderr)

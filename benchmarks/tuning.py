@@ -197,13 +197,12 @@ def markdown(state: dict[str, Any]) -> str:
 
 def _conditions(state: dict[str, Any]) -> str:
     return (
-        f"Demo model (edm, guidance {CFG:g}), tuned on {TUNED_ON} seeds (recipes: {TUNED_ON + MORE}) in batches of {BATCH}, 2 passes a "
-        f"round; {HELD_OUT} others choose on the way, {MEASURED_ON} more are measured on. RMSE to the {TEACHER_STEPS}-step teacher of the "
-        f"untuned model (the recipes' further seeds have one of {TEACHER_STEPS_OF_MORE} steps). "
-        f"Learning rate {RATE:g}, for the recipe of 6 calls {RECIPE_RATES[6]:g}. "
-        "\"median image\" is the median of each image's own ratio. Times are wall time of phases 1 and 2 and the guard with "
-        f"{state['threads']} thread(s) (recipes of 5 and 6 calls: 2), teacher not included, on a machine with other work. "
-        "Made by `python benchmarks/tuning.py --out docs/tuning.md`."
+        f"Demo model (edm, guidance {CFG:g}), tuned on {TUNED_ON} seeds (recipes: {TUNED_ON + MORE}) in batches of {BATCH}, 2 passes per "
+        f"round; {HELD_OUT} others select the best state, {MEASURED_ON} more are used for measuring. RMSE to the {TEACHER_STEPS}-step "
+        f"teacher of the untuned model (for the recipes' additional seeds, a teacher of {TEACHER_STEPS_OF_MORE} steps). Learning rate "
+        f"{RATE:g}, for the recipe of 6 calls {RECIPE_RATES[6]:g}. \"median image\" is the median of each image's own ratio. Times are "
+        f"wall time of phases 1 and 2 and the guard with {state['threads']} thread(s) (recipes of 5 and 6 calls: 2), without the teacher, "
+        "on a machine with other load. Made by `python benchmarks/tuning.py --out docs/tuning.md`."
     )
 
 

@@ -29,7 +29,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
             found += importlib.import_module(f".{group}", __name__).NODES
         except Exception as error:
             _logger.warning(
-                "FewStep: the nodes in nodes/%s.py are not available because they cannot be loaded here: %s", group, _one_line(error)
+                "FewStep: the nodes in nodes/%s.py are left out because they cannot be loaded here: %s", group, _one_line(error)
             )
     return found
 
@@ -40,7 +40,7 @@ def start_services() -> None:
         try:
             importlib.import_module(f".{service}", __name__).register()
         except Exception as error:
-            _logger.warning("FewStep: nodes/%s.py is not available because it cannot be loaded here: %s", service, _one_line(error))
+            _logger.warning("FewStep: nodes/%s.py is left out because it cannot be loaded here: %s", service, _one_line(error))
 
 
 class FewStepExtension(ComfyExtension):

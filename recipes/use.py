@@ -46,7 +46,7 @@ def warnings_for_use(
     if family is not None and check_family(family) != recipe.family:
         warnings.append(
             f"The recipe is for {recipe.family} models, but this model is {family}: its noise levels mean something else here. "
-            f"Use a {recipe.family} model, or a recipe made for {family}."
+            f"Use a model of the family {recipe.family}, or a recipe made for {family}."
         )
     if prediction is not None:
         if prediction not in PREDICTIONS:

@@ -33,7 +33,7 @@ from .tables import (
 FIRST_SIGMA_OFFSET = 1e-4
 """Fraction of the time by which hosts move a flow model's start s = 1, where lambda is -inf."""
 
-# Levels reach us through float32 and through the 5 to 6 digits people type: so much outside the range is still its end.
+# Levels pass through float32 and are typed with 5 or 6 digits: values this far outside the range count as its end.
 _RANGE_TOLERANCE = 1e-5
 
 
@@ -42,9 +42,9 @@ class NoiseSchedule:
     """The noise schedule of a model. Immutable and hashable; make one with a constructor below, not by hand.
 
     `t_of`, `sigma_of_t`, `lambda_of` and `sigma_of` take Python floats, numpy arrays or torch tensors of any shape and
-    return the same kind, floating dtype and device; inside they compute in float64 on the CPU. They raise ValueError
-    for NaN and for values outside the range. A value outside by rounding only (relative 1e-5, or the resolution of its
-    dtype where that is coarser) counts as the end.
+    return the same type, floating dtype and device; internally they compute in float64 on the CPU. They raise
+    ValueError for NaN and for values outside the range. A value that is outside by rounding only (relative 1e-5, or the
+    resolution of its dtype if that is coarser) counts as the end.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class NoiseSchedule:
     clock : Clock
         The map between t and sigma: see `clocks`.
     name : str
-        A label such as a preset's name, or empty. It selects among published tables that share a range; it is no part
+        A label such as a preset's name, or empty. It selects among published tables that share a range and is not part
         of the fingerprint.
     sigma_min, sigma_max : float
         The trained noise levels, 0 < sigma_min < sigma_max; flow models have sigma_max = 1.
@@ -242,7 +242,7 @@ class NoiseSchedule:
         return sigma_from_half_log_snr(lam, self.family)
 
     def t_of(self, sigma: Values) -> Values:
-        """Time at sigma in [sigma_min, sigma_max]; where t has a formula (all but tables), sigma may go down to 0."""
+        """Time at sigma in [sigma_min, sigma_max]; if t has a formula (all except tables), sigma may go down to 0."""
         wrapped = unwrap(sigma, "sigma")
         lowest = self.sigma_min if isinstance(self.clock, TableClock) else 0.0
         s = self._inside(wrapped, "sigma", lowest, self.sigma_max)
@@ -281,7 +281,7 @@ class NoiseSchedule:
         return start
 
     def _inside(self, wrapped: Unwrapped[Any], what: str, lowest: float, highest: float) -> np.ndarray:
-        """The values, clipped to [lowest, highest] where rounding put them outside; ValueError where more did."""
+        """The values, clipped to [lowest, highest] if they are outside by rounding only; otherwise ValueError."""
         values = wrapped.array
         if not values.size:
             return values
@@ -302,8 +302,8 @@ class NoiseSchedule:
     def fingerprint(self) -> str:
         """SHA-256, 64 hex digits, over everything that determines the schedule: the same on any machine.
 
-        Numbers enter with 10 significant digits: float32 tables stay distinct, last-bit differences between mathematics
-        libraries do not.
+        Numbers enter with 10 significant digits: float32 tables stay distinct, but last-bit differences between
+        mathematics libraries do not matter.
         """
         return self._fingerprint
 
@@ -314,7 +314,7 @@ class NoiseSchedule:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def is_close(self, other: NoiseSchedule, tolerance: float = 1e-4) -> bool:
-        """Whether both have the same family and, at equal fractions of their times, the same sigma up to `tolerance`.
+        """Whether both have the same family and the same sigma, up to `tolerance`, at equal fractions of their times.
 
         The tolerance is relative; 65 fractions from t_min to t_max are compared.
         A host's float32 table and the preset it was made from are close but not equal.
@@ -345,7 +345,7 @@ class NoiseSchedule:
 
 
 def _pin(result: np.ndarray, argument: np.ndarray, *ends: tuple[float, float]) -> np.ndarray:
-    """`result` with exact values where `argument` is exactly at an end (formulas may round there)."""
+    """`result` with exact values where `argument` is exactly at an end, where formulas may round."""
     for at, value in ends:
         result = np.where(argument == at, value, result)
     return result

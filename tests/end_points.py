@@ -265,6 +265,7 @@ def tunings() -> Arrays:
         "steps heun": ("flow", table_of("heun", 2, "flow"), {"method": "steps"}),
         "steps own states unipc": ("edm", table_of("unipc", order=3), {"method": "steps", "own_states": True}),
         "end, long gradients": ("edm", table_of("dpmpp_2m"), {"matching": 300.0}),
+        "end, many batches": ("edm", table_of(steps=2), {"passes": 60}),  # the learning rate rises over the first 20
         "end autocast": ("edm", table_of("dpmpp_2m"), {"autocast": torch.bfloat16}),
         "steps autocast": ("edm", table_of("dpmpp_2m"), {"method": "steps", "autocast": torch.float16, "average": 0.0}),
         "full": ("edm", table_of("dpmpp_2m"), {}),

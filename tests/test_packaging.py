@@ -47,7 +47,10 @@ def test_requirements_txt_and_the_package_ask_for_the_same_and_never_for_torch()
     assert not any("torch" in line for line in lines)
 
 
-PINNED = ("requirements-demo.txt", "requirements-demo-nodeps.txt", "requirements-test.txt", "requirements-host.txt")
+PINNED = (
+    "requirements-demo.txt", "requirements-demo-nodeps.txt", "requirements-test.txt", "requirements-host.txt",
+    "tests/host/requirements-newer.txt",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PINNED)

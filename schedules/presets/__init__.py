@@ -1,8 +1,8 @@
-"""Optimized nodes that ship with the package, so that ordinary use never optimises.
+"""Optimized nodes that ship with the package, so that ordinary use need not optimise.
 
-`optimal_nodes.json` lists groups of problems that differ in the number of steps only: their common parameters, and the nodes by
-number of steps. It is written by `python -m fewstep.schedules.presets.make` and compared with a fresh computation by a test. A
-problem that is not in it is not an error: it is computed and cached.
+`optimal_nodes.json` lists groups of problems that differ only in the number of steps: their common parameters, and the nodes by
+number of steps. `python -m fewstep.schedules.presets.make` writes it, and a test compares it with a fresh computation. A problem
+that is not in it is computed and cached.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILE_FORMAT = "fewstep optimal nodes 1"
 
 
 def group_key(parameters: Mapping[str, Any]) -> str:
-    """One string for all parameters of a problem but its number of steps."""
+    """One string for all parameters of a problem except its number of steps."""
     return json.dumps({name: parameters[name] for name in sorted(parameters) if name != "steps"})
 
 
@@ -34,7 +34,7 @@ def _groups() -> dict[str, dict[str, list[float]]]:
             return {}
         return {group_key(group["parameters"]): group["nodes"] for group in content["groups"]}
     except (OSError, ValueError, KeyError, TypeError):
-        return {}  # a damaged installation computes what it lacks
+        return {}  # a damaged installation computes the nodes
 
 
 def preset_nodes(parameters: Mapping[str, Any]) -> NDArray[np.float64] | None:

@@ -1,6 +1,6 @@
 """Write `optimal_nodes.json`: `python -m fewstep.schedules.presets.make` (a minute).
 
-All model families of `model_families.PRESETS`, 1 to 20 steps: the default bound, and the paper's with orders 1 to 3 (every solver's
+All model families in `model_families.PRESETS`, 1 to 20 steps: the default bound, and the paper's with orders 1 to 3 (every solver's
 own order is one of these).
 """
 
@@ -22,7 +22,7 @@ ORDERS = (1, 2, 3)
 
 
 def preset_problems() -> Iterator[Problem]:
-    """Every problem of the file, once: families that share their range share the answer."""
+    """Every problem of the file, once: families with the same range share the nodes."""
     seen = set()
     for name in PRESETS:
         ns = NoiseSchedule.preset(name)
@@ -35,7 +35,7 @@ def preset_problems() -> Iterator[Problem]:
 
 
 def write(target: Path, progress: Callable[[str], None] = print) -> int:
-    """Compute all nodes, write the file in one go, and return how many lists it holds."""
+    """Compute all nodes, write the file atomically, and return its number of lists."""
     groups: dict[str, dict] = {}
     count = 0
     for problem in preset_problems():

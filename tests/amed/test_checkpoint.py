@@ -61,7 +61,7 @@ def test_a_saved_file_samples_as_before(tmp_path):
 def test_another_model_warns(net, tmp_path):
     path = tmp_path / "net.safetensors"
     save_amed(path, net, model="demo", model_identity="aaaa")
-    with pytest.warns(UserWarning, match=r"trained for another model \('demo'\): its identity is 'aaaa', this model's bbbb"):
+    with pytest.warns(UserWarning, match=r"trained for another model \('demo'\): its identity is 'aaaa', but this model's is bbbb"):
         load_amed(path, "bbbb")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -104,8 +104,8 @@ RECORDS = {
     "version as text": (lambda tensors, record: record.update(version="1"), "has version '1'"),
     "lacks kind": (lambda tensors, record: record.pop("kind"), "lacks kind"),
     "unknown name": (lambda tensors, record: record.update(pickle="!"), "unknown name 'pickle'"),
-    "another kind": (lambda tensors, record: record.update(kind="lora"), "of the kind 'lora'; it must be one of predictor, table"),
-    "kind no text": (lambda tensors, record: record.update(kind=["table"]), "of the kind"),
+    "another kind": (lambda tensors, record: record.update(kind="lora"), "has the kind 'lora'; it must be one of predictor, table"),
+    "kind no text": (lambda tensors, record: record.update(kind=["table"]), "has the kind"),
     "config no object": (lambda tensors, record: record.update(config=[1]), "has the config"),
     "config lacks": (lambda tensors, record: record["config"].pop("afs"), "config lacks afs"),
     "config adds": (config_with(order=3), "unknown name 'order'"),
@@ -125,7 +125,7 @@ RECORDS = {
     "facts no object": (lambda tensors, record: record.update(facts=[]), "has the facts"),
     "facts not finite": (lambda tensors, record: record.update(facts={"cfg": math.nan}), "'cfg' had the number nan"),
     "long fact": (lambda tensors, record: record.update(facts={"note": "x" * 501}), "501 characters"),
-    "deep facts": (lambda tensors, record: record.update(facts={"a": [[[[[1]]]]]}), "in one another"),
+    "deep facts": (lambda tensors, record: record.update(facts={"a": [[[[[1]]]]]}), "levels of nesting"),
     "many facts": (lambda tensors, record: record.update(facts={"losses": [0] * 20_001}), "more than 20000 entries"),
 }
 
@@ -170,7 +170,7 @@ def test_the_other_kinds_tensors(tmp_path):
 def test_other_files(content, tmp_path):
     path = tmp_path / "net.safetensors"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="no safetensors file"):
+    with pytest.raises(ValueError, match="not a safetensors file"):
         load_amed(path)
 
 
@@ -180,7 +180,7 @@ def test_cut_files(net, tmp_path):
     whole = path.read_bytes()
     for length in (4, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="no safetensors file"):
+        with pytest.raises(ValueError, match="not a safetensors file"):
             load_amed(path)
 
 
@@ -225,7 +225,7 @@ def test_what_is_not_saved(net, tmp_path):
     path = tmp_path / "net.safetensors"
     with pytest.raises(ValueError, match="net was Linear"):
         save_amed(path, torch.nn.Linear(1, 1))
-    for facts, sentence in (({"cfg": math.nan}, "finite"), ({"model": object()}, "kind object"), ({"seed": 2**80}, "2\\^63")):
+    for facts, sentence in (({"cfg": math.nan}, "finite"), ({"model": object()}, "type object"), ({"seed": 2**80}, "2\\^63")):
         with pytest.raises(ValueError, match=sentence):
             save_amed(path, net, **facts)
     with torch.no_grad():

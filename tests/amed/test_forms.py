@@ -252,10 +252,10 @@ def test_the_middle_is_exact_and_ranges_follow_the_constants():
     ("numbers", "sentence"),
     [
         ({"r": 0.0}, "r was .* between 0.001 and 0.999"),
-        ({"r": [0.5]}, "r had 1 numbers; the stamps have 2 steps"),
+        ({"r": [0.5]}, "r had 1 numbers; it must have one for each of the 2 steps"),
         ({"r": "half"}, "one finite number"),
         ({"c": 1.02, "scale_dir": 0.01}, "c was .* with scale_dir 0.01 it must lie between 0.99 and 1.01"),
-        ({"a": 1.1, "scale_time": 0.0}, "with scale_time 0 it is 1"),
+        ({"a": 1.1, "scale_time": 0.0}, "with scale_time 0 it must be 1"),
         ({"c": 2.5}, "between 0 and 2"),
     ],
 )

@@ -117,5 +117,5 @@ def test_what_the_stamps_say_can_be_known_before():
 
 @pytest.mark.parametrize("given_features", [None, torch.zeros(64), torch.zeros(2, 63), [0.0] * 64], ids=["none", "flat", "few", "list"])
 def test_features_of_another_shape(given_features):
-    with pytest.raises(ValueError, match="a predictor needs 64 numbers an image"):
+    with pytest.raises(ValueError, match="a predictor needs 64 numbers per image"):
         AmedPredictor(config_of()).choose(0, given_features)

@@ -185,7 +185,7 @@ def test_names_decide_where_a_guider_numbers_three_prompts_in_its_own_way():
         torch.testing.assert_close(tap.read(2), expected(net.middle[:2]))
     with MarkedTap(net, net.middle_block[-1]) as tap:
         net(x, t, t, options)
-        with pytest.raises(TapError, match="conditional half of guidance is not known"):
+        with pytest.raises(TapError, match="belong to the conditional half of guidance"):
             tap.read(2)
 
 

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 if __package__:
@@ -31,8 +33,27 @@ else:
 
 PROBE = ROOT / "tests/data/comfy_packs/probe"  # nodes that count model calls and hand tensors out
 STAND_INS = Path(__file__).resolve().parent / "stand_ins"
+NEWER_STAND_INS = STAND_INS.with_name("stand_ins_newer")
 BOOT_LIMIT = 120  # seconds; 5 to 10 on an idle machine
 RUN_LIMIT = 120
+
+
+@dataclass(frozen=True)
+class Host:
+    """A ComfyUI, the folder of its packages, and the modules in the place of packages that it has to do without, first ones first."""
+
+    comfyui: Path = COMFYUI
+    packages: Path = PACKAGES
+    stand_ins: tuple[Path, ...] = (STAND_INS,)
+
+    @property
+    def path(self) -> list[str]:
+        """What it finds before the packages of the tests."""
+        return [*map(str, self.stand_ins), str(self.packages)]
+
+
+PINNED = Host()
+"""The ComfyUI of get_comfyui.py, which all host tests but test_newer_host.py run on."""
 
 
 class PromptRefused(Exception):
@@ -103,7 +124,9 @@ class Result:
 class Comfy:
     """A running server. `base` is its folder (models, input, output, user, custom_nodes)."""
 
-    def __init__(self, base: Path, packs=(ROOT,), environment=None, extra_args=(), port: int | None = None):
+    def __init__(
+        self, base: Path, packs=(ROOT,), environment=None, extra_args=(), port: int | None = None, host: Host = PINNED
+    ):
         self.base, self.port = Path(base), port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client_id = uuid.uuid4().hex
@@ -113,7 +136,7 @@ class Comfy:
         with open(self.log_file, "wb") as log:
             self.process = TiedProcess(
                 command(self.base, self.port, *extra_args),
-                cwd=COMFYUI, env=variables(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=host.comfyui, env=variables(environment, host), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         try:
             self.boot_seconds = self._wait_until_it_answers()
@@ -135,7 +158,7 @@ class Comfy:
 
     @property
     def log(self) -> str:
-        return self.log_file.read_text(encoding="utf-8", errors="replace")
+        return plain(self.log_file.read_text(encoding="utf-8", errors="replace"))
 
     def stop(self) -> None:
         self.process.end()  # it has nothing to save, and ends by itself only after seconds
@@ -269,9 +292,14 @@ def command(base: Path, port: int, *extra_args: str) -> list[str]:
     ]  # fmt: skip
 
 
-def variables(more=None) -> dict[str, str]:
+def plain(log: str) -> str:
+    """Return a log without the colours and levels that newer versions write before every message, some in the middle of a line."""
+    return re.sub(r"^\[[A-Z]+\] ", "", re.sub(r"\x1b\[[0-9;]*m", "", log), flags=re.MULTILINE)
+
+
+def variables(more=None, host: Host = PINNED) -> dict[str, str]:
     """Return the environment of a server: its own packages come before those of the tests."""
-    path = [str(STAND_INS), str(PACKAGES), os.environ.get("PYTHONPATH", "")]
+    path = [*host.path, os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, path)),

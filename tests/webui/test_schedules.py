@@ -135,7 +135,7 @@ def test_baselines_are_the_package_s():
     for entry in SCHEDULES:
         if entry.baseline and "vp" in BASELINES[entry.baseline].families:
             assert levels_for(entry, model, 7).tolist() == pytest.approx(baseline_sigmas(entry.baseline, ns, 7).tolist(), rel=1e-6)
-    with pytest.raises(ValueError, match="fits model families"):
+    with pytest.raises(ValueError, match="is for model families"):
         levels_for(schedule_entry("FewStep AYS"), MODELS["sd3"](), 5)
 
 
