@@ -272,7 +272,6 @@ class FewStepTuneLora(io.ComfyNode):
             saved(path, replace(outcome, comparison=None), "", interrupted=True)
             return f"models/loras, as {path.name}"
 
-        rounded_in = ""
         with keeping(outcome, progress, keep):
             sampled.run(plan, progress, work, partial(differentiable, advice=UNQUANTISED))
             rounded_in = _rounding_formats(model) if outcome.wins else ""
