@@ -57,9 +57,11 @@ class Outcome:
             made = "made for the held-out seeds"
         else:
             made = f"{self.teacher.calls} model calls, each on a batch" if self.teacher.calls else "found on disk, no model calls"
-        where = "stored for later runs" if plan.name else "not stored: patches or ControlNets carry functions, which cannot be told apart"
+        where = "stored for later runs"
         if plan.teacher.folder is None:
             where = "not stored"
+        elif not plan.name:
+            where = "not stored: the model or the conditioning carries functions (patches, ControlNets), which cannot be told apart"
         return f"Teacher: {plan.teacher}, {made}; {where}"
 
     def keep(self, best: object) -> None:
