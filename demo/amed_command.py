@@ -6,42 +6,33 @@ takes, and the first one shows the bar and writes the file.
 from __future__ import annotations
 
 import argparse
-from datetime import date
 from typing import Any
 
-import torch
-
-from ..amed import AmedConfig, AmedPredictor, AmedTable, load_amed, save_amed
-from ..fitting import Setting
-from ..jobs import Pace, TeacherPlan
+from ..amed import AmedConfig, AmedTable, load_amed, save_amed
+from ..amed.description import describe, kind_of
+from ..jobs import TeacherPlan
 from ..jobs.saving import save_somewhere
 from ..jobs.train_amed import AmedOutcome, AmedPlan, cost_sentence, verdict
 from ..jobs.train_amed import run as train
 from ..schedules import NoiseSchedule
 from ..schedules.checks import real_number
 from .amed_shipped import amed_setting, amed_stamps
-from .calibration import MODEL_NAME, identity_of
-from .long_work import AUTOCAST, announce, check_device, check_files, ended_early, processes, require_result
+from .calibration import model_facts
+from .long_work import AUTOCAST, check_device, check_files, ended_early, processes, require_result
 from .model import load_demo_model
 from .showcase import set_threads
 from .stage_bar import StageBar
 
 
-def facts_of(setting: Setting, schedule: str, teacher: str) -> dict[str, Any]:
-    """What a file says about the model and the circumstances."""
-    return {
-        "model": MODEL_NAME, "model_identity": identity_of(setting), "cfg": setting.extra_args["cfg"], "schedule": schedule,
-        "teacher": teacher, "date": date.today().isoformat(),
-    }  # fmt: skip
-
-
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Result for --json and text for people; {"interrupted": True} after Ctrl-C.
+    """Result for --json, with "interrupted" after Ctrl-C, and text for people.
 
     Raises
     ------
-    ValueError : options that cannot be used, or a training that fails; in a sentence.
-    KeyboardInterrupt : Ctrl-C before there was anything to keep.
+    ValueError
+        If options cannot be used, or the training fails; in a sentence.
+    KeyboardInterrupt
+        After Ctrl-C, before there was anything to keep.
     """
     return _show(args) if args.action == "show" else _train(args)
 
@@ -55,23 +46,27 @@ def _train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         plan = AmedPlan(
             seeds=setting.seeds, held_out=args.held_out, batch=args.batch, teacher=TeacherPlan(args.teacher_steps, folder=args.cache),
             name=setting.name, resume=args.resume, config=_config(args, model.noise_schedule), mode=args.mode, method=args.method,
-            passes=args.passes or 1, seed=args.seed, lr=args.lr, own_states=not args.teacher_states, patience=args.patience,
-            checkpointing=args.checkpointing, autocast=AUTOCAST[args.precision], fit_first=False, trajectories=args.cache,
+            passes=args.passes or 1, fit_first=False, trajectories=args.cache,
+            options={
+                "seed": args.seed, "lr": args.lr, "own_states": not args.teacher_states, "patience": args.patience,
+                "checkpointing": args.checkpointing, "autocast": AUTOCAST[args.precision],
+            },
         )  # fmt: skip
-        costs = plan.costs()
-        if group.first:
-            announce(costs)
-        with StageBar(Pace(costs, args.batch), group.first) as bar:
+        with StageBar(plan.costs(), args.batch, group.first) as bar:
             outcome = train(setting, plan, bar)
-        require_result(outcome, outcome.training is not None)
-        if not group.first:
-            raise SystemExit(0)  # one process reports
+        require_result(outcome, outcome.training is not None, group.first)
         schedule = "given" if args.stamps is not None else args.schedule or "fewstep"
-        return _report(args, outcome, facts_of(setting, schedule, f"{args.teacher_steps} steps of {plan.teacher.solver}"))
+        return _report(args, outcome, model_facts(setting) | {"schedule": schedule, "teacher": str(plan.teacher)})
 
 
 def _check(args: argparse.Namespace) -> None:
-    """What would otherwise be found out after the work, or never."""
+    """Check what would otherwise be found out after the work, or never.
+
+    Raises
+    ------
+    ValueError
+        If options do not go together.
+    """
     check_device(args.device)
     if args.method == "forward":
         given = {"--resume": args.resume, "--patience": args.patience, "--passes": args.passes, "--lr": args.lr}
@@ -86,7 +81,13 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _config(args: argparse.Namespace, ns: NoiseSchedule) -> AmedConfig:
-    """What is trained; ValueError for numbers that do not go together."""
+    """What is trained.
+
+    Raises
+    ------
+    ValueError
+        If the numbers do not go together.
+    """
     if args.stamps is not None:
         try:
             stamps = tuple(float(text) for text in args.stamps.split(","))
@@ -111,10 +112,11 @@ def _config(args: argparse.Namespace, ns: NoiseSchedule) -> AmedConfig:
 def _report(args: argparse.Namespace, outcome: AmedOutcome, known: dict[str, Any]) -> tuple[dict[str, Any], str]:
     training = outcome.training
     assert training is not None
+    training.net.facts |= known
     config, early = training.net.config, ended_early(outcome, args.resume)
     wanted = args.out.with_name(f"{args.out.stem}.interrupted{args.out.suffix}") if early else args.out
-    path, problem = save_somewhere(wanted, lambda path: save_amed(path, training.net, **known))
-    lines = [verdict(training), cost_sentence(training), *_constants(training.net), f"File: {path.resolve()}"]
+    path, problem = save_somewhere(wanted, lambda path: save_amed(path, training.net))
+    lines = [verdict(training), cost_sentence(training), *describe(training.net), f"File: {path.resolve()}"]
     facts = {
         "file": str(path.resolve()), "form": config.form, "nfe": config.nfe, "mode": args.mode, "method": args.method,
         "stamps": list(config.stamps), "error_before": training.held_out_before, "error_after": training.held_out_after,
@@ -125,34 +127,17 @@ def _report(args: argparse.Namespace, outcome: AmedOutcome, known: dict[str, Any
     return facts, "\n".join([*lines, *([problem] if problem else []), *early])
 
 
-def _constants(net: AmedPredictor | AmedTable) -> list[str]:
-    """r, c, a of a table's steps."""
-    if not isinstance(net, AmedTable):
-        return []
-    with torch.no_grad():
-        chosen = [[float(value) for value in net.choose(n)] for n in range(net.config.pairs)]
-    return [f"step {n + 1}: r {r:.4f}, c {c:.4f}, a {a:.4f}" for n, (r, c, a) in enumerate(chosen)]
-
-
 def _show(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     net = load_amed(args.file)
-    config, kind = net.config, "predictor" if isinstance(net, AmedPredictor) else "table"
-    lines = [
-        f"{config.method.title}, {kind} for {config.nfe} model calls on {config.family} models",
-        f"stamps: {', '.join(f'{stamp:.6g}' for stamp in config.stamps)}",
-        f"c within 1 ± {config.scale_dir:g}, a within 1 ± {config.scale_time:g}, "
-        f"analytical first step {'on' if config.afs else 'off'}",
-        *_constants(net),
-    ]
-    lines += [f"{name}: {_short(value)}" for name, value in sorted(net.facts.items()) if value not in (None, "")]
+    config = net.config
+    lines = [*describe(net), "", *(f"{name}: {_short(value)}" for name, value in sorted(net.facts.items()) if value not in (None, ""))]
     result: dict[str, Any] = {
-        "kind": kind, "form": config.form, "nfe": config.nfe, "family": config.family, "stamps": list(config.stamps), "afs": config.afs,
-        "scale_dir": config.scale_dir, "scale_time": config.scale_time, "facts": net.facts,
+        "kind": kind_of(net), "form": config.form, "nfe": config.nfe, "family": config.family, "stamps": list(config.stamps),
+        "afs": config.afs, "scale_dir": config.scale_dir, "scale_time": config.scale_time, "facts": net.facts,
     }  # fmt: skip
     if isinstance(net, AmedTable):
-        table = str(net.solver_table())
-        result["table"] = table
-        lines += ["", table]
+        result["table"] = str(net.solver_table())
+        lines += ["", result["table"]]
     return result, "\n".join(lines)
 
 

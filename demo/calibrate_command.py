@@ -3,18 +3,17 @@ from __future__ import annotations
 
 import argparse
 import math
-from datetime import date
 from typing import Any
 
 from ..fitting import Calibration, Limit
-from ..jobs import Pace, TeacherPlan
+from ..jobs import TeacherPlan
 from ..jobs.calibrate import CalibrationOutcome, CalibrationPlan, recipe_from
 from ..jobs.calibrate import run as calibrate
 from ..jobs.saving import save_somewhere
 from ..recipes import Recipe
 from ..schedules.checks import real_number
 from .calibration import demo_setting, model_facts, recognised, summary
-from .long_work import announce, ended_early, require_result
+from .long_work import ended_early, require_result
 from .model import load_demo_model
 from .shipped import recipe_file
 from .showcase import set_threads
@@ -22,12 +21,14 @@ from .stage_bar import StageBar
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Result for --json and text for people; {"interrupted": True} after Ctrl-C.
+    """Result for --json, with "interrupted" after Ctrl-C, and text for people.
 
     Raises
     ------
-    ValueError : options that cannot be used, or a fit that fails; in a sentence.
-    KeyboardInterrupt : Ctrl-C before there was anything to keep.
+    ValueError
+        If options cannot be used, or the fit fails; in a sentence.
+    KeyboardInterrupt
+        After Ctrl-C, before there was anything to keep.
     """
     set_threads()
     setting = demo_setting(load_demo_model(args.family), real_number(args.cfg, "cfg"), args.seeds + args.held_out, args.batch)
@@ -38,16 +39,14 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     )  # fmt: skip
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written to is refused before the work
-    costs = plan.costs(setting.noise_schedule)
-    announce(costs)
-    with StageBar(Pace(costs, args.batch)) as bar:
+    with StageBar(plan.costs(setting.noise_schedule), args.batch) as bar:
         outcome = calibrate(setting, plan, bar)
     require_result(outcome, bool(outcome.done))
-    return _report(args, outcome, plan, model_facts(setting) | {"date": date.today().isoformat()})
+    return _report(args, outcome, plan, model_facts(setting))
 
 
 def _limit(args: argparse.Namespace) -> Limit | None:
-    """What the options say; None for the effort's own."""
+    """The limit of each fit that the options give; None for that of the effort."""
     if args.max_calls is None and args.minutes is None:
         return None
     if args.minutes is not None and not args.minutes > 0:
@@ -61,23 +60,22 @@ def _report(
     entries, paragraphs = [], []
     for result in outcome.done.values():
         recipe = recipe_from(result, plan, known)
-        entry = dict(summary(result)) | {"recipe": recipe.to_text()}
-        lines = [result.report(), "", recipe.to_text()]
+        entries.append({**summary(result), "recipe": recipe.to_text()})
+        paragraphs.append(f"{result.report()}\n\n{recipe.to_text()}")
         if args.out is not None:
-            lines += _saved(args, result, recipe, entry)
-        entries.append(entry)
-        paragraphs.append("\n".join(lines))
-    facts = {"family": args.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out, "teacher_steps": args.teacher_steps}
+            paragraphs[-1] += f"\n{_saved(args, result, recipe, entries[-1])}"
     problems = [str(outcome.error or ""), *(entry.get("problem", "") for entry in entries)]
-    result = facts | {"calibrations": entries, "interrupted": outcome.interrupted, "problem": " ".join(filter(None, problems))}
-    return result, "\n\n".join([*paragraphs, *ended_early(outcome)])
+    return {
+        "family": args.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out, "teacher_steps": args.teacher_steps,
+        "calibrations": entries, "interrupted": outcome.interrupted, "problem": " ".join(filter(None, problems)),
+    }, "\n\n".join([*paragraphs, *ended_early(outcome)])  # fmt: skip
 
 
-def _saved(args: argparse.Namespace, result: Calibration, recipe: Recipe, entry: dict[str, Any]) -> list[str]:
+def _saved(args: argparse.Namespace, result: Calibration, recipe: Recipe, entry: dict[str, Any]) -> str:
     try:
         path, problem = save_somewhere(recipe_file(args.family, result.nfe, args.out), recipe.save)
     except OSError as error:  # its text is shown, and so are the other recipes
         entry["problem"] = str(error)
-        return [str(error)]
+        return str(error)
     entry["file"] = str(path.resolve())
-    return [f"Recipe: {path.resolve()}", *([problem] if problem else [])]
+    return f"Recipe: {path.resolve()}" + (f"\n{problem}" if problem else "")

@@ -6,6 +6,7 @@ everyday seeds show what a recipe does with noise it has not seen.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 import torch
@@ -45,19 +46,15 @@ def recognised(images: Tensor, setting: Setting) -> Tensor:
 
 def model_facts(setting: Setting) -> dict[str, Any]:
     """What a file says about the demo model and how it was sampled."""
+    assert isinstance(setting.model, DemoModel)
     return {
         "prediction": _PREDICTIONS[setting.noise_schedule.family],
         "cfg": setting.extra_args["cfg"],
         "resolution": setting.shape,
         "model": MODEL_NAME,
-        "model_identity": identity_of(setting),
+        "model_identity": model_identity(setting.model.network),
+        "date": date.today().isoformat(),
     }
-
-
-def identity_of(setting: Setting) -> str:
-    """The network's identity."""
-    assert isinstance(setting.model, DemoModel)
-    return model_identity(setting.model.network)
 
 
 def summary(calibration: Calibration) -> Mapping[str, Any]:

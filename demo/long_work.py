@@ -1,8 +1,7 @@
-"""What the commands with long work (calibrate, amed train, tune) have in common: checks before it begins, several processes, its end."""
+"""What the commands with long work (calibrate, amed train, tune) share: checks before it begins, several processes, how it ends."""
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,15 +10,19 @@ from pathlib import Path
 import torch
 
 from ..jobs import Outcome
-from ..jobs.plan import Costs
-from ..jobs.words import cost_line
 from ..training.distributed import Group, join, leave
 
 AUTOCAST: Mapping[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def check_files(out: Path, overwrite: bool, resume: Path | None) -> None:
-    """ValueError where a result or a state cannot be written."""
+    """Check, before the work, that result and state can be written.
+
+    Raises
+    ------
+    ValueError
+        If one of them cannot.
+    """
     if out.exists() and not overwrite and not out.is_dir():
         raise ValueError(f"{out} exists already; give another --out, or --overwrite to replace it.")
     for option, path in (("--out", out), ("--resume", resume)):
@@ -28,7 +31,13 @@ def check_files(out: Path, overwrite: bool, resume: Path | None) -> None:
 
 
 def _check_writable(option: str, path: Path) -> None:
-    """ValueError where no file can be written; leaves none."""
+    """Check that a file can be written, and leave none.
+
+    Raises
+    ------
+    ValueError
+        If it cannot; `option` is the name of the command's option.
+    """
     if path.is_dir():
         raise ValueError(f"{option} was {path}, which is a folder; give the name of a file, such as {path / 'result.safetensors'}.")
     try:
@@ -42,7 +51,13 @@ def _check_writable(option: str, path: Path) -> None:
 
 
 def check_device(device: str) -> None:
-    """ValueError for a device that is not there."""
+    """Check that PyTorch can use a device.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device.
+    """
     try:
         kind = torch.device(device)
     except RuntimeError as error:
@@ -61,7 +76,7 @@ def check_device(device: str) -> None:
 
 @contextmanager
 def processes(device: str) -> Iterator[Group]:
-    """What torchrun started, or this process alone; only the first one returns a result from a command."""
+    """The processes that torchrun has started, or this one alone; only the first one reports the result of a command."""
     group = join(device)
     try:
         yield group
@@ -69,28 +84,28 @@ def processes(device: str) -> Iterator[Group]:
         leave()
 
 
-def announce(costs: Costs) -> None:
-    """Say what the work will cost, where a person reads it."""
-    if sys.stderr.isatty():
-        print(cost_line(costs), file=sys.stderr)
-
-
-def require_result(outcome: Outcome, there: bool) -> None:
-    """End a command whose job has nothing to show.
+def require_result(outcome: Outcome, there: bool, first: bool = True) -> None:
+    """End a command whose job has nothing to show, and every process but the first, which alone reports.
 
     Raises
     ------
-    ValueError : it failed; in a sentence. KeyboardInterrupt : Ctrl-C before there was anything to keep.
+    ValueError
+        If the job failed; in a sentence.
+    KeyboardInterrupt
+        After Ctrl-C, before there was anything to keep.
+    SystemExit
+        In a process that does not report.
     """
-    if there:
-        return
-    if outcome.error is not None:
-        raise ValueError(str(outcome.error)) from outcome.error
-    raise KeyboardInterrupt
+    if not there:
+        if outcome.error is not None:
+            raise ValueError(str(outcome.error)) from outcome.error
+        raise KeyboardInterrupt
+    if not first:
+        raise SystemExit(0)
 
 
 def ended_early(outcome: Outcome, resume: Path | None = None) -> list[str]:
-    """A line for people where the work was interrupted or failed."""
+    """A line for people if the work was interrupted or failed."""
     again = "" if resume is None else " The same command resumes it."
     if outcome.error is not None:
         return [f"It ended early: {outcome.error} This is the best so far.{again}"]

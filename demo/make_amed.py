@@ -4,7 +4,7 @@ Tables first, fitted with forward passes; a predictor then begins with the table
 what its features are worth. The best on held-out seeds goes to the guard: on seeds that neither training nor the choice has seen it must
 have a smaller error than its own plain solver (c = 1, a = 1, and r = 0.5 or what gives the list whose every second level the stamps are),
 or else that is what is saved, and the file says so. A file is written when it is finished, and what is there (for this network, guidance
-and number of trajectories) is not made again; with --cache teacher passes and half-finished trainings go on where they were stopped.
+and number of trajectories) is not made again; with --cache teacher passes and trainings that were stopped are resumed.
 """
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from ..amed import AmedConfig, AmedPredictor, AmedTable, load_amed, save_amed, train_amed
 from ..amed.joint import candidate, constants_on
-from ..amed.training import AmedTraining, OtherState
+from ..amed.training import AmedTraining
 from ..amed.warm_start import begin_with
-from ..fitting import Candidate, Ending, Interrupted, Limit, Setting, Stage, Teacher, compare
+from ..fitting import Candidate, Ending, Interrupted, Limit, Setting, Teacher, compare
+from ..fitting.progress import staged
 from ..recipes import model_identity
-from .amed_command import facts_of
 from .amed_shipped import (
     AMED_CFG,
     AMED_FAMILY,
@@ -40,16 +40,17 @@ from .amed_shipped import (
     demo_config,
     schedule_levels,
 )  # fmt: skip
-from .calibration import recognised
+from .calibration import model_facts, recognised
+from .making import run_maker
 from .model import DemoModel, load_demo_model
 from .stage_bar import StageBar
 
 TRAJECTORIES = 10_000
 TABLE_SEEDS, TABLE_BATCH = 96, 48
 CALLS_PER_CALL = 60
-"""Limit of a table's fit: model calls on a batch for each model call of the table."""
+"""Limit of a table's fit: calls on a batch per model call of the table."""
 
-_BLOCK, _TEACHER_BATCH = 1000, 50  # a stored teacher pass has so many seeds, so that more trajectories only add passes
+_TEACHER_BATCH = 50
 TEACHER_STEPS, EXACT_STEPS = 20, 64
 HELD_OUT, GUARD = 96, 192
 _FIRST_HELD_OUT, _FIRST_GUARD = 100_000, 200_000  # after the first seed
@@ -63,25 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--nfe", nargs="+", type=int, default=list(AMED_NFES), help="predictors are made for 5 and 9 of these")
     parser.add_argument("--schedule", help="of which every second level is a time stamp (default: that of FORM_SCHEDULES)")
     parser.add_argument("--batch", type=int, default=25, help="images an optimisation step of a predictor takes (default 25)")
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keeps the teacher's passes and the state of trainings")
-    parser.add_argument("--out", type=Path, default=AMED_FOLDER)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--again", action="store_true", help="also make what is there")
-    args = parser.parse_args(arguments)
-    torch.set_num_threads(args.threads)
-    with tempfile.TemporaryDirectory() as nowhere, StageBar() as bar:
-        try:
-            maker = _Maker(args, args.cache or Path(nowhere), bar)
-            for nfe in sorted(args.nfe, key=lambda nfe: (nfe != 5, nfe)):
-                for form in args.tables:
-                    maker.table(form, nfe)
-                for form in args.predictors if nfe in PREDICTOR_NFES else ():
-                    maker.predictor(form, nfe)
-        except Interrupted:
-            print("Interrupted; the files written so far stay, and the same command goes on after them.")
-            return 130
-    return 0
+    return run_maker(parser, arguments, AMED_FOLDER, _make)
+
+
+def _make(args: argparse.Namespace, bar: StageBar) -> None:
+    with tempfile.TemporaryDirectory() as nowhere:
+        maker = _Maker(args, args.cache or Path(nowhere), bar)
+        for nfe in sorted(args.nfe, key=lambda nfe: (nfe != 5, nfe)):
+            for form in args.tables:
+                maker.table(form, nfe)
+            for form in args.predictors if nfe in PREDICTOR_NFES else ():
+                maker.predictor(form, nfe)
 
 
 class _Maker:
@@ -96,26 +89,11 @@ class _Maker:
         return amed_setting(self.model, AMED_CFG, count, batch, self.args.device, FIRST_AMED_SEED + first)
 
     def targets(self, first: int, count: int, steps: int) -> Tensor:
-        """Their end points, by blocks of seeds."""
-        parts = []
-        for begin in range(first, first + count, _BLOCK):
-            of_block = min(_BLOCK, count - (begin - first))
-            whole = _BLOCK if steps == TEACHER_STEPS else of_block
-            teacher = Teacher(self.seeds(begin, whole), steps, folder=self.cache)
-            needed = -(-of_block // _TEACHER_BATCH)
-            if of_block < whole and not teacher.finished:  # the first batches are enough
-                part = Teacher(self.seeds(begin, of_block), steps, folder=self.cache)
-                parts.append(part.run(self.tell).end_points)
-                continue
-            parts.append(teacher.run(self.tell).end_points[: needed * _TEACHER_BATCH][:of_block])
-        return torch.cat(parts)
-
-    def tell(self, done: int, total: int) -> None:
-        """A teacher's pass, and Ctrl-C."""
-        self.bar(Stage("teacher", done, total))
+        """End points of these seeds."""
+        return Teacher(self.seeds(first, count), steps, folder=self.cache).run(staged(self.bar, "teacher")).end_points
 
     def made(self, kind: Kind, form: str, nfe: int, trajectories: int) -> AmedPredictor | AmedTable | None:
-        """What is there already."""
+        """A file that was made before for this model, guidance, schedule and number of trajectories."""
         try:
             net = load_amed(amed_file(kind, form, nfe, self.args.out))
         except ValueError:  # not there, or damaged
@@ -124,7 +102,7 @@ class _Maker:
         return net if facts == (AMED_CFG, self.identity, trajectories, self.schedule(form)) else None
 
     def schedule(self, form: str) -> str:
-        """Whose every second level is a stamp."""
+        """The schedule whose every second level is a stamp."""
         return self.args.schedule or FORM_SCHEDULES.get(form, "fewstep")
 
     def config(self, form: str, nfe: int) -> AmedConfig:
@@ -132,7 +110,7 @@ class _Maker:
         return demo_config(self.model.noise_schedule, form, nfe, self.schedule(form))
 
     def table(self, form: str, nfe: int) -> AmedTable:
-        """Fitted with forward passes."""
+        """A table, fitted with forward passes unless it was made before."""
         known = None if self.args.again else self.made("table", form, nfe, TABLE_SEEDS)
         if isinstance(known, AmedTable):
             return known
@@ -145,7 +123,7 @@ class _Maker:
         return self.keep("table", config, result)  # type: ignore[return-value]
 
     def predictor(self, form: str, nfe: int) -> None:
-        """Trained from the table of its form."""
+        """Train a predictor, starting from the table of its form."""
         count = self.args.trajectories
         if not self.args.again and self.made("predictor", form, nfe, count) is not None:
             return
@@ -153,18 +131,12 @@ class _Maker:
         config = self.config(form, nfe)
         setting, targets = self.together(count, self.args.batch)
         state = self.cache / f"{form}-{nfe}-{count}-{self.schedule(form)}-state.safetensors"
-        arguments = {"held_out": HELD_OUT, "teacher": targets, "start": table, "resume": state, "progress": self.bar}
-        try:
-            result = train_amed(setting, config, **arguments)
-        except OtherState as error:
-            print(f"{state.name} does not match; starting over ({error})", flush=True)
-            state.unlink()
-            result = train_amed(setting, config, **arguments)
+        result = train_amed(setting, config, held_out=HELD_OUT, teacher=targets, start=table, resume=state, progress=self.bar)
         self.keep("predictor", config, result)
-        state.unlink(missing_ok=True)  # finished: made again, it begins anew
+        state.unlink(missing_ok=True)  # finished: made again, it starts over
 
     def together(self, count: int, batch: int) -> tuple[Setting, Tensor]:
-        """Seeds to train on and held-out ones, with their end points."""
+        """Seeds to train on followed by the held-out ones, with their end points."""
         own = self.seeds(0, count, batch)
         labels = torch.cat([own.per_seed["labels"], self.held.per_seed["labels"]])
         setting = replace(own, seeds=own.seeds + self.held.seeds, per_seed={"labels": labels})
@@ -172,7 +144,7 @@ class _Maker:
         return setting, torch.cat([self.targets(0, count, TEACHER_STEPS), held])
 
     def keep(self, kind: Kind, config: AmedConfig, result: AmedTraining) -> AmedPredictor | AmedTable:
-        """The guard, and the file."""
+        """Let the guard decide between the result and the plain solver, and write the file."""
         if result.ending is Ending.INTERRUPTED:
             raise Interrupted("during training")
         plain = {"plain": AmedTable(config)}
@@ -189,10 +161,12 @@ class _Maker:
             begin_with(net, plain[best])
             net.facts, after = result.net.facts, comparison.score_of(best).error
             note = "Nothing better than the plain solver was found: these are its constants."
-        facts = facts_of(self.guard, self.schedule(config.form), f"{TEACHER_STEPS} steps of unipc; held-out seeds: {EXACT_STEPS} steps")
-        facts |= {"error_before": before, "error_after": after, "held_out_seeds": GUARD, "note": note, "seconds": round(result.seconds)}
         path = amed_file(kind, config.form, config.nfe, self.args.out)
-        save_amed(path, net, **facts)
+        save_amed(
+            path, net, **model_facts(self.guard), schedule=self.schedule(config.form), error_before=before, error_after=after,
+            teacher=f"{TEACHER_STEPS} steps of unipc; held-out seeds: {EXACT_STEPS} steps", held_out_seeds=GUARD, note=note,
+            seconds=round(result.seconds),
+        )  # fmt: skip
         print(f"{path.name}: {before:.4f} -> {after:.4f} on {GUARD} seeds ({after / before:.3f}), {result.seconds:.0f} s", flush=True)
         return net
 

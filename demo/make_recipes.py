@@ -1,8 +1,8 @@
 """Makes the recipes that ship with the demo model: `python -m fewstep.demo.make_recipes`.
 
 For every family, recipes with 3 to 10 model calls, each warm-started from the one before. A recipe is written when it is finished, and
-what is there already (for this network and guidance) is not made again, so an interrupted run goes on; with --cache the teacher's pass
-does, too.
+what is there already (for this network and guidance) is not made again, so an interrupted run is resumed; with --cache the teacher's pass
+is, too.
 """
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from ..fitting import EFFORTS, Interrupted, Limit
 from ..jobs import TeacherPlan
 from ..jobs.calibrate import CalibrationPlan, recipe_from
 from ..jobs.calibrate import run as calibrate
 from ..recipes import Recipe
 from .calibration import demo_setting, model_facts, recognised
+from .making import run_maker
 from .model import load_demo_model
 from .shipped import RECIPE_CFG, RECIPE_FAMILIES, RECIPE_NFES, RECIPES_FOLDER, recipe_file
 from .stage_bar import StageBar
@@ -34,24 +33,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--effort", choices=EFFORTS, default="normal")
     parser.add_argument("--max-calls", type=int, help="limit of each fit's model calls instead of the effort's")
     parser.add_argument("--teacher-steps", type=int, default=64)
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keeps the teacher's passes")
-    parser.add_argument("--out", type=Path, default=RECIPES_FOLDER)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--again", action="store_true", help="also make what is there")
-    args = parser.parse_args(arguments)
-    torch.set_num_threads(args.threads)
-    with StageBar() as bar:
-        try:
-            for family in args.families:
-                _family(family, args, bar)
-        except Interrupted:
-            print("Interrupted; the recipes written so far stay, and the same command goes on after them.")
-            return 130
-    return 0
+    return run_maker(parser, arguments, RECIPES_FOLDER, _make)
 
 
-def _family(family: str, args: argparse.Namespace, bar: StageBar) -> None:
+def _make(args: argparse.Namespace, bar: StageBar) -> None:
+    for family in args.families:
+        _make_family(family, args, bar)
+
+
+def _make_family(family: str, args: argparse.Namespace, bar: StageBar) -> None:
     model = load_demo_model(family, args.device)
     setting = demo_setting(model, args.cfg, args.seeds + args.held_out, args.batch, args.device)
     plan = CalibrationPlan(
@@ -59,10 +49,11 @@ def _family(family: str, args: argparse.Namespace, bar: StageBar) -> None:
         name=setting.name, nfes=args.nfe, effort=args.effort, limit=None if args.max_calls is None else Limit(calls=args.max_calls),
         judge=recognised,
     )  # fmt: skip
-    facts = model_facts(setting)
+    facts = model_facts(setting) | {"date": ""}  # made again, they are the same byte for byte
     for nfe in sorted(set(args.nfe)):
         path = recipe_file(family, nfe, args.out)
         recipe = None if args.again else _made_before(path, args.cfg, facts["model_identity"])
+        said = f"{path.name} is there."
         if recipe is None:
             outcome = calibrate(setting, replace(plan, nfes=[nfe]), bar)
             outcome.raise_error()
@@ -70,9 +61,8 @@ def _family(family: str, args: argparse.Namespace, bar: StageBar) -> None:
                 raise Interrupted("during the last table")
             recipe = recipe_from(outcome.done[nfe], plan, facts)
             recipe.save(path)
-            bar.write(f"{path.name}: {outcome.done[nfe].verdict}")
-        else:
-            bar.write(f"{path.name} is there.")
+            said = f"{path.name}: {outcome.done[nfe].verdict}"
+        bar.write(said)
         plan = replace(plan, before=(nfe, recipe.table())) if recipe.calibrated else plan
 
 

@@ -1,6 +1,6 @@
 """Progress of long work on a terminal, and Ctrl-C that keeps what was found.
 
-The first Ctrl-C ends the work where it can end with the best so far, a second one at once.
+The first Ctrl-C ends the work as soon as the best so far can be kept, a second one at once.
 """
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tqdm import tqdm
 from ..fitting import Interrupted, Stage
 from ..jobs import Pace
 from ..jobs.pace import part_of
-from ..jobs.words import label, notes, time_left
+from ..jobs.plan import Costs
+from ..jobs.words import cost_line, label, notes, time_left
 
 
 class StageBar:
@@ -24,15 +25,23 @@ class StageBar:
 
     Parameters
     ----------
-    pace : of the job, None for no time left. shown : False for no bar (a process that does not report).
+    costs : mapping
+        Expected sample-calls of the job, which are printed first; without them there is no time left either.
+    batch : int
+        Samples per model call.
+    shown : bool
+        False for no bar, in a process that does not report.
 
     Attributes
     ----------
-    interrupted : whether Ctrl-C was pressed.
+    interrupted : bool
+        Whether Ctrl-C was pressed.
     """
 
-    def __init__(self, pace: Pace | None = None, shown: bool = True) -> None:
-        self.pace, self.shown, self.interrupted = pace, shown, False
+    def __init__(self, costs: Costs | None = None, batch: int = 1, shown: bool = True) -> None:
+        self.pace, self.shown, self.interrupted = Pace(costs or {}, batch), shown, False
+        if costs and shown and sys.stderr.isatty():
+            print(cost_line(costs), file=sys.stderr)
         self._bar: tqdm | None = None
         self._part: object = None
         self._former: Any = None
@@ -55,19 +64,15 @@ class StageBar:
         if not self.shown:
             return
         total = int(stage.total) if math.isfinite(stage.total) else None
-        # phase 1 by calibration has parts of its own, whose counts begin anew
+        # phase 1 by calibration has parts of its own, each of which counts from 0
         part = (*part_of(stage), total if stage.what == "table" else 0)
         if part != self._part:
             self._close()
             self._part = part
             self._bar = tqdm(total=total, desc=label(stage), leave=False, disable=None)
         assert self._bar is not None
-        found = notes(stage)
-        if self.pace is not None:
-            self.pace.reach(stage)
-            found += [left] if (left := time_left(self.pace)) else []
-        if found:
-            self._bar.set_postfix_str(", ".join(found), refresh=False)
+        self.pace.reach(stage)
+        self._bar.set_postfix_str(", ".join(filter(None, [*notes(stage), time_left(self.pace)])), refresh=False)
         self._bar.update(stage.done - self._bar.n)
 
     def write(self, text: str) -> None:

@@ -8,26 +8,23 @@ from __future__ import annotations
 import argparse
 import math
 from contextlib import nullcontext
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from ..fitting import Setting, Teacher
 from ..fitting.run import run_table
 from ..fitting.tuning import Alternation, FullWeights, LoraAdapters, save_lora
-from ..fitting.tuning.alternate import TUNED
-from ..jobs import Pace, TeacherPlan
+from ..jobs import TeacherPlan
 from ..jobs.saving import save_somewhere
-from ..jobs.tune import TuningOutcome, TuningPlan
+from ..jobs.tune import TuningOutcome, TuningPlan, file_facts, recipe_for, report_lines
 from ..jobs.tune import run as tune
-from ..recipes import Recipe
 from ..schedules.checks import real_number
 from ..solvers import SolverTable
 from ..tensor_files import save_tensors
 from .calibration import model_facts, recognised
 from .data import CLASS_NAMES
 from .evaluate import judged_accuracy, rmse
-from .long_work import AUTOCAST, announce, check_device, check_files, ended_early, processes, require_result
+from .long_work import AUTOCAST, check_device, check_files, ended_early, processes, require_result
 from .model import DemoModel, load_demo_model
 from .network import NUM_CLASSES
 from .pictures import save_image_grid, save_tuning_plot
@@ -39,12 +36,14 @@ _SHOWN = 30  # images behind the figures of the picture
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Result for --json and text for people; {"interrupted": True} after Ctrl-C.
+    """Result for --json, with "interrupted" after Ctrl-C, and text for people.
 
     Raises
     ------
-    ValueError : options that cannot be used, or a tuning that fails; in a sentence.
-    KeyboardInterrupt : Ctrl-C before there was anything to keep.
+    ValueError
+        If options cannot be used, or the tuning fails; in a sentence.
+    KeyboardInterrupt
+        After Ctrl-C, before there was anything to keep.
     """
     set_threads()
     _check(args)
@@ -59,36 +58,38 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             seeds=setting.seeds, held_out=args.held_out, guard=args.guard, batch=args.batch,
             teacher=TeacherPlan(args.teacher_steps, folder=args.cache), name=setting.name, resume=args.resume, table=None,
             phase=lambda *_: phase, nfe=args.steps, method=args.method, passes=args.passes, rank=args.rank, alpha=args.alpha,
-            layers=args.layers, lr=_rate(args), rounds=args.rounds, own_states=args.own_states, matching=args.matching,
-            denoising=args.denoising, samples=samples_for(args.data) if args.denoising else None, average=args.average,
-            accumulate=args.accumulate, patience=args.patience, seed=args.seed, checkpointing=args.checkpointing,
-            autocast=AUTOCAST[args.precision], minutes=math.inf if args.minutes is None else args.minutes,
-            stock=stock_candidates(setting, args.steps), judge=recognised, folder=args.cache,
+            layers=args.layers, rounds=args.rounds, stock=stock_candidates(setting, args.steps), judge=recognised,
+            options={
+                "lr": _rate(args), "own_states": args.own_states, "matching": args.matching, "denoising": args.denoising,
+                "samples": samples_for(args.data) if args.denoising else None, "average": args.average, "accumulate": args.accumulate,
+                "patience": args.patience, "seed": args.seed, "checkpointing": args.checkpointing, "autocast": AUTOCAST[args.precision],
+                "minutes": math.inf if args.minutes is None else args.minutes, "folder": args.cache,
+            },
         )  # fmt: skip
-        costs = plan.costs()
-        if group.first:
-            announce(costs)
 
         def adapters() -> FullWeights | LoraAdapters:
-            return FullWeights(network) if args.full else LoraAdapters(network, plan.rank, plan.alpha, plan.layers, plan.seed)
+            return FullWeights(network) if args.full else LoraAdapters(network, plan.rank, plan.alpha, plan.layers, args.seed)
 
         adapters()  # layers that are not there are refused before the work
-        with StageBar(Pace(costs, args.batch), group.first) as bar:
+        with StageBar(plan.costs(), args.batch, group.first) as bar:
             outcome = tune(setting, plan, adapters, bar)
-        require_result(outcome, outcome.result is not None)
-        if not group.first:
-            raise SystemExit(0)  # one process reports
-        assert outcome.result is not None and outcome.teacher is not None
-        return _report(args, model, setting, outcome, outcome.teacher, outcome.result)
+        require_result(outcome, outcome.result is not None, group.first)
+        return _report(args, model, setting, plan, outcome)
 
 
 def _rate(args: argparse.Namespace) -> float:
-    """A start that is hard to beat is easily lost: of calibrated recipes those with more calls got worse with the higher one."""
+    """The learning rate; lower for recipes, because with the higher one calibrated recipes of many calls got worse."""
     return float(args.lr if args.lr is not None else 1.5e-3 if args.start == SCHEDULE else 5e-4)
 
 
 def _check(args: argparse.Namespace) -> None:
-    """What would otherwise be found out after the work, or never."""
+    """Check what would otherwise be found out after the work, or never.
+
+    Raises
+    ------
+    ValueError
+        If options do not go together.
+    """
     check_device(args.device)
     if args.out.suffix.lower() != ".safetensors":
         raise ValueError(f"--out was {args.out}; a LoRA is a safetensors file, so the name must end in .safetensors.")
@@ -102,12 +103,14 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _report(
-    args: argparse.Namespace, model: DemoModel, setting: Setting, outcome: TuningOutcome, teacher: Teacher, result: Alternation
+    args: argparse.Namespace, model: DemoModel, setting: Setting, plan: TuningPlan, outcome: TuningOutcome
 ) -> tuple[dict[str, Any], str]:
+    result, teacher, known = outcome.result, outcome.teacher, model_facts(setting)
+    assert result is not None and teacher is not None
     early = ended_early(outcome, args.resume)
     wanted = args.out.with_name(f"{args.out.stem}.interrupted{args.out.suffix}") if early else args.out
-    recipe = _recipe(args, setting, result, wanted.name)
-    facts = _facts(args, setting, result, recipe)
+    recipe = recipe_for(outcome, plan, known, wanted.name)
+    facts = {**file_facts(outcome, plan, known, recipe), "phase_1": args.start}
     path, problem = save_somewhere(wanted, lambda path: _save(path, model, result, facts))
     recipe_path = path.with_suffix(".json")
     recipe.save(recipe_path)
@@ -115,15 +118,17 @@ def _report(
     rows = _picture(setting, teacher, result, picture)
     history = [(each.number, [(check.batches, check.loss, check.error) for check in each.history]) for each in result.rounds]
     save_tuning_plot(history, plot, f"demo model as {args.family}, {result.table.nfe} calls")
-    lines = [result.report(), "", f"{'':<24} {'calls':>5}  {'RMSE':>7}  {'judged':>7}"]
+    report = report_lines(outcome, plan)
+    lines = [*report, "", f"{'':<24} {'calls':>5}  {'RMSE':>7}  {'judged':>7}"]
     lines += [f"{row['caption']:<24} {row['nfe']:>5}  {row['rmse']:7.4f}  {100 * row['accuracy']:6.1f}%" for row in rows]
     lines += [
         f"({_SHOWN} images not seen before)", "", f"{'weights' if args.full else 'LoRA'}: {path.resolve()}",
         f"Recipe for it: {recipe_path.resolve()}", f"Pictures: {picture.resolve()}, {plot.resolve()}",
     ]  # fmt: skip
     return {
-        **facts, "file": str(path.resolve()), "recipe_file": str(recipe_path.resolve()), "picture": str(picture.resolve()),
-        "plot": str(plot.resolve()), "rows": rows, "ships": result.ships, "verdict": result.verdict, "stopped": result.stopped,
+        **facts, "error_before": facts["held_out_before"], "error_after": facts["held_out_after"], "file": str(path.resolve()),
+        "recipe_file": str(recipe_path.resolve()), "picture": str(picture.resolve()),
+        "plot": str(plot.resolve()), "rows": rows, "ships": result.ships, "verdict": report[0], "stopped": result.stopped,
         "calls": result.calls, "seconds": result.seconds, "interrupted": outcome.interrupted, "problem": str(outcome.error or ""),
         "rounds": [
             {"round": r.number, "before": r.before, "after": r.after, "kept": r.kept, "seconds": r.seconds, "stopped": r.stopped,
@@ -141,30 +146,8 @@ def _save(path: Path, model: DemoModel, result: Alternation, facts: dict[str, An
         save_tensors(path, {name: value.clone() for name, value in model.network.net.state_dict().items()}, facts)
 
 
-def _recipe(args: argparse.Namespace, setting: Setting, result: Alternation, name: str) -> Recipe:
-    """The table with what is known of it; it is for the model with its LoRA."""
-    known: dict[str, Any] = {}
-    if result.comparison is not None:
-        known = {"metric": f"RMSE to {args.teacher_steps} steps", "error": result.comparison.score_of(TUNED).error}
-    return Recipe.from_table(
-        result.table, **model_facts(setting), seeds=args.trajectories, date=date.today().isoformat(),
-        note=f"For the model tuned with {name}."[:180], extra={"lora": name[:180]}, **known,
-    )  # fmt: skip
-
-
-def _facts(args: argparse.Namespace, setting: Setting, result: Alternation, recipe: Recipe) -> dict[str, Any]:
-    """What the file says about itself."""
-    last = [each for each in result.rounds if each.kept][-1]
-    model = {name: value for name, value in model_facts(setting).items() if name in ("model", "model_identity", "cfg")}
-    return {
-        **model, "family": args.family, "nfe": result.table.nfe, "recipe": recipe.to_text(), "phase_1": args.start,
-        "error_before": result.rounds[0].before, "error_after": last.after, "method": args.method, "trajectories": args.trajectories,
-        "date": date.today().isoformat(),
-    }  # fmt: skip
-
-
 def _picture(setting: Setting, teacher: Teacher, result: Alternation, path: Path) -> list[dict[str, Any]]:
-    """Rows of images that nothing has seen: the teacher, phase 1 alone, tuned. Returns their figures."""
+    """Draw rows of images that nothing has seen (teacher, phase 1 alone, tuned), and return their figures."""
     count = min(_SHOWN, len(setting.seeds))
     total = len(setting.seeds)
     shown = setting.subset(range(total - count, total))

@@ -43,13 +43,22 @@ def phase_one(
 
     Parameters
     ----------
-    setting : of the tuning; phase 1 looks at its first seeds.
-    start : "schedule" (discretization loss, for `solver`), "recipe" (the one that ships for so many calls), "calibrate" (fitted now), or a
-        recipe's file. The weights of all but the first are fitted again to the tuned model.
+    setting : Setting
+        Of the tuning; phase 1 looks at its first seeds.
+    start : str
+        "schedule" (discretization loss, for `solver`), "recipe" (the one that ships for this number of calls), "calibrate"
+        (fitted now), or a recipe's file. The weights of all but the first are fitted again to the tuned model.
+    steps : int
+        Model calls.
+    solver, order : str, int or None
+        Of the start "schedule".
+    cache : Path or None
+        Folder for the teacher's passes.
 
     Raises
     ------
-    ValueError : a recipe that does not exist or does not fit.
+    ValueError
+        If the recipe does not exist or does not fit.
     """
     first = replace(setting.subset(range(min(_PHASE_SEEDS, len(setting.seeds)))), batch=_PHASE_SEEDS)
     if start == SCHEDULE:

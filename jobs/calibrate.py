@@ -1,4 +1,4 @@
-"""Calibration as a job: few-step tables for several numbers of model calls (fitting/calibrate.py), and the recipes of them."""
+"""Calibration as a job: few-step tables for several numbers of model calls (fitting/calibrate.py), and their recipes."""
 from __future__ import annotations
 
 import re
@@ -20,7 +20,7 @@ from .plan import Costs, Part, Plan
 from .words import cost_line
 
 MOST_TABLES = 8
-"""Of one run."""
+"""Tables of one run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +29,16 @@ class CalibrationPlan(Plan):
 
     Attributes
     ----------
-    nfes : model calls of each recipe, in the order of the results.
-    effort : a name in `fitting.EFFORTS`. limit : of each fit instead of the effort's.
-    groups, afs, judge : see `fitting.calibrate_all`.
-    before : model calls and table of a calibration with fewer calls, made earlier.
+    nfes : sequence of int
+        Model calls of each recipe, in the order of the results.
+    effort : str
+        A name in `fitting.EFFORTS`.
+    limit : Limit or None
+        Of each fit, instead of the effort's.
+    groups, afs, judge
+        See `fitting.calibrations`.
+    before : tuple of int and SolverTable, or None
+        Model calls and table of an earlier calibration with fewer calls.
     """
 
     nfes: Sequence[int]
@@ -70,7 +76,13 @@ class CalibrationPlan(Plan):
 
 @dataclass
 class CalibrationOutcome(Outcome):
-    """done : calibrations by model calls, in the order of work; the last one has no comparison if it was interrupted."""
+    """What a calibration has found.
+
+    Attributes
+    ----------
+    done : dict
+        Calibrations by model calls, in the order of work; the last one has no comparison if it was interrupted.
+    """
 
     done: dict[int, Calibration] = field(default_factory=dict)
 
@@ -90,11 +102,24 @@ def run(
 
     Parameters
     ----------
-    setting : model with the plan's seeds. progress : see `Progress`. outcome : to be filled while it runs; default a new one.
+    setting : Setting
+        Model with the plan's seeds.
+    plan : CalibrationPlan
+        What to do.
+    progress : Progress or None
+        Called after every model call; may interrupt the job.
+    outcome : CalibrationOutcome or None
+        Filled while the job runs; by default a new one.
+
+    Returns
+    -------
+    CalibrationOutcome
+        `outcome`, which says how the job ended; failures are in it as well.
 
     Raises
     ------
-    ValueError : a plan that does not fit the model.
+    ValueError
+        If the plan does not fit the model.
     """
     outcome = outcome or CalibrationOutcome()
     with ending_of(outcome, plan):
@@ -115,7 +140,12 @@ def recipe_from(result: Calibration, plan: CalibrationPlan, facts: Mapping[str, 
 
     Parameters
     ----------
-    facts : of the model and how it was sampled, see `Recipe.from_table`.
+    result : Calibration
+        Of the job.
+    plan : CalibrationPlan
+        That it was made for.
+    facts : mapping
+        Of the model and how it was sampled, see `Recipe.from_table`.
     """
     table = result.fitted if result.comparison is None else result.table
     chosen = scored_facts(result.comparison, plan.teacher.steps)
@@ -125,15 +155,22 @@ def recipe_from(result: Calibration, plan: CalibrationPlan, facts: Mapping[str, 
 
 def report_lines(outcome: CalibrationOutcome, plan: CalibrationPlan, ns: NoiseSchedule) -> list[str]:
     """What was found and what it cost."""
-    lines = [f"{plan.fitting} seeds to fit and {plan.held_out} held out, effort {plan.effort}", cost_line(plan.costs(ns))]
-    lines += [outcome.teacher_line(plan)]
-    for result in outcome.results(plan):
-        lines += ["", result.report()]
-    return lines
+    return [
+        f"{plan.fitting} seeds to fit and {plan.held_out} held out, effort {plan.effort}",
+        cost_line(plan.costs(ns)),
+        outcome.teacher_line(plan),
+        *(line for result in outcome.results(plan) for line in ("", result.report())),
+    ]
 
 
 def numbers_of(text: str) -> list[int]:
-    """The numbers of model calls in a text such as "5, 8", each once, in its order; ValueError in a sentence."""
+    """The numbers of model calls in a text such as "5, 8", each once, in their order.
+
+    Raises
+    ------
+    ValueError
+        If it is no such text.
+    """
     parts = re.split(r"[\s,;]+", str(text).strip(" \t\r\n,;"))
     if not all(re.fullmatch(r"[0-9]{1,3}", part) and 1 <= int(part) <= MOST_CALLS for part in parts) or len(parts) > MOST_TABLES:
         raise ValueError(

@@ -15,12 +15,20 @@ AnyCandidate = Candidate | SamplerCandidate
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonPlan(Plan):
-    """Candidates to be scored on all seeds; `held_out` is all of them.
+    """Candidates to be scored on all seeds; nothing is fitted, so `held_out` is not used.
 
     Attributes
     ----------
-    candidates : see `fitting.compare`.
-    more : makes further candidates once there is a setting, such as predictors, which read features of the model. more_count : how many.
+    candidates : sequence
+        See `fitting.compare`.
+    more : callable or None
+        Makes further candidates from the setting, such as predictors, which read features of its model.
+    more_count : int
+        How many these are.
+    most_calls : int
+        Model calls of the largest candidate; 0 for that of `candidates`.
+    judge : Judge or None
+        See `fitting.compare`.
     """
 
     candidates: Sequence[AnyCandidate]
@@ -44,7 +52,13 @@ class ComparisonPlan(Plan):
 
 @dataclass
 class ComparisonOutcome(Outcome):
-    """comparison : None where it was not finished."""
+    """What a comparison has found.
+
+    Attributes
+    ----------
+    comparison : Comparison or None
+        None if it was not finished.
+    """
 
     comparison: Comparison | None = None
 

@@ -9,9 +9,6 @@ from ..fitting import Comparison
 from ..recipes import Recipe
 from ..solvers import SolverTable
 
-LONGEST_NAME = 80
-"""Bytes, of models and candidates in a recipe."""
-
 
 def scored_facts(comparison: Comparison | None, teacher_steps: int) -> dict[str, Any]:
     """Facts about a comparison's winner; none without a comparison."""
@@ -29,9 +26,9 @@ def recipe_of(table: SolverTable, facts: Mapping[str, Any]) -> Recipe:
     return Recipe.from_table(table, **{name: value for name, value in facts.items() if value is not None})
 
 
-def shortened(text: str) -> str:
-    """Printable, and at most 80 bytes: the end, as the end of a path tells more than its beginning."""
+def shortened(text: str, longest: int = 80) -> str:
+    """`text` with printable characters only, and at most its last `longest` bytes: the end of a path says more than its beginning."""
     plain = "".join(c if c.isprintable() else "?" for c in text)
-    while len(plain.encode()) > LONGEST_NAME:
+    while len(plain.encode()) > longest:
         plain = plain[1:]
     return plain

@@ -21,13 +21,18 @@ _logger = logging.getLogger("fewstep")
 
 @dataclass
 class Outcome:
-    """What a job has; filled while it runs, so that nothing finished is lost whatever happens.
+    """What a job has found; filled while it runs, so that nothing finished is lost whatever happens.
 
     Attributes
     ----------
-    ending : None while it runs.
-    error : why it failed; what it says is a sentence for the user.
-    teacher : that was used. seconds : wall time.
+    ending : Ending or None
+        None while the job runs.
+    error : FitError or None
+        Why it failed, in a sentence for the user.
+    teacher : Teacher or None
+        The many-step pass that was used.
+    seconds : float
+        Wall time.
     """
 
     ending: Ending | None = None
@@ -45,20 +50,19 @@ class Outcome:
         return self.ending is Ending.INTERRUPTED
 
     def teacher_line(self, plan: Plan) -> str:
-        """What the many-step pass was and what it cost."""
+        """What the many-step pass was, and what it cost."""
         if self.teacher is None:
             made = "not made"
         elif not self.teacher.finished:  # AMED's published method needs no end points to train on
             made = "made for the held-out seeds"
         else:
-            made = f"{self.teacher.calls} model calls on a batch" if self.teacher.calls else "found on disk, no model calls"
+            made = f"{self.teacher.calls} model calls, each on a batch" if self.teacher.calls else "found on disk, no model calls"
+        where = "stored for later runs"
         if plan.teacher.folder is None:
             where = "not stored"
         elif not plan.name:
-            where = "not stored: the model or the conditioning carries functions (patches, ControlNets) that cannot be told apart"
-        else:
-            where = "stored for later runs"
-        return f"Teacher: {plan.teacher.steps} steps of {plan.teacher.solver}, {made}; {where}"
+            where = "not stored: the model or the conditioning carries functions (patches, ControlNets), which cannot be told apart"
+        return f"Teacher: {plan.teacher}, {made}; {where}"
 
     def keep(self, best: object) -> None:
         """Take over what a `FitError` has as its best, if that is a result of this job."""
@@ -75,9 +79,21 @@ def ending_of(outcome: Outcome, plan: Plan, advice: str = "Take smaller batches.
 
     Memory and disks that run out become a `FitError` in the outcome, as does what `fitting` and `training` refuse to go on with.
 
+    Parameters
+    ----------
+    outcome : Outcome
+        Of the job.
+    plan : Plan
+        Of the job.
+    advice : str
+        What to do if memory runs out.
+
     Raises
     ------
-    ValueError : a plan that does not fit the model. Whatever else is nobody's expectation: a host's own exceptions, and mistakes.
+    ValueError
+        If the plan does not fit the model.
+    BaseException
+        Whatever is not expected of a job: a host's own exceptions, and mistakes.
     """
     try:
         with enough_memory(plan.batch, advice):
@@ -100,11 +116,12 @@ def ending_of(outcome: Outcome, plan: Plan, advice: str = "Take smaller batches.
 
 
 def resumed(plan: ResumablePlan, work: Callable[[], T]) -> T:
-    """What `work` returns; started over where the state that FewStep itself had kept does not match.
+    """What `work` returns; it starts over if the state that FewStep itself has kept does not match.
 
     Raises
     ------
-    OtherState : the state in a file that the user named does not match.
+    OtherState
+        If the state in a file that the user has named does not match.
     """
     file = plan.state_file
     if file is not None and plan.most_states is not None:

@@ -23,45 +23,45 @@ class Pace:
 
     Parameters
     ----------
-    costs : expected sample-calls of each part, in the order of work.
-    batch : samples per model call.
+    costs : mapping
+        Expected sample-calls of each part, in the order of work.
+    batch : int
+        Samples per model call.
+    clock : callable
+        Seconds from any origin.
 
     Attributes
     ----------
-    share : of the whole, 0 to 1; never falls.
+    share : float
+        Of the whole work, 0 to 1; it never falls.
     """
 
     def __init__(self, costs: Costs, batch: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.costs, self.batch, self._clock = dict(costs), batch, clock
         self.share = 0.0
         self._done: dict[Part, float] = {}  # share of each part
-        self._current: Part | None = None
+        self._at = 0  # place of the current part in `costs`
         self._began = clock()
 
-    @property
-    def total(self) -> float:
-        """Expected sample-calls of the whole job; inf if unknown."""
-        return sum(self.costs.values())
-
     def reach(self, stage: Stage) -> None:
-        """Note where the work is."""
+        """Note where the work is now."""
         part = part_of(stage)
         if part not in self.costs:
             return
-        self._current = part
+        self._at = list(self.costs).index(part)
         if math.isinf(stage.total):
             third = self.costs[part] / self.batch / 3
             share = stage.done / (stage.done + third) if math.isfinite(third) and third else 0.5
         else:
             share = min(stage.done / stage.total, 1.0) if stage.total > 0 else 1.0
         self._done[part] = max(share, self._done.get(part, 0.0))
-        left = self._left()
-        if math.isfinite(left) and self.total > 0:
-            self.share = max(self.share, min(1 - left / self.total, 1.0))
+        left, total = self._left(), sum(self.costs.values())
+        if math.isfinite(left) and total > 0:
+            self.share = max(self.share, min(1 - left / total, 1.0))
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate, an upper bound where costs are; None before anything was timed, or where the rest is unknown."""
+        """An estimate, too high where the costs are upper bounds; None before anything was timed, or if the rest is unknown."""
         worked = sum(share * self.costs[part] for part, share in self._done.items())
         left = self._left()
         if not worked > 0 or not math.isfinite(worked) or not math.isfinite(left):
@@ -69,6 +69,4 @@ class Pace:
         return (self._clock() - self._began) * left / worked
 
     def _left(self) -> float:
-        parts = list(self.costs)
-        at = parts.index(self._current) if self._current is not None else 0
-        return sum((1 - self._done.get(part, 0.0)) * self.costs[part] for part in parts[at:])
+        return sum((1 - self._done.get(part, 0.0)) * cost for part, cost in list(self.costs.items())[self._at :])

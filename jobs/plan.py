@@ -1,7 +1,6 @@
 """What every job is asked for: seeds, the teacher, and what that will cost.
 
-Cost is counted in sample-calls: model calls times samples in them, a backward pass counted as two. Guidance doubles the forward passes of
-each.
+Cost is counted in sample-calls: model calls times the samples in them; a backward pass counts as two. Guidance doubles the work of each.
 """
 from __future__ import annotations
 
@@ -23,6 +22,9 @@ Part = tuple[str, int]
 Costs = Mapping[Part, float]
 """Expected sample-calls of each part, in the order of work; upper bounds, inf if unknown."""
 
+PASSES: Mapping[str, int] = {"low": 1, "normal": 4, "high": 16}
+"""Passes of a training over its trajectories, by effort."""
+
 
 @dataclass(frozen=True)
 class TeacherPlan:
@@ -30,14 +32,21 @@ class TeacherPlan:
 
     Attributes
     ----------
-    steps, solver : of the pass. folder : where it is stored, None for memory.
-    most_kept : stored passes; older ones are removed.
+    steps, solver : int and str
+        Of the pass.
+    folder : Path or None
+        Where it is stored; None keeps it in memory.
+    most_kept : int or None
+        Number of stored passes; older ones are removed. None keeps all.
     """
 
     steps: int = DEFAULT_STEPS
     solver: str = "unipc"
     folder: Path | None = None
     most_kept: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps of {self.solver}"
 
     def of(self, setting: Setting) -> Teacher:
         """The pass over `setting`, stored if the setting has a name; nothing runs yet."""
@@ -54,13 +63,21 @@ class Plan:
 
     Attributes
     ----------
-    seeds : of all samples. held_out : how many of them, the last ones, decide.
-    batch : samples per model call.
-    name : see `Setting.name`; "" where model and conditioning cannot be told apart from others: then nothing is stored.
+    seeds : sequence of int
+        Of all samples.
+    held_out : int
+        How many of them, the last ones, decide.
+    batch : int
+        Samples per model call.
+    teacher : TeacherPlan
+        The many-step pass.
+    name : str
+        See `Setting.name`; "" where model and conditioning cannot be recognised another time: then nothing is stored.
 
     Raises
     ------
-    ValueError : numbers that do not go together; nothing was called.
+    ValueError
+        If the numbers do not go together; nothing was called.
     """
 
     seeds: Sequence[int]
@@ -92,9 +109,12 @@ class ResumablePlan(Plan):
 
     Attributes
     ----------
-    resume : the file; None for `states`.
-    states : folder for files named after a hash of the plan; None for no state.
-    most_states : that are kept there; older ones are removed.
+    resume : Path or None
+        The file; None for one in `states`.
+    states : Path or None
+        Folder for files named after a hash of the plan; None for no state.
+    most_states : int or None
+        How many are kept there; older ones are removed. None keeps all.
     """
 
     resume: Path | None = None
@@ -117,7 +137,7 @@ class ResumablePlan(Plan):
 
 
 def keep_newest(folder: Path, used: str, most: int) -> None:
-    """Remove the oldest files and folders in `folder`, except those whose name begins with `used`, so that `most` are left with these."""
+    """Remove the oldest files and folders in `folder`, so that `most` are left; those whose name begins with `used` count as new."""
     with contextlib.suppress(OSError):  # another run may be doing the same
         others = []
         for path in folder.iterdir():

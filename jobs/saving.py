@@ -14,11 +14,13 @@ def save_somewhere(path: Path, write: Callable[[Path], object]) -> tuple[Path, s
 
     Returns
     -------
-    Where the result is, and a sentence if that is not `path`.
+    tuple of Path and str
+        Where the result is, and a sentence if that is not `path`.
 
     Raises
     ------
-    OSError : it cannot be written there either; in a sentence.
+    OSError
+        If it cannot be written there either; in a sentence.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,33 +1,30 @@
 """Tuning as a job: a model and a few-step table fitted to each other in turn, and the guard (fitting/tuning/alternate.py)."""
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
+from .. import __version__
 from ..fitting import EFFORTS, Candidate, Comparison, Ending, Setting, Teacher
 from ..fitting.calibrate import MOST_CALLS
 from ..fitting.guard import Judge, Scorer, decided
 from ..fitting.progress import Progress, staged
-from ..fitting.tuning import Alternation, CalibrationPhase, GivenTable, LoraAdapters, PhaseOne, Samples, alternate
+from ..fitting.tuning import Alternation, CalibrationPhase, GivenTable, LoraAdapters, PhaseOne, alternate
 from ..fitting.tuning.alternate import PHASE_ONE, TUNED
 from ..fitting.tuning.options import Method, check_table
 from ..fitting.tuning.tune import Adapters
+from ..recipes import Recipe
 from ..solvers import SolverTable
-from ..training import OtherState
+from .facts import shortened
 from .outcome import Outcome, ending_of, resumed
 from .plan import Costs, Part, ResumablePlan
-
-PASSES: Mapping[str, int] = {"low": 1, "normal": 4, "high": 16}
-"""Passes over the trajectories in a round, by effort."""
 
 CHECKS = 8
 MOST_ROUNDS = 8
 ROUNDED = "LoRA as the host adds it to the weights"
+_MOST_FACTS = 14  # of a recipe's further facts that are passed on
+_LONGEST_NAME = 160  # of a LoRA in a recipe, in bytes
 _REFITTED_ON = 36  # seeds for the weights of a later round's table
 
 PhaseMaker = Callable[[Setting, Teacher], PhaseOne]
@@ -35,16 +32,26 @@ PhaseMaker = Callable[[Setting, Teacher], PhaseOne]
 
 @dataclass(frozen=True, kw_only=True)
 class TuningPlan(ResumablePlan):
-    """What is tuned; see `fitting.tuning.alternate` and `fitting.tuning.tune`.
+    """What is tuned, and how; see `fitting.tuning.alternate`.
 
     Attributes
     ----------
-    table : of the recipe that the model is tuned to; None where `phase` makes it.
-    guard : seeds that decide in the end, the last ones; `held_out` of those before them choose on the way.
-    phase : makes phase 1; default the table, whose weights are fitted again to the tuned model in later rounds.
-    nfe : model calls of the table, where `phase` makes it.
-    own_states : None where the table decides: a corrector moves the state a step began at, so its steps cannot begin at the teacher's.
-    samples : for the denoising loss. folder : for the teacher's states of method "steps".
+    table : SolverTable or None
+        Of the recipe that the model is tuned to; None where `phase` makes it.
+    guard : int
+        Number of seeds that decide in the end, the last ones; `held_out` of those before them choose on the way.
+    phase : callable or None
+        Makes phase 1; by default it is the table, whose weights are fitted again to the tuned model in later rounds.
+    nfe : int
+        Model calls of the table, where `phase` makes it.
+    method, passes : str and int
+        See `fitting.tuning.tune`.
+    rank, alpha, layers : int, float or None, str
+        See `LoraAdapters`.
+    rounds, stock, judge
+        See `fitting.tuning.alternate`.
+    options : mapping
+        Further arguments of `fitting.tuning.tune`.
     """
 
     table: SolverTable | None
@@ -56,22 +63,10 @@ class TuningPlan(ResumablePlan):
     rank: int = 16
     alpha: float | None = None
     layers: str = "all"
-    lr: float = 5e-4
     rounds: int = 1
-    own_states: bool | None = None
-    matching: float = 1.0
-    denoising: float = 0.0
-    samples: Samples | None = field(default=None, repr=False)
-    average: float = 0.98
-    accumulate: int = 1
-    patience: int | None = None
-    seed: int = 0
-    checkpointing: bool = False
-    autocast: torch.dtype | None = None
-    minutes: float = math.inf
     stock: Sequence[Candidate] = field(default=(), repr=False)
     judge: Judge | None = field(default=None, repr=False)
-    folder: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,13 +114,16 @@ class TuningPlan(ResumablePlan):
 
 @dataclass
 class TuningOutcome(Outcome):
-    """What came out, or was there when it ended early.
+    """What a tuning has found.
 
     Attributes
     ----------
-    adapters : with the best numbers so far.
-    result : None where it ended before a round was over.
-    comparison : the guard's decision; of the LoRA as it is loaded where `score_as_loaded` has been asked. None if it was not made.
+    adapters : LoraAdapters, FullWeights or None
+        With the best numbers so far.
+    result : Alternation or None
+        None if the job ended before a round was over.
+    comparison : Comparison or None
+        The guard's decision; after `score_as_loaded`, on the LoRA as a host loads it. None if it was not made.
     """
 
     adapters: Adapters | None = None
@@ -147,37 +145,44 @@ class TuningOutcome(Outcome):
         return self.comparison is not None and self.comparison.winner.candidate.name in (TUNED, ROUNDED)
 
     def error_of(self, name: str) -> float | None:
-        """Error on the guard's seeds, None where it was not measured."""
+        """Error of a candidate on the guard's seeds; None if it was not measured."""
         if self.comparison is None:
             return None
         return next((score.error for score in self.comparison.scores if score.candidate.name == name), None)
+
+    @property
+    def tuned_error(self) -> float | None:
+        """Error of the tuned model on the guard's seeds; with the LoRA as a host loads it, if that was measured."""
+        return next((error for error in map(self.error_of, (ROUNDED, TUNED)) if error is not None), None)
 
 
 def run(
     setting: Setting, plan: TuningPlan, adapters: Callable[[], Adapters], progress: Progress | None = None,
     outcome: TuningOutcome | None = None,
 ) -> TuningOutcome:  # fmt: skip
-    """Tune; see `calibrate.run`. adapters : makes new ones for the network behind the setting's model."""
+    """Tune; see `calibrate.run`.
+
+    Parameters
+    ----------
+    adapters : callable
+        Makes new adapters for the network behind the setting's model.
+    """
     outcome = outcome or TuningOutcome()
     if plan.table is not None:
         check_table(plan.table, setting.noise_schedule.family)
 
     def work() -> Alternation:
-        assert outcome.teacher is not None
         outcome.adapters = adapters()
-        own_states = plan.own_states
-        if own_states is None:
-            own_states = plan.table is not None and any(row.corrector is not None for row in plan.table.rows)
+        # a corrector moves the state that a step began at, so its steps cannot begin at the teacher's
+        corrected = plan.table is not None and any(row.corrector is not None for row in plan.table.rows)
         return alternate(
-            setting, plan.phase_for(setting, outcome.teacher), outcome.adapters, rounds=plan.rounds, held_out=plan.held_out,
-            guard=plan.guard, teacher=outcome.teacher, stock=plan.stock, judge=plan.judge, resume=plan.state_file, progress=progress,
-            method=plan.method, own_states=own_states, matching=plan.matching, denoising=plan.denoising, samples=plan.samples,
-            folder=plan.folder, passes=plan.passes, lr=plan.lr, average=plan.average, accumulate=plan.accumulate, checks=CHECKS,
-            patience=plan.patience, seed=plan.seed, checkpointing=plan.checkpointing, autocast=plan.autocast, minutes=plan.minutes,
+            setting, plan.phase_for(setting, teacher), outcome.adapters, rounds=plan.rounds, held_out=plan.held_out,
+            guard=plan.guard, teacher=teacher, stock=plan.stock, judge=plan.judge, resume=plan.state_file, progress=progress,
+            method=plan.method, passes=plan.passes, checks=CHECKS, **{"own_states": corrected, **plan.options},
         )  # fmt: skip
 
     with ending_of(outcome, plan, "Take smaller batches, checkpointing, a lower rank, or fewer layers. The best so far is kept."):
-        outcome.teacher = plan.teacher.of(setting)
+        teacher = outcome.teacher = plan.teacher.of(setting)
         outcome.result = resumed(plan, work)
         outcome.comparison = outcome.result.comparison
         if outcome.comparison is None:
@@ -190,7 +195,8 @@ def score_as_loaded(setting: Setting, plan: TuningPlan, outcome: TuningOutcome, 
 
     Parameters
     ----------
-    setting : with the plan's seeds, whose model has the LoRA added to its weights.
+    setting : Setting
+        With the plan's seeds; its model has the LoRA added to the weights.
     """
     assert outcome.result is not None and outcome.comparison is not None and outcome.teacher is not None
     with ending_of(outcome, plan):
@@ -205,16 +211,17 @@ def score_as_loaded(setting: Setting, plan: TuningPlan, outcome: TuningOutcome, 
 
 
 def verdict(outcome: TuningOutcome, plan: TuningPlan, rounded_in: str = "") -> str:
-    """One sentence or two for the user.
+    """Whether the tuned model is better, for the user.
 
     Parameters
     ----------
-    rounded_in : formats of the weights that a LoRA was measured in as it is loaded; "" where it was not.
+    rounded_in : str
+        Formats of the weights that the loaded LoRA was measured in; "" if it was not.
     """
     assert outcome.comparison is not None and outcome.result is not None and outcome.result.comparison is not None
     tuned = outcome.result.comparison.score_of(TUNED).error
     alone = outcome.comparison.score_of(PHASE_ONE).error
-    error = outcome.error_of(ROUNDED) if rounded_in else tuned
+    error = outcome.tuned_error
     assert error is not None
     ratio = f"{error / alone:.2f}" if alone else "-"
     measured = ""
@@ -226,8 +233,8 @@ def verdict(outcome: TuningOutcome, plan: TuningPlan, rounded_in: str = "") -> s
     if rounded_in and tuned < alone:
         advice = "Load the model in a higher precision, or tune longer."
     return (
-        f"Tuning does not win: error {error:.4g} against {alone:.4g} of the recipe alone ({ratio}) on {plan.guard} new seeds, so you get "
-        f"the model and the recipe as they were. {advice}{measured}"
+        f"Tuning does not win, so do not use it: error {error:.4g} against {alone:.4g} of the recipe alone ({ratio}) on {plan.guard} new "
+        f"seeds. {advice}{measured}"
     )
 
 
@@ -243,22 +250,64 @@ def round_lines(result: Alternation) -> list[str]:
     return [*lines, f"It ended because {result.stopped}."]
 
 
-def file_facts(outcome: TuningOutcome, plan: TuningPlan) -> dict[str, Any]:
-    """What a LoRA file says of how it was tuned."""
+def report_lines(outcome: TuningOutcome, plan: TuningPlan) -> list[str]:
+    """The verdict, the rounds, and the errors that decided."""
+    assert outcome.result is not None
+    rounds = round_lines(outcome.result)
+    if outcome.comparison is None:
+        return ["The tuned model was not compared on seeds that it has not seen; it is kept, unproven.", *rounds]
+    return [verdict(outcome, plan), *rounds, "", outcome.comparison.table()]
+
+
+def recipe_for(
+    outcome: TuningOutcome, plan: TuningPlan, facts: Mapping[str, Any], lora_name: str, given: Recipe | None = None
+) -> Recipe:
+    """The recipe of the tuned model, which names the LoRA; its errors are those of the guard.
+
+    Parameters
+    ----------
+    facts : mapping
+        Of the model and how it was sampled, see `Recipe.from_table`.
+    lora_name : str
+        Name of the file.
+    given : Recipe or None
+        The recipe that the model was tuned to, whose other facts are kept.
+    """
+    table = plan.table if outcome.result is None else outcome.result.table
+    assert table is not None
+    recipe = given if given is not None and given.table().rows == table.rows else Recipe.from_table(table)
+    known = recipe.facts if given is None else given.facts
+    name = shortened(lora_name, _LONGEST_NAME)
+    extra = {**dict(list(known.extra.items())[:_MOST_FACTS]), **facts.get("extra", {}), "lora": name}
+    measured: dict[str, Any] = {"metric": "", "error": None, "stock": "", "stock_error": None}
+    if outcome.comparison is not None:
+        measured = {
+            "metric": f"RMSE to {plan.teacher.steps} steps", "error": outcome.tuned_error, "stock": "recipe alone",
+            "stock_error": outcome.error_of(PHASE_ONE),
+        }  # fmt: skip
+    others = {"extra": extra, "seeds": plan.fitting, "note": f"for the model with the LoRA {name}", "fewstep_version": __version__}
+    return replace(recipe, facts=replace(known, **{**facts, **measured, **others}))
+
+
+def file_facts(outcome: TuningOutcome, plan: TuningPlan, facts: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """What the file of the LoRA says about the model, the recipe and the tuning.
+
+    Parameters
+    ----------
+    facts : mapping
+        Of the model and how it was sampled.
+    recipe : Recipe
+        For the tuned model, from `recipe_for`.
+    """
     known: dict[str, Any] = {
-        "teacher": f"{plan.teacher.steps} steps of {plan.teacher.solver}", "method": plan.method, "layers": plan.layers,
-        "passes": plan.passes, "trajectories": plan.fitting, "first_seed": plan.seeds[0], "last_seed": plan.seeds[-1],
+        **{name: facts[name] for name in ("model", "model_identity", "prediction", "cfg", "date")}, "resolution": list(facts["resolution"]),
+        "recipe": recipe.to_text(), "solver": recipe.solver, "nfe": recipe.nfe, "family": recipe.family, "fewstep_version": __version__,
+        "teacher": str(plan.teacher), "method": plan.method, "layers": plan.layers, "passes": plan.passes, "trajectories": plan.fitting,
+        "first_seed": plan.seeds[0], "last_seed": plan.seeds[-1],
     }  # fmt: skip
     if outcome.result is not None and outcome.result.rounds:
         rounds = outcome.result.rounds
         known |= {"held_out_before": rounds[0].before, "held_out_after": min(each.after for each in rounds)}
     if outcome.comparison is not None:
-        error = outcome.error_of(ROUNDED)
-        known |= {"error_recipe_alone": outcome.error_of(PHASE_ONE), "error": outcome.error_of(TUNED) if error is None else error}
+        known |= {"error_recipe_alone": outcome.error_of(PHASE_ONE), "error": outcome.tuned_error}
     return known
-
-
-__all__ = [
-    "CHECKS", "MOST_ROUNDS", "PASSES", "ROUNDED", "OtherState", "TuningOutcome", "TuningPlan", "file_facts", "round_lines", "run",
-    "score_as_loaded", "verdict",
-]

@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from ..fitting import Stage
+from .outcome import Outcome
 from .pace import Pace
 from .plan import Costs
 
@@ -32,16 +35,21 @@ def notes(stage: Stage) -> list[str]:
 
 
 def progress_lines(stage: Stage, pace: Pace) -> list[str]:
-    """The stage with its count and the time left, then what is known of it."""
+    """The stage with its count and the time left, then what is known of it, and what the whole job was expected to cost."""
     unit = "batch" if stage.what == "train" else "model call"
     total = f" of {stage.total:.0f}" if math.isfinite(stage.total) else ""
     first = f"{label(stage)}: {unit} {stage.done}{total}"
     left = time_left(pace)
-    return [first + (f", {left}" if left else ""), *notes(stage)]
+    return [first + (f", {left}" if left else ""), *notes(stage), cost_line(pace.costs)]
+
+
+def ended_line(outcome: Outcome) -> str:
+    """How the job ended, such as "Finished after 24 min"; "" if it never began."""
+    return "" if outcome.ending is None else f"{outcome.ending.value.capitalize()} after {duration(outcome.seconds)}"
 
 
 def time_left(pace: Pace) -> str:
-    """Such as "about 24 min left"; "" where it is unknown."""
+    """Such as "about 24 min left"; "" if it is unknown."""
     seconds = pace.seconds_left
     return "" if seconds is None else f"about {duration(seconds)} left"
 
@@ -64,6 +72,14 @@ def cost_line(costs: Costs) -> str:
     return f"Expected cost: at most {number(sum(sums.values()))} sample-calls ({parts})"
 
 
+def history_table(rows: Sequence[tuple[Any, ...]], heads: Sequence[str]) -> list[str]:
+    """Measurements as a Markdown table; a dash where nothing was measured."""
+    table = [list(map(str, heads)), ["---"] * len(heads)]
+    for row in rows:
+        table.append(["-" if value != value else f"{value:.4g}" if isinstance(value, float) else str(value) for value in row])
+    return [f"| {' | '.join(cells)} |" for cells in table]
+
+
 def number(value: float) -> str:
-    """Whole, with separators; in words where it has no bound."""
+    """Rounded, with separators; in words if it is infinite."""
     return f"{value:,.0f}" if math.isfinite(value) else "without limit"

@@ -13,7 +13,7 @@ import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
 import comfy.utils
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..schedules import BASELINES
@@ -21,7 +21,7 @@ from ..solvers import HIGH_GUIDANCE, SOLVERS, order_at_guidance, solver_named
 from .host import noise_schedule_of
 from .inputs import MOST_STEPS, OPTIMIZED, check, problem_with, solver_input, steps_input, steps_problem
 from .lists import ScheduleRequest
-from .report import as_ui, curve
+from .report import curve, with_picture
 from .sampling import solver_function
 
 MOST_SCHEDULES = 12
@@ -150,8 +150,8 @@ class FewStepCompareSchedules(io.ComfyNode):
         title = f"{_sampler_name(sampler, solver, cfg)}, {steps} step{'s' * (steps != 1)}, cfg {cfg:g}, seed {seed}"
         table = markdown_table(runs, reference, title)
         grid = _grid(runs, reference, vae, max_images, tile_size, title)
-        shown = as_ui(table, *(curve(run.sigmas, ns, run.name, run.calls) for run in runs))
-        return io.NodeOutput(grid, table, ui={**ui.PreviewImage(grid, cls=cls).as_dict(), **shown})
+        curves = [curve(run.sigmas, ns, run.name, run.calls) for run in runs]
+        return io.NodeOutput(grid, table, ui=with_picture(cls, grid, table, *curves))
 
 
 def schedule_names(text: str) -> list[str]:

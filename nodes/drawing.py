@@ -7,7 +7,7 @@ Everything is drawn three times too large and reduced, which gives smooth lines 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -263,6 +263,15 @@ def shortened(text: str, face: ImageFont.ImageFont, pen: ImageDraw.ImageDraw, wi
     while len(text) > 1 and pen.textlength(text + "...", font=face) > width:
         text = text[:-1]
     return text + "..."
+
+
+def legend(pen: ImageDraw.ImageDraw, x: float, y: float, entries: Iterable[tuple[str, str]], scale: int) -> None:
+    """Coloured squares with texts, (colour, text), side by side from x on, their middles at y."""
+    face = font(13 * scale)
+    for colour, text in entries:
+        pen.rectangle([x, y - 6 * scale, x + 12 * scale, y + 6 * scale], fill=colour)
+        pen.text((x + 18 * scale, y), text, fill=INK, font=face, anchor="lm")
+        x += pen.textlength(text, font=face) + 44 * scale
 
 
 # -- tables of pictures ---------------------------------------------------------------------------------------------------------------

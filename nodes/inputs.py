@@ -7,7 +7,7 @@ So nodes name their choices and versions there, and leave numbers to the host.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from comfy_api.latest import io
@@ -163,6 +163,15 @@ def problem_with(algorithm_version: Any = None, **choices: tuple[Any, Iterable[s
             f"algorithm_version was {algorithm_version}; this version of FewStep supports {known_versions}. The workflow was made with a "
             f"newer FewStep: update the custom node, or set algorithm_version to {NEWEST_VERSION} and accept different pictures."
         )
+    return None
+
+
+def sentence_of(check: Callable[..., object], *arguments: Any) -> str | None:
+    """The sentence of the ValueError that a check raises; None where it raises none."""
+    try:
+        check(*arguments)
+    except ValueError as error:
+        return str(error)
     return None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from comfy_api.latest import io, ui
 
 from .. import __version__
 from ..schedules import BASELINES, NoiseSchedule
@@ -86,6 +87,11 @@ _ROUNDING = 1e-5  # relative, between levels that were stored and what comes thr
 def as_ui(report: str, *curves: dict[str, Any]) -> dict[str, Any]:
     """What a node sends to the browser."""
     return {"fewstep_curve": list(curves), "text": [report]}
+
+
+def with_picture(cls: type[io.ComfyNode], picture: torch.Tensor, report: str, *curves: dict[str, Any]) -> dict[str, Any]:
+    """What a node with a picture sends to the browser: as `as_ui`, and the picture below its widgets."""
+    return {**ui.PreviewImage(picture, cls=cls).as_dict(), **as_ui(report, *curves)}
 
 
 def headline(request: ScheduleRequest, sigmas: torch.Tensor) -> str:

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..schedules.text import EXACT_DIGITS, parse_sigmas, sigma_text
-from .inputs import check, problem_with
+from .inputs import check, problem_with, sentence_of
 
 CATEGORY = "sampling/custom_sampling/sigmas"
 SEPARATORS = {"comma": ", ", "line break": "\n", "blank": " "}
@@ -47,11 +47,7 @@ class FewStepSigmasFromText(io.ComfyNode):
     def validate_inputs(cls, text: str | None = None, append_zero: bool | None = None) -> bool | str:
         if text is None or append_zero is None:  # connected: known only when the node runs
             return True
-        try:
-            parse_sigmas(text, append_zero)
-        except ValueError as error:
-            return str(error)
-        return True
+        return sentence_of(parse_sigmas, text, append_zero) or True
 
     @classmethod
     def execute(cls, text: str, append_zero: bool) -> io.NodeOutput:

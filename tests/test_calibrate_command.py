@@ -14,7 +14,7 @@ import torch
 import fewstep.demo.shipped as shipped
 import fewstep.demo.showcase as showcase
 from fewstep.cli import main
-from fewstep.demo import demo_recipe, load_demo_model, make_recipes
+from fewstep.demo import demo_recipe, load_demo_model, make_recipes, making
 from fewstep.demo.calibration import FIRST_SEED, MODEL_NAME, demo_setting, recognised
 from fewstep.demo.evaluate import teacher_images
 from fewstep.demo.judge import load_judge
@@ -258,10 +258,10 @@ def test_recipes_are_made_and_an_interrupted_run_goes_on(tmp_path, monkeypatch, 
             self.interrupted |= (stage.what, stage.nfe) == ("fit", 3)
             super().__call__(stage)
 
-    monkeypatch.setattr(make_recipes, "StageBar", Stopped)
+    monkeypatch.setattr(making, "StageBar", Stopped)
     assert make(tmp_path, "--nfe", 2, 3) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["vp-2.json"]
-    monkeypatch.setattr(make_recipes, "StageBar", StageBar)
+    monkeypatch.setattr(making, "StageBar", StageBar)
     first = (tmp_path / "vp-2.json").read_bytes()
     assert make(tmp_path, "--nfe", 2, 3) == 0
     assert "vp-2.json is there." in capsys.readouterr().err

@@ -137,15 +137,16 @@ def test_progress_in_words():
     clock = Clock()
     pace = Pace(COSTS, 8, clock)
     stage = Stage("fit", 25, 50, nfe=5, error=0.123456)
-    assert progress_lines(stage, pace) == ["5 calls: fitting: model call 25 of 50", "error 0.1235"] and time_left(pace) == ""
+    cost = cost_line(COSTS)
+    assert progress_lines(stage, pace) == ["5 calls: fitting: model call 25 of 50", "error 0.1235", cost] and time_left(pace) == ""
     clock.now += 15  # 10 per second
     pace.reach(stage)
-    assert progress_lines(stage, pace) == ["5 calls: fitting: model call 25 of 50, about 45 s left", "error 0.1235"]
+    assert progress_lines(stage, pace) == ["5 calls: fitting: model call 25 of 50, about 45 s left", "error 0.1235", cost]
     assert time_left(pace) == "about 45 s left"
     stage = Stage("train", 3, math.inf, error=0.5, loss=0.25, round=2, constants={"r": (0.5, 0.4), "c": (1.0, 1.0), "a": (1.0, 0.99)})
-    first, *rest = progress_lines(stage, pace)
+    first, *rest, last = progress_lines(stage, pace)
     assert first == "Training, round 2: batch 3, about 45 s left"
-    assert rest == notes(stage) == ["loss 0.25", "best error 0.5", "r 0.500 0.400", "a 1.000 0.990"]
+    assert last == cost and rest == notes(stage) == ["loss 0.25", "best error 0.5", "r 0.500 0.400", "a 1.000 0.990"]
     assert notes(Stage("teacher", 1, 2)) == [] and label(Stage("train", 1, 2, round=1)) == "Training"
 
 

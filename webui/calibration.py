@@ -7,6 +7,7 @@ instead of sampling. What works in a picture of the host works in it; only other
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from ..fitting import Calibration, Interrupted, Setting, Stage
 from ..jobs import Pace
 from ..jobs.calibrate import CalibrationOutcome, CalibrationPlan, numbers_of, recipe_from
 from ..jobs.calibrate import run as calibrate
+from ..jobs.facts import shortened
 from ..jobs.words import cost_line, progress_lines
 from ..recipes import Recipe, model_identity
 from ..schedules import NoiseSchedule
@@ -93,16 +95,21 @@ class Course:
 def fit(
     setting: Setting, plan: CalibrationPlan, course: Course, stopped: Callable[[], bool] = lambda: False
 ) -> None:
-    """Run the job and tell the panel. stopped: whether the user has interrupted."""
-    costs = plan.costs(setting.noise_schedule)
-    pace = Pace(costs, plan.batch)
-    course.lines = [cost_line(costs)]
+    """Run the job and keep `course` up to date, which the panel shows.
+
+    Parameters
+    ----------
+    stopped : callable
+        Whether the user has interrupted.
+    """
+    pace = Pace(plan.costs(setting.noise_schedule), plan.batch)
+    course.lines = [cost_line(pace.costs)]
 
     def progress(stage: Stage) -> None:
         if stopped():
             raise Interrupted("The user interrupted.")
         pace.reach(stage)
-        course.share, course.lines = pace.share, [*progress_lines(stage, pace), cost_line(costs)]
+        course.share, course.lines = pace.share, progress_lines(stage, pace)
 
     calibrate(setting, plan, progress, course.outcome)
 
@@ -129,7 +136,7 @@ def run(picture: Picture, plan: CalibrationPlan, course: Course) -> None:
     def work(model: Any, x: Tensor, extra_args: dict[str, Any]) -> None:
         batch = len(x)
         ns: NoiseSchedule = noise_schedule_of(model)
-        facts.update(_facts(model, shared.sd_model, tuple(x.shape[1:])))
+        facts.update(_facts(model, shared.sd_model, tuple(x.shape[1:]), picture.cfg))
 
         def denoised(given: Tensor, sigma: Tensor) -> Tensor:
             if stopped():
@@ -138,7 +145,7 @@ def run(picture: Picture, plan: CalibrationPlan, course: Course) -> None:
             if missing:
                 given = torch.cat([given, given[-1:].expand(missing, *given.shape[1:])])
                 sigma = torch.cat([sigma, sigma[-1:].expand(missing)])
-            model.step = 0  # prompt editing would go on to later prompts
+            model.step = 0  # prompt editing would move on to later prompts
             try:
                 output = model(given, sigma, **extra_args)
             except sd_samplers_common.InterruptedException as error:
@@ -176,8 +183,7 @@ def run(picture: Picture, plan: CalibrationPlan, course: Course) -> None:
         close = getattr(p, "close", None)
         if close is not None:
             close()
-        for result in course.outcome.done.values():
-            course.saved.append(_saved(result, picture, plan, facts | {"cfg": picture.cfg, "date": date.today().isoformat()}))
+        course.saved += [_saved(result, picture, plan, facts) for result in course.outcome.done.values()]
     _logger.info("FewStep: calibration took %.0f s and %d model calls", course.outcome.seconds, course.calls)
 
 
@@ -185,22 +191,22 @@ def _saved(result: Calibration, picture: Picture, plan: CalibrationPlan, facts: 
     from .folders import save_recipe
 
     recipe = recipe_from(result, plan, facts)
-    name = f"{str(facts.get('model', 'model'))[:_LONGEST_NAME]}, {recipe.nfe} calls, cfg {picture.cfg:g}, {picture.width}x{picture.height}"
+    name = f"{recipe.facts.model or 'model'}, {recipe.nfe} calls, cfg {picture.cfg:g}, {picture.width}x{picture.height}"
     path = save_recipe(recipe, name + (", interrupted" if result.comparison is None else ""))
     _logger.info("FewStep: recipe for %d model calls saved in %s", recipe.nfe, path)
     return recipe, path
 
 
-def _facts(model: Any, loaded: Any, shape: tuple[int, ...]) -> dict[str, Any]:
+def _facts(model: Any, loaded: Any, shape: tuple[int, ...], cfg: float) -> dict[str, Any]:
     checkpoint = getattr(loaded, "sd_checkpoint_info", None)
-    name = str(getattr(checkpoint, "name_for_extra", "") or "")
-    facts: dict[str, Any] = {"resolution": shape, "model": "".join(c if c.isprintable() else "?" for c in name)[:_LONGEST_NAME]}
-    try:
+    parameterization = str(getattr(loaded, "parameterization", ""))
+    facts: dict[str, Any] = {
+        "prediction": parameterization if parameterization in ("eps", "v") else "unknown",
+        "cfg": cfg,
+        "resolution": shape,
+        "model": shortened(str(getattr(checkpoint, "name_for_extra", "") or ""), _LONGEST_NAME),
+        "date": date.today().isoformat(),
+    }
+    with contextlib.suppress(ValueError):  # quantised weights of unknown kind: the name must do
         facts["model_identity"] = model_identity(network_of(model)[0].state_dict())
-    except ValueError:  # quantised weights of unknown kind: the name must do
-        pass
-    parameterization = getattr(loaded, "parameterization", None)
-    prediction = {"eps": "eps", "v": "v"}.get(str(parameterization))
-    if prediction:
-        facts["prediction"] = prediction
     return facts

@@ -29,12 +29,11 @@ from .settings import from_settings
 
 _logger = logging.getLogger("fewstep")
 
-EFFORT_NAMES = ("low", "normal", "high")
 _SECONDS_BETWEEN_NEWS = 0.5
 
 
 def with_names(function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
-    """`function` with the values of the last controls as one dict by name, which is what gradio cannot pass."""
+    """`function` with the values of its last controls as one dict by name, which gradio cannot pass by itself."""
     count = len(names)
 
     def split(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -47,15 +46,11 @@ def with_names(function: Callable[..., Any], names: Sequence[str]) -> Callable[.
             yield from function(*split(values))
 
         return generator
-
-    def plain(*values: Any) -> Any:
-        return function(*split(values))
-
-    return plain
+    return lambda *values: function(*split(values))
 
 
 def recipe_text(name: str, present: str) -> str:
-    """The text of a saved recipe; what is there already where none is chosen, or the file is no recipe."""
+    """The text of a saved recipe; `present` if none is chosen or the file is no recipe."""
     if not name:
         return present
     try:
@@ -190,7 +185,7 @@ def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, controls: dict[st
                 finally:
                     shared.state.end()
                     shared.state.interrupted = shared.state.skipped = False
-        except BaseException as error:  # told in the panel
+        except BaseException as error:  # shown in the panel
             failed.append(error)
             if not isinstance(error, (ValueError, FitError)):
                 _logger.error("FewStep: the calibration failed", exc_info=error)

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 from modules import scripts, shared
 
+from ..fitting import EFFORTS
 from . import job, panel_actions
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
 from .choices import AUTO, LABELS, NO_PREDICTOR, ORDERS, VARIANTS, Choices, panel_value, read_recipe, to_infotext
@@ -74,7 +75,7 @@ class FewStepScript(scripts.Script):
             with gr.Accordion("Calibrate the loaded checkpoint", open=False, elem_id=own("calibration")):
                 with gr.Row():
                     calls = gr.Textbox(label="Model calls", value="5", elem_id=own("calls"))
-                    effort = gr.Dropdown(label="Effort", choices=list(panel_actions.EFFORT_NAMES), value="normal", elem_id=own("effort"))
+                    effort = gr.Dropdown(label="Effort", choices=list(EFFORTS), value="normal", elem_id=own("effort"))
                 with gr.Row():
                     seeds = gr.Number(label="Seeds", value=36, precision=0, elem_id=own("seeds"))
                     batch = gr.Number(label="Batch size", value=4, precision=0, elem_id=own("batch"))

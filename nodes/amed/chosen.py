@@ -20,9 +20,16 @@ _logger = logging.getLogger("fewstep")
 
 
 class Chosen(NamedTuple):
-    """float64 [pairs, images] each; of a table [pairs, 1]. r: the place in the step, 0 at its start and 1 at its end, in half-log-SNR.
+    """What was chosen for every step and image, float64 [pairs, images] each; [pairs, 1] for a table.
 
-    c: factor of the step's direction. a: factor of the noise level that the model is told.
+    Attributes
+    ----------
+    r : ndarray
+        The place in the step, 0 at its start and 1 at its end, in half-log-SNR.
+    c : ndarray
+        Factor of the step's direction.
+    a : ndarray
+        Factor of the noise level that is passed to the model.
     """
 
     r: np.ndarray
@@ -31,7 +38,7 @@ class Chosen(NamedTuple):
 
 
 class KeptFeatures:
-    """A tap that keeps what is read from it, for one run: what was chosen can be told afterwards, and sampling does not wait for it."""
+    """A tap that keeps what is read from it in one run, so that what was chosen is worked out afterwards and sampling does not wait."""
 
     def __init__(self, tap: Any) -> None:
         self.tap = tap
@@ -55,9 +62,7 @@ class KeptFeatures:
 
 
 def chosen_for(setting: Setting, plan: AmedPlan, net: AmedPredictor | AmedTable, tap: Any) -> Chosen | None:
-    """What is chosen for some held-out seeds.
-
-    None, with a line in the log, where that cannot be found out: what hours of training have found must not be lost for a picture.
+    """What is chosen for some held-out seeds; None, with a line in the log, if that fails: a training must not be lost for a picture.
 
     Raises
     ------

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ...amed import FORMS, AmedConfig, AmedPredictor, AmedTable
+from ...amed import AmedConfig, AmedPredictor, AmedTable
+from ...amed.description import kind_of, number_in
 from ..common.facts import NOISE_SCHEDULE, schedule_key
 from ..common.identity import weights_identity
 from ..host import noise_schedule_of
@@ -16,48 +17,6 @@ from .taps import refusal, where
 
 _CFG_FACTOR = 1.5
 _SIZE_FACTOR = 1.5
-
-
-def kind_of(net: AmedPredictor | AmedTable) -> str:
-    return "table" if isinstance(net, AmedTable) else "predictor"
-
-
-def describe(net: AmedPredictor | AmedTable) -> list[str]:
-    """Lines of a description to read."""
-    config, facts = net.config, net.facts
-    kind = kind_of(net)
-    lines = [
-        f"AMED {kind}: {FORMS[config.form].title} ({config.form}), {config.nfe} model calls, {config.family}",
-        f"Stamps: {', '.join(f'{stamp:.5g}' for stamp in config.stamps)}",
-        f"Guidance doubles the work of every call; cfg it was trained at: {_or_unknown(facts.get('cfg'))}",
-    ]
-    if config.afs:
-        lines.append("Analytical first step: the first model call is replaced by a guess")
-    ranges = [
-        f"{name} within {1 - scale:g} to {1 + scale:g}" for name, scale in (("c", config.scale_dir), ("a", config.scale_time)) if scale
-    ]
-    lines.append(f"Learned: the intermediate time of {config.pairs} steps{', ' if ranges else ''}{', '.join(ranges)}")
-    if isinstance(net, AmedTable):
-        rows = [[float(value) for value in net.choose(n)] for n in range(config.pairs)]
-        lines += [f"  step {n}: r {r:.4g}, c {c:.5g}, a {a:.5g}" for n, (r, c, a) in enumerate(rows)]
-    elif facts.get("feature_source"):
-        lines.append(f"Features: {facts['feature_source']}")
-    if facts.get("model"):
-        lines.append(f"Trained for: {facts['model']}")
-    before, after = errors_of(net)
-    if before is not None and after is not None:
-        lines.append(f"Error on held-out seeds: {after:.4g}; of the plain solver {before:.4g}")
-    return lines
-
-
-def errors_of(net: AmedPredictor | AmedTable) -> tuple[float | None, float | None]:
-    """End-point errors on held-out seeds of the plain solver and of this net, as far as its file says."""
-
-    def number(*names: str) -> float | None:
-        values = (net.facts.get(name) for name in names)
-        return next((float(value) for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)), None)
-
-    return number("error_before", "held_out_before"), number("error_after", "held_out_after")
 
 
 def wrong_stamps(levels: np.ndarray, config: AmedConfig) -> str | None:
@@ -93,11 +52,8 @@ def wrong_solver(solver: str, config: AmedConfig) -> str | None:
 
 def cfg_warning(net: AmedPredictor | AmedTable, cfg: float | None) -> str | None:
     """A sentence where the guidance is far from the trained one."""
-    trained = net.facts.get("cfg")
-    if cfg is None or not isinstance(trained, (int, float)) or isinstance(trained, bool):
-        return None
-    near = trained > 0 and trained / _CFG_FACTOR <= cfg <= trained * _CFG_FACTOR
-    if near or cfg == trained:
+    trained = number_in(net.facts, "cfg")
+    if cfg is None or trained is None or cfg == trained or (trained > 0 and trained / _CFG_FACTOR <= cfg <= trained * _CFG_FACTOR):
         return None
     fits = f"it fits from {trained / _CFG_FACTOR:.3g} to {trained * _CFG_FACTOR:.3g}" if trained > 0 else "it fits there only"
     return f"The AMED {kind_of(net)} was trained at cfg {trained:g}, but cfg is {cfg:g}; {fits}. Train another for other scales."
@@ -164,7 +120,3 @@ def _size_warning(net: AmedPredictor | AmedTable, shape: Sequence[int] | None) -
         return None
     sizes = ["x".join(map(str, size)) for size in (trained, shape)]
     return f"The AMED {kind_of(net)} was trained on latents of {sizes[0]}, but these are {sizes[1]}: it may be off; train one at this size."
-
-
-def _or_unknown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else "unknown"

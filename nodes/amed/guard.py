@@ -8,7 +8,6 @@ from ...amed import AmedPredictor, AmedTable
 from ...amed.joint import candidate, plain_candidate
 from ...fitting import Candidate, SamplerCandidate
 from ..common.guided import Guided
-from .facts import warnings_for as amed_warnings
 from .taps import tap_of, watched
 
 
@@ -28,6 +27,3 @@ def amed_candidates(guided: Guided, net: AmedPredictor | AmedTable) -> list[Cand
     assert isinstance(own, SamplerCandidate)
 
     return [replace(own, run=lambda setting: own.run(watched(setting, tap))), plain]
-
-
-__all__ = ["amed_candidates", "amed_warnings"]

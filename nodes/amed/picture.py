@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw
 
 from ...amed import AmedConfig
 from ...schedules.families import half_log_snr, sigma_from_half_log_snr
-from ..drawing import COLOURS, FAINT, GRID, INK, PAPER, Axis, font
+from ..drawing import COLOURS, FAINT, GRID, INK, PAPER, Axis, font, legend
 from .chosen import Chosen
 
 WIDTH, HEIGHT = 768, 432
 _SCALE = 3
-_MOST_DOTS = 64  # a column; more would run together
+_MOST_DOTS = 64  # per column; more would run together
 _RANGE, _MIDDLE, _CHOSEN = COLOURS[0], COLOURS[1], COLOURS[2]
 
 
@@ -60,7 +60,12 @@ def times_chart(config: AmedConfig, r: np.ndarray, title: str) -> Image.Image:
 
     Parameters
     ----------
-    r : chosen places [pairs, images], see `Chosen`.
+    config : AmedConfig
+        Of the predictor or table.
+    r : ndarray [pairs, images]
+        The chosen places, see `Chosen`.
+    title : str
+        Written above it.
     """
     image = Image.new("RGB", (WIDTH * _SCALE, HEIGHT * _SCALE), PAPER)
     pen = ImageDraw.Draw(image)
@@ -93,12 +98,8 @@ def times_chart(config: AmedConfig, r: np.ndarray, title: str) -> Image.Image:
     pen.text((left - 7 * _SCALE, bottom + 23 * _SCALE), "r", fill=FAINT, font=small, anchor="rt")
     pen.text((left - 7 * _SCALE, top - 8 * _SCALE), "sigma", fill=FAINT, font=small, anchor="rb")
     pen.text((WIDTH * _SCALE / 2, 14 * _SCALE), title, fill=INK, font=large, anchor="mt")
-    x = left
-    for colour, text in ((_RANGE, "step between two stamps"), (_MIDDLE, "its geometric middle"), (_CHOSEN, "chosen, a dot an image")):
-        at = (HEIGHT - 16) * _SCALE
-        pen.rectangle([x, at - 5 * _SCALE, x + 12 * _SCALE, at + 5 * _SCALE], fill=colour)
-        pen.text((x + 18 * _SCALE, at), text, fill=INK, font=small, anchor="lm")
-        x += pen.textlength(text, font=small) + 44 * _SCALE
+    entries = ((_RANGE, "step between two stamps"), (_MIDDLE, "its geometric middle"), (_CHOSEN, "chosen, one dot per image"))
+    legend(pen, left, (HEIGHT - 16) * _SCALE, entries, _SCALE)
     return image.reduce(_SCALE)
 
 

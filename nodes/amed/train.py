@@ -5,37 +5,45 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from PIL import Image
 
 from ...amed import FORMS, AmedConfig
+from ...amed.description import describe
 from ...amed.joint import stamps_of
-from ...amed.training import HELD_OUT_ONE_IN, METHODS, MODES
+from ...amed.training import HELD_OUT_ONE_IN, METHODS, MODES, AmedTraining
 from ...fitting import Ending, Interrupted
-from ...jobs.train_amed import PASSES, AmedOutcome, AmedPlan, cost_sentence, history_table, run, verdict
+from ...jobs import TeacherPlan
+from ...jobs.plan import PASSES
+from ...jobs.train_amed import AmedOutcome, AmedPlan, cost_sentence, run, verdict
+from ...jobs.words import history_table
 from ...schedules import BASELINES, NoiseSchedule
 from ...training import held_out_seeds
 from ..common.differentiable import differentiable
-from ..common.facts import NOISE_SCHEDULE, model_facts
-from ..common.identity import run_name
-from ..common.long_work import Sampled, in_guided_model, keeping
-from ..common.progress import HostProgress
-from ..common.sockets import LARGEST_SEED, AmedType, TeacherType, model_inputs
-from ..common.teacher import TeacherSettings, states_folder
+from ..common.long_work import Sampled, keeping
+from ..common.sockets import (
+    MOST_TRAJECTORIES,
+    TRAINED,
+    AmedType,
+    checkpointing_input,
+    model_inputs,
+    passes_input,
+    seed_inputs,
+    teacher_input,
+)
+from ..common.teacher import states_folder, teacher_plan
 from ..drawing import PAPER, as_images, stacked
 from ..host import noise_schedule_of
 from ..inputs import OPTIMIZED, advanced, check, problem_with, schedule_input
 from ..lists import ScheduleRequest
-from ..report import as_ui, distilled_lines, model_line, numbers
+from ..report import numbers, with_picture
 from .chosen import Chosen, chosen_for
-from .facts import describe
 from .files import AMED_FILES
 from .picture import WIDTH, report_lines, times_chart
 from .taps import tap_of, watched
-from .use import stamps_curve
+from .use import stamps_curve, times_title
 
 MOST_CALLS = 41
-MOST_TRAJECTORIES = 100_000
 SCHEDULES = (OPTIMIZED, *BASELINES)
 _CHART_HEIGHT = 300
 
@@ -51,75 +59,58 @@ class FewStepTrainAmed(io.ComfyNode):
             category="FewStep/AMED",
             description="Trains AMED for your own model: at which time each step should call the model once more, so that a few calls end "
             "where a many-step run ends. A predictor (9000 numbers) reads the middle of the network and chooses for each image; a table "
-            "has constants, needs no features and fits any architecture. The model itself is not changed. Takes minutes to hours, once for "
-            "a model, a cfg and a number of calls.",
+            "has constants, needs no features and fits any architecture. The model itself is not changed. Takes minutes to hours, once per "
+            "model, cfg and number of calls.",
             inputs=[
-                *model_inputs(cfg_tooltip="Guidance to train for; the result holds from two thirds to one and a half times as much."),
+                *model_inputs(cfg_tooltip="Guidance to train for; the result is good from two thirds to one and a half times this value."),
                 io.Combo.Input(
                     "form",
                     options=list(FORMS),
                     default="amed",
-                    tooltip="The solver. amed and dpm2 start each step afresh; euler, ipndm, dpmpp (DPM-Solver++) and unipc remember. "
-                    "The digit is the order.",
+                    tooltip="The solver. amed and dpm2 start each step afresh; euler, ipndm, dpmpp (DPM-Solver++) and unipc also use "
+                    "earlier steps. The digit is the order.",
                 ),
                 io.Int.Input(
                     "nfe",
                     default=5,
                     min=2,
                     max=MOST_CALLS,
-                    tooltip="Model calls: two in each step and one in the last, so odd numbers, 3, 5, 7, 9. (Guidance doubles the work of "
-                    "every call.) Not used where sigmas are connected.",
+                    tooltip="Model calls: two per step and one in the last step, so an odd number: 3, 5, 7, 9. (Guidance doubles the work "
+                    "of every call.) Not used if sigmas are connected.",
                 ),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),
                     default="predictor",
-                    tooltip="predictor: times for each image, from features of U-Nets and of SD3's and Flux's transformers. table: the "
-                    "same for every image, any architecture; it needs fewer trajectories.",
+                    tooltip="predictor: separate times for each image, from features of U-Nets and of SD3's and Flux's transformers. "
+                    "table: the same times for every image, for any architecture; it needs fewer trajectories.",
                 ),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
                     default="end",
-                    tooltip="steps: each step against the teacher's state, as published. end: the end point, with gradients through all "
-                    "steps, which needs the most memory. forward: forward passes only, for tables; works on quantised and huge models.",
+                    tooltip="steps: each step against the state of the many-step run, as published. end: the end point, with gradients "
+                    "through all steps, which needs the most memory. forward: forward passes only, for tables; works with quantised and "
+                    "huge models.",
                 ),
-                io.Int.Input(
-                    "trajectories",
-                    default=400,
-                    min=4,
-                    max=MOST_TRAJECTORIES,
-                    tooltip="Samples in all, one in twenty of them (at least 16) held out to measure on. 10 000 in the paper; a table does "
-                    "with 100.",
+                *seed_inputs(
+                    name="trajectories",
+                    count=400,
+                    least=4,
+                    most=MOST_TRAJECTORIES,
+                    tooltip="Total number of samples, of which one in twenty (at least 16) is held out for measuring. 10 000 in the paper; "
+                    "100 are enough for a table.",
+                    batches=TRAINED,
                 ),
-                io.Int.Input(
-                    "first_seed",
-                    default=0,
-                    min=0,
-                    max=LARGEST_SEED - MOST_TRAJECTORIES,
-                    tooltip="The seeds are this one and those after it, one a sample.",
-                ),
-                io.Int.Input(
-                    "batch_size",
-                    default=4,
-                    min=1,
-                    max=1024,
-                    tooltip="Samples a model call and an optimisation step. Gradients need several times the memory of sampling.",
-                ),
-                io.Combo.Input(
-                    "effort",
-                    options=list(PASSES),
-                    default="normal",
-                    tooltip="How often the training goes over the trajectories: " + ", ".join(f"{k} {v}" for k, v in PASSES.items()) + ".",
-                ),
+                passes_input(),
                 schedule_input(
                     OPTIMIZED,
-                    tooltip="Where the time stamps lie: every second level of this schedule for nfe steps, so that with the learned times "
-                    "between them there are as many model calls. optimized (FewStep's own) measured best.",
+                    tooltip="Where the time stamps lie: at every second level of this schedule for nfe steps; the learned times come "
+                    "between them. optimized (FewStep's own) measured best.",
                 ),
                 advanced(
                     io.Boolean.Input(
-                        "afs", default=False, tooltip="Analytical first step: replaces the first model call by a guess, so nfe is even."
+                        "afs", default=False, tooltip="Analytical first step: a guess replaces the first model call, so nfe is even."
                     )
                 ),
                 advanced(
@@ -130,8 +121,8 @@ class FewStepTrainAmed(io.ComfyNode):
                         max=0.9,
                         step=0.01,
                         round=False,
-                        tooltip="How far the learned factor of the step's direction may be from 1. 0 switches it off; 0.01 was "
-                        "published, but what fits best lies farther.",
+                        tooltip="How far the learned factor of the step's direction may be from 1; 0 turns it off. 0.01 was published, "
+                        "but the best factors lie farther from 1.",
                     )
                 ),
                 advanced(
@@ -142,8 +133,8 @@ class FewStepTrainAmed(io.ComfyNode):
                         max=0.9,
                         step=0.01,
                         round=False,
-                        tooltip="How far the time told to the model may be from the intermediate time, as a learned factor. 0 switches it "
-                        "off; 0.2 was published for Stable Diffusion.",
+                        tooltip="How far the time passed to the model may be from the intermediate time, as a learned factor; 0 turns it "
+                        "off. 0.2 was published for Stable Diffusion.",
                     )
                 ),
                 advanced(
@@ -154,32 +145,25 @@ class FewStepTrainAmed(io.ComfyNode):
                         max=0.5,
                         step=0.001,
                         round=False,
-                        tooltip="Of Adam. 0: 0.005 for a predictor, as published, and 0.05 for the few numbers of a table.",
+                        tooltip="Learning rate of Adam. 0: 0.005 for a predictor, as published, and 0.05 for the few numbers of a table.",
                     )
                 ),
-                advanced(
-                    io.Boolean.Input(
-                        "checkpointing",
-                        default=False,
-                        tooltip="Compute each model call once more for its gradient instead of keeping what it made: much less memory, a "
-                        "third more time.",
-                    )
-                ),
+                checkpointing_input(),
                 advanced(
                     io.Boolean.Input(
                         "fit_table_first",
                         default=True,
-                        tooltip="Begin a predictor with the constants of a table that forward passes have fitted to at most 96 of the "
-                        "trajectories. Off: begin with the plain solver, as published.",
+                        tooltip="Start a predictor from the constants of a table that is first fitted with forward passes to at most 96 of "
+                        "the trajectories. Off: start from the plain solver, as published.",
                     )
                 ),
-                io.Sigmas.Input("sigmas", optional=True, tooltip="Time stamps to train on instead of schedule and nfe."),
-                TeacherType.Input("teacher", optional=True, tooltip="Settings of the many-step run; without it 64 steps of UniPC."),
+                io.Sigmas.Input("sigmas", optional=True, tooltip="Time stamps to train for, instead of schedule and nfe."),
+                teacher_input(),
             ],
             outputs=[
                 AmedType.Output("predictor", display_name="predictor", tooltip="For FewStep AMED Sampler, Scheduler and Save."),
-                io.String.Output("report", display_name="report", tooltip="What was found and what it cost."),
-                io.Image.Output("plot", display_name="plot", tooltip="The times for held-out seeds, and the course of the training."),
+                io.String.Output("report", display_name="report", tooltip="The result, its cost, and the error during training."),
+                io.Image.Output("plot", display_name="plot", tooltip="The times for held-out seeds, and the training progress."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
@@ -219,76 +203,67 @@ class FewStepTrainAmed(io.ComfyNode):
         checkpointing: bool = False,
         fit_table_first: bool = True,
         sigmas: Any = None,
-        teacher: TeacherSettings | None = None,
+        teacher: TeacherPlan | None = None,
     ) -> io.NodeOutput:
         check(_problem(str(form), str(mode), str(method), str(effort), str(schedule)))
         ns = noise_schedule_of(model)
         stamps = tuple(numbers(sigmas)) if sigmas is not None else stamps_for(schedule, ns, nfe, afs)
         held_out = held_out_seeds(trajectories, HELD_OUT_ONE_IN)
+        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden)
         plan = AmedPlan(
             seeds=range(first_seed, first_seed + trajectories),
             held_out=held_out,
             batch=min(batch_size, trajectories - held_out),
-            teacher=(teacher or TeacherSettings()).plan,
-            name=run_name(model, positive, negative, cfg),
+            teacher=teacher or teacher_plan(),
+            name=sampled.name,
             states=states_folder("amed"),
             config=AmedConfig(form, stamps, ns.family, afs, scale_dir, scale_time),
             mode=mode,
             method=method,
             passes=PASSES[effort],
-            lr=learning_rate or None,
-            checkpointing=checkpointing,
             fit_first=fit_table_first,
+            options={"lr": learning_rate or None, "checkpointing": checkpointing},
         )
-        progress = HostProgress(plan.costs(), plan.batch, model, getattr(cls.hidden, "unique_id", None), "Training")
+        progress = sampled.progress(plan.costs(), plan.batch, "Training")
         outcome = AmedOutcome()
-        shape: tuple[int, ...] = ()
-        chosen: Chosen | None = None
 
-        def work(guided: Any, setting: Any) -> None:
-            nonlocal shape, chosen
-            shape = guided.shape
+        def work(guided: Any, setting: Any) -> Chosen | None:
             tap = tap_of(guided.guider) if plan.mode == "predictor" else None
             if tap is not None:
                 setting = watched(setting, tap)
             run(setting, plan, progress, outcome, tap)
-            if outcome.finished and outcome.training is not None:
-                try:
-                    chosen = chosen_for(setting, plan, outcome.training.net, tap)
-                except Interrupted:
-                    outcome.ending = Ending.INTERRUPTED
+            try:
+                return chosen_for(setting, plan, outcome.training.net, tap) if outcome.finished else None
+            except Interrupted:
+                outcome.ending = Ending.INTERRUPTED
+                return None
 
-        def describe_origin(net: Any) -> None:
-            known = model_facts(model, cls.hidden, cfg, shape)
-            extra = known.pop("extra")
-            net.facts |= {
-                **known,
-                NOISE_SCHEDULE: extra[NOISE_SCHEDULE],
-                "resolution": list(shape),
+        def described() -> AmedTraining:
+            """The training so far; its net says where it comes from."""
+            origin = {name: value for name, value in sampled.facts.items() if name != "extra"}
+            outcome.training.net.facts |= {
+                **origin,
+                **sampled.facts["extra"],
+                "resolution": list(sampled.shape),
                 "schedule": "connected" if sigmas is not None else schedule,
-                "teacher": f"{plan.teacher.steps} steps of {plan.teacher.solver}",
+                "teacher": str(plan.teacher),
             }
+            return outcome.training
 
         def keep(stamp: str) -> str:
-            best = outcome.training
-            if best is None or not best.improved:
+            if outcome.training is None or not outcome.training.improved:
                 return ""
-            describe_origin(best.net)
-            return str(AMED_FILES.save(best.net, f"{stamp}, {best.net.config.form}, {best.net.config.nfe} calls"))
+            return str(AMED_FILES.save(described().net, f"{stamp}, {form}, {plan.config.nfe} calls"))
 
-        with keeping(outcome, keep):
-            around = nullcontext if method == "forward" else differentiable
-            in_guided_model(Sampled(model, positive, negative, cfg, latent_image), plan, progress, work, around)
-        training = outcome.training
-        assert training is not None
-        describe_origin(training.net)
+        with keeping(outcome, progress, keep):
+            chosen = sampled.run(plan, progress, work, nullcontext if method == "forward" else differentiable)
+        training = described()
         plan.forget()
         report = "\n".join(
             [
-                f"FewStep AMED training at cfg {cfg:g}, latents of {'x'.join(map(str, shape))}, {plan.fitting} trajectories and "
-                f"{held_out} held out, effort {effort}, method {method}",
-                model_line(ns),
-                *distilled_lines(model, cls.hidden),
+                *sampled.headline(
+                    "AMED training", f", {plan.fitting} trajectories and {held_out} held out, effort {effort}, method {method}"
+                ),
                 outcome.teacher_line(plan),
                 verdict(training),
                 cost_sentence(training),
@@ -301,11 +276,11 @@ class FewStepTrainAmed(io.ComfyNode):
                 ),
             ]
         )
-        times, course = _times(plan.config, mode, chosen), progress.chart(WIDTH, _CHART_HEIGHT)
-        parts = (times, course) if times or course else (Image.new("RGB", (WIDTH, _CHART_HEIGHT), PAPER),)
-        picture = as_images([stacked(*parts)])
-        shown = as_ui(report, stamps_curve(training.net, model))
-        return io.NodeOutput(training.net, report, picture, ui={**ui.PreviewImage(picture, cls=cls).as_dict(), **shown})
+        times = None if chosen is None else times_chart(plan.config, chosen.r, times_title(plan.config, chosen, "held-out seeds"))
+        course = progress.chart(WIDTH, _CHART_HEIGHT)
+        picture = as_images([stacked(times, course) if times or course else Image.new("RGB", (WIDTH, _CHART_HEIGHT), PAPER)])
+        shown = with_picture(cls, picture, report, stamps_curve(training.net, model))
+        return io.NodeOutput(training.net, report, picture, ui=shown)
 
 
 def stamps_for(schedule: str, ns: NoiseSchedule, calls: int, afs: bool) -> tuple[float, ...]:
@@ -324,15 +299,6 @@ def stamps_for(schedule: str, ns: NoiseSchedule, calls: int, afs: bool) -> tuple
             f"number{'' if afs else ', or turn afs on'}."
         )
     return stamps_of(ScheduleRequest(schedule).sigmas(ns, levels).double())
-
-
-def _times(config: AmedConfig, mode: str, chosen: Chosen | None) -> Image.Image | None:
-    """The plot of the times; None where they are not known."""
-    if chosen is None:
-        return None
-    images = chosen.r.shape[1]
-    of = "intermediate times" if mode == "table" else f"times of {images} held-out seed{'s' * (images != 1)}"
-    return times_chart(config, chosen.r, f"{FORMS[config.form].title}, {config.nfe} model calls: {of}")
 
 
 def _problem(form: Any, mode: Any, method: Any, effort: Any, schedule: Any) -> str | None:

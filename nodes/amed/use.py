@@ -6,10 +6,11 @@ from typing import Any
 
 import comfy.samplers
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ... import __version__
-from ...amed import FORMS, AmedPredictor, AmedTable
+from ...amed import FORMS, AmedConfig, AmedPredictor, AmedTable
+from ...amed.description import describe, kind_of
 from ...schedules.text import sigma_text
 from ..common.sockets import AmedType, checked_net
 from ..drawing import as_images
@@ -17,9 +18,9 @@ from ..file_nodes import LoadNode, SaveNode
 from ..host import latent_shape, noise_schedule_of
 from ..inputs import NOT_CHECKED, check, inputs_to_check, problem_with
 from ..metadata import records, write_entry
-from ..report import as_ui, curve, sigmas_line
+from ..report import as_ui, curve, sigmas_line, with_picture
 from .chosen import Chosen
-from .facts import describe, kind_of, warnings_for, wrong_solver
+from .facts import warnings_for, wrong_solver
 from .files import AMED_FILES
 from .picture import report_lines, times_chart
 from .sampling import AmedFunction
@@ -212,16 +213,17 @@ class FewStepAmedTimes(io.ComfyNode):
             raise ValueError(
                 "The sampler has not run yet, or was stopped: connect the latent that was sampled with it, so that this node runs after it."
             )
-        picture, report = times(function.net, chosen)
-        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **as_ui(report)}
-        return io.NodeOutput(samples, picture, report, ui=previews)
+        config = function.net.config
+        title = times_title(config, chosen, "images")
+        picture = as_images([times_chart(config, chosen.r, title)])
+        report = "\n".join([title, *report_lines(config, chosen)])
+        return io.NodeOutput(samples, picture, report, ui=with_picture(cls, picture, report))
 
 
-def times(net: AmedPredictor | AmedTable, chosen: Chosen, of: str = "images") -> tuple[torch.Tensor, str]:
-    """What was chosen as IMAGE and text."""
-    config, images = net.config, chosen.r.shape[1]
-    title = f"{FORMS[config.form].title}, {config.nfe} model calls: intermediate times" + (f" of {images} {of}" if images > 1 else "")
-    return as_images([times_chart(config, chosen.r, title)]), "\n".join([title, *report_lines(config, chosen)])
+def times_title(config: AmedConfig, chosen: Chosen, of: str) -> str:
+    """Title of the times that were chosen; `of` says what has times of its own."""
+    images = chosen.r.shape[1]
+    return f"{FORMS[config.form].title}, {config.nfe} model calls: intermediate times" + (f" of {images} {of}" if images > 1 else "")
 
 
 def stamps_curve(net: AmedPredictor | AmedTable, model: Any = None) -> dict[str, Any]:

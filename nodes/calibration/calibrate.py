@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
-from PIL import Image
+from comfy_api.latest import io
 
-from ...fitting import EFFORTS, Calibration
+from ...fitting import EFFORTS
 from ...fitting.calibrate import MOST_CALLS
+from ...jobs import TeacherPlan
 from ...jobs.calibrate import MOST_TABLES, CalibrationOutcome, CalibrationPlan, numbers_of, recipe_from, report_lines, run
 from ..common.bars import bar_chart, panel
-from ..common.facts import model_facts
-from ..common.identity import run_name
-from ..common.long_work import Sampled, in_guided_model, keeping
-from ..common.progress import HostProgress
-from ..common.sockets import RecipeType, TeacherType, model_inputs, seed_inputs
-from ..common.teacher import TeacherSettings
+from ..common.long_work import Sampled, keeping
+from ..common.sockets import SAMPLED, RecipeType, model_inputs, seed_inputs, teacher_input
+from ..common.teacher import teacher_plan
 from ..drawing import as_images
 from ..host import noise_schedule_of
-from ..inputs import check, problem_with
+from ..inputs import check, problem_with, sentence_of
 from ..recipe_files import RECIPE_FILES
-from ..report import as_ui, curve, distilled_lines, model_line
+from ..report import curve, with_picture
 
 
 class FewStepCalibrate(io.ComfyNode):
@@ -34,31 +31,32 @@ class FewStepCalibrate(io.ComfyNode):
             display_name="FewStep Calibrate",
             category="FewStep/recipes",
             description="Fits a few-step recipe to your own model, with forward passes only: nothing is trained, and it takes the memory "
-            "that sampling takes. A many-step run of some seeds is the truth; noise levels and solver weights are moved until a few steps "
+            "of sampling. A many-step run of some seeds is the reference; noise levels and solver weights are adjusted until a few steps "
             "end as close to it as they can. Seeds that the fit has not seen decide whether the result is better than the best stock "
-            "setting; if it is not, you get the stock setting. Takes minutes to an hour, once for each model; the recipe is a line of text "
-            "to share.",
+            "setting; if it is not, you get the stock setting. Takes minutes to an hour, once per model; the recipe is a line of text to "
+            "share.",
             inputs=[
-                *model_inputs(cfg_tooltip="Guidance to fit for; a recipe holds from two thirds to one and a half times as much."),
+                *model_inputs(cfg_tooltip="Guidance to fit for; the recipe is good from two thirds to one and a half times this value."),
                 io.String.Input(
                     "nfe",
                     default="5",
-                    tooltip=f"Model calls of the recipes, 1 to {MOST_CALLS}, up to {MOST_TABLES} numbers such as 5, 8: one recipe each, "
-                    "the first is the output. (Guidance doubles the work of every call.)",
+                    tooltip=f"Model calls, 1 to {MOST_CALLS}. Up to {MOST_TABLES} numbers, such as 5, 8, give one recipe each; the first "
+                    "is the output. (Guidance doubles the work of every call.)",
                 ),
                 io.Combo.Input(
                     "effort",
                     options=list(EFFORTS),
                     default="normal",
-                    tooltip="Most model calls of a fit, on batches of 24 samples: "
+                    tooltip="Maximum number of model calls of a fit, on batches of 24 samples: "
                     + "; ".join(f"{name} {e.calls(5)} at 5 calls, {e.calls(8)} at 8" for name, e in EFFORTS.items())
                     + ". low also compares with fewer stock settings.",
                 ),
                 *seed_inputs(
-                    seeds=36,
-                    first=0,
+                    count=36,
                     least=2,
-                    seeds_tooltip="Samples in all. With few of them the recipe fits those and no others: 24 to fit, 12 held out are good.",
+                    tooltip="Total number of samples. With fewer than 24 to fit, the recipe suits only those; 36 give 24 to fit and 12 "
+                    "held out.",
+                    batches=SAMPLED,
                 ),
                 io.Float.Input(
                     "held_out_share",
@@ -68,12 +66,12 @@ class FewStepCalibrate(io.ComfyNode):
                     step=0.01,
                     tooltip="Share of the seeds, the last ones, that the fit does not see and that decide what you get.",
                 ),
-                TeacherType.Input("teacher", optional=True, tooltip="Settings of the many-step run; without it 64 steps of UniPC."),
+                teacher_input(),
             ],
             outputs=[
-                RecipeType.Output("recipe", display_name="recipe", tooltip="Of the first number in nfe; for FewStep Apply Recipe."),
-                io.String.Output("texts", display_name="texts", tooltip="All recipes as text, a line each, in the order of nfe."),
-                io.String.Output("report", display_name="report", tooltip="What was found and what it cost."),
+                RecipeType.Output("recipe", display_name="recipe", tooltip="For the first number in nfe; connect FewStep Apply Recipe."),
+                io.String.Output("texts", display_name="texts", tooltip="All recipes as text, one per line, in the order of nfe."),
+                io.String.Output("report", display_name="report", tooltip="The result, its cost, and all scores."),
                 io.Image.Output("plot", display_name="plot", tooltip="Errors of the candidates on the held-out seeds."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
@@ -97,69 +95,41 @@ class FewStepCalibrate(io.ComfyNode):
         first_seed: int,
         batch_size: int,
         held_out_share: float,
-        teacher: TeacherSettings | None = None,
+        teacher: TeacherPlan | None = None,
     ) -> io.NodeOutput:
         check(_problem(nfe, effort))
+        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden)
         plan = CalibrationPlan(
             seeds=range(first_seed, first_seed + seeds),
             held_out=min(max(1, round(seeds * held_out_share)), seeds - 1),
             batch=min(batch_size, seeds),
-            teacher=(teacher or TeacherSettings()).plan,
-            name=run_name(model, positive, negative, cfg),
+            teacher=teacher or teacher_plan(),
+            name=sampled.name,
             nfes=numbers_of(nfe),
             effort=str(effort),
         )
         ns = noise_schedule_of(model)
-        progress = HostProgress(plan.costs(ns), plan.batch, model, getattr(cls.hidden, "unique_id", None))
+        progress = sampled.progress(plan.costs(ns), plan.batch)
         outcome = CalibrationOutcome()
-        shape: tuple[int, ...] = ()
-
-        def work(guided: Any, setting: Any) -> None:
-            nonlocal shape
-            shape = guided.shape
-            run(setting, plan, progress, outcome)
 
         def keep(stamp: str) -> str:
-            facts = model_facts(model, cls.hidden, cfg, shape) if outcome.done else {}
-            paths = [
-                RECIPE_FILES.save(recipe_from(result, plan, facts), f"{stamp}, {result.nfe} calls") for result in outcome.done.values()
+            saved = [
+                RECIPE_FILES.save(recipe_from(result, plan, sampled.facts), f"{stamp}, {nfe} calls") for nfe, result in outcome.done.items()
             ]
-            return ", ".join(map(str, paths))
+            return ", ".join(map(str, saved))
 
-        with keeping(outcome, keep):
-            in_guided_model(Sampled(model, positive, negative, cfg, latent_image), plan, progress, work)
-        facts = model_facts(model, cls.hidden, cfg, shape)
+        with keeping(outcome, progress, keep):
+            sampled.run(plan, progress, lambda guided, setting: run(setting, plan, progress, outcome))
         results = outcome.results(plan)
-        recipes = [recipe_from(result, plan, facts) for result in results]
-        report = "\n".join(
-            [
-                f"FewStep calibration at cfg {cfg:g}, latents of {'x'.join(map(str, shape))}",
-                model_line(ns),
-                *distilled_lines(model, cls.hidden),
-                *report_lines(outcome, plan, ns),
-            ]
-        )
-        picture = as_images([plot(results)])
-        shown = as_ui(report, *(curve(recipe.sigmas, ns, f"{recipe.nfe} calls", recipe.nfe) for recipe in recipes))
-        texts = "\n".join(recipe.to_text() for recipe in recipes)
-        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **shown, "fewstep_recipe": [recipe.to_text() for recipe in recipes]}
-        return io.NodeOutput(recipes[0], texts, report, picture, ui=previews)
-
-
-def plot(results: list[Calibration]) -> Image.Image:
-    """Bars of all tables' scores."""
-    panels = [
-        panel(result.comparison, f"{result.nfe} model calls: error on held-out seeds (RMSE)") for result in results if result.comparison
-    ]
-    return bar_chart(panels)
+        recipes = [recipe_from(result, plan, sampled.facts) for result in results]
+        report = "\n".join([*sampled.headline("calibration"), *report_lines(outcome, plan, ns)])
+        panels = [panel(r.comparison, f"{r.nfe} model calls: error on held-out seeds (RMSE)") for r in results if r.comparison]
+        picture = as_images([bar_chart(panels)])
+        curves = [curve(recipe.sigmas, ns, f"{recipe.nfe} calls", recipe.nfe) for recipe in recipes]
+        texts = [recipe.to_text() for recipe in recipes]
+        shown = {**with_picture(cls, picture, report, *curves), "fewstep_recipe": texts}
+        return io.NodeOutput(recipes[0], "\n".join(texts), report, picture, ui=shown)
 
 
 def _problem(nfe: Any, effort: Any) -> str | None:
-    wrong = problem_with(effort=(effort, EFFORTS))
-    if wrong or nfe is None:
-        return wrong
-    try:
-        numbers_of(nfe)
-    except ValueError as error:
-        return str(error)
-    return None
+    return problem_with(effort=(effort, EFFORTS)) or (None if nfe is None else sentence_of(numbers_of, nfe))

@@ -6,6 +6,7 @@
     identity         whether a model and its conditioning are the same another time
     facts            what a recipe says about its origin, and whether it fits a model
     sockets          socket types, and inputs that several nodes have
-    progress         the bar, its preview or chart, and the interrupt
+    long_work        a job as the work of a node: what is sampled, and how it ends
+    progress         the bar, its preview or chart, the text, and the interrupt
     bars             errors of candidates as a bar chart
 """

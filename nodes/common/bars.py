@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from ...fitting import Comparison
 from ..drawing import COLOURS, FAINT, GRID, INK, PAPER, font, shortened
+from ..drawing import legend as draw_legend
 
 WIDTH = 768
 _SCALE = 2
@@ -63,11 +64,7 @@ def bar_chart(panels: Sequence[Panel], legend: Mapping[str, str] = _LEGEND) -> I
     for each, height in zip(panels, heights, strict=True):
         _draw(pen, each, top)
         top += height
-    x = _MARGIN
-    for kind, text in legend.items():
-        pen.rectangle([_SCALE * v for v in (x, top + 3, x + 12, top + 15)], fill=_COLOUR[kind])
-        pen.text((_SCALE * (x + 18), _SCALE * (top + 9)), text, fill=INK, font=font(13 * _SCALE), anchor="lm")
-        x += 150
+    draw_legend(pen, _SCALE * _MARGIN, _SCALE * (top + 9), [(_COLOUR[kind], text) for kind, text in legend.items()], _SCALE)
     return image.reduce(_SCALE)
 
 

@@ -1,4 +1,4 @@
-"""What a recipe says about its origin, and warnings where it is used for another model or in another way."""
+"""What a recipe says about its origin, and warnings if it is used for another model or in another way."""
 
 from __future__ import annotations
 
@@ -38,11 +38,8 @@ def prediction_of(model: Any) -> str:
 
     sampling = model.get_model_object("model_sampling")
     kinds = (("EDM", "edm"), ("V_PREDICTION", "v"), ("CONST", "flow"), ("X0", "x0"), ("COSMOS_RFLOW", "flow"), ("EPS", "eps"))
-    for name, kind in kinds:  # EDM derives from V_PREDICTION, all from EPS
-        known = getattr(host, name, None)
-        if known is not None and isinstance(sampling, known):
-            return kind
-    return "unknown"
+    # EDM derives from V_PREDICTION, all from EPS; hosts do not have all of them
+    return next((kind for name, kind in kinds if isinstance(sampling, getattr(host, name, ()))), "unknown")
 
 
 def schedule_key(model: Any) -> str:

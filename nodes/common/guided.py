@@ -44,7 +44,7 @@ class Guided:
 
     def __init__(self, sampler: comfy.samplers.Sampler, guider: Any, extra_args: dict[str, Any], noise: Tensor, ns: NoiseSchedule) -> None:
         self.guider = guider
-        self._sampler, self._guider, self._extra_args, self._device = sampler, guider, extra_args, noise.device
+        self._sampler, self._extra_args, self._device = sampler, extra_args, noise.device
         self.noise_schedule, self.shape = ns, tuple(noise.shape[1:])
         self._given = guider.conds
         self._entries = max((_entries(cond) for conds in self._given.values() for cond in conds or ()), default=1)
@@ -79,13 +79,13 @@ class Guided:
 
     def _start(self, noise: Tensor, sigma: float) -> Tensor:
         level = torch.tensor(sigma, dtype=torch.float32)
-        at_most = self._sampler.max_denoise(self._guider, level[None])
-        return self._guider.inner_model.model_sampling.noise_scaling(level, noise, torch.zeros_like(noise), at_most)
+        at_most = self._sampler.max_denoise(self.guider, level[None])
+        return self.guider.inner_model.model_sampling.noise_scaling(level, noise, torch.zeros_like(noise), at_most)
 
     def _denoised(self, x: Tensor, sigma: Tensor, place: Tensor) -> Tensor:
-        self._guider.conds = self._conds_of(tuple(place.tolist()))
+        self.guider.conds = self._conds_of(tuple(place.tolist()))
         try:
-            output = self._guider(x, sigma, **self._extra_args)
+            output = self.guider(x, sigma, **self._extra_args)
         except comfy.model_management.InterruptProcessingException as error:
             raise Interrupted("The user interrupted.") from error
         except Exception as error:
@@ -143,20 +143,31 @@ def with_guided_model(
     ValueError
         If the latent consists of several tensors, or the model's noise levels are unknown.
     """
-    samples = latent["samples"]
-    if getattr(samples, "is_nested", False):
-        raise ValueError(
-            "The latent consists of several tensors (picture and sound, for example); recipes can be fitted to latents of one tensor only."
-        )
     ns = noise_schedule_of(model)
-    empty = comfy.sample.fix_empty_latent_channels(model, torch.zeros((1, *samples.shape[1:]), dtype=torch.float32))
-    empty = empty.repeat(batch, *[1] * (empty.ndim - 1))
+    empty = torch.zeros((batch, *shape_of(latent, model)))
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     inside = _WorkAsSampler(ns, work, around)
     guider.sample(empty, empty, inside, torch.tensor([ns.sigma_max, 0.0], dtype=torch.float32), disable_pbar=True, seed=0)
     return inside.result
+
+
+def shape_of(latent: Any, model: Any) -> tuple[int, ...]:
+    """Shape of one latent as the model samples it, without the batch.
+
+    Raises
+    ------
+    ValueError
+        If the latent consists of several tensors.
+    """
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False):
+        raise ValueError(
+            "The latent consists of several tensors (picture and sound, for example); recipes can be fitted to latents of one tensor only."
+        )
+    empty = torch.zeros((1, *samples.shape[1:]))  # of an empty one, the host corrects the number of channels
+    return tuple(comfy.sample.fix_empty_latent_channels(model, empty).shape[1:])
 
 
 class _WorkAsSampler(comfy.samplers.Sampler):

@@ -6,13 +6,20 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
 
 import comfy.model_management
 
 from ...fitting import FitError, Setting
 from ...jobs import Outcome, Plan
-from .guided import Guided, with_guided_model
+from ...jobs.plan import Costs
+from ..host import noise_schedule_of
+from ..report import distilled_lines, model_line
+from .facts import model_facts
+from .guided import Guided, shape_of, with_guided_model
+from .identity import run_name
 from .progress import HostProgress
 
 T = TypeVar("T")
@@ -20,51 +27,76 @@ T = TypeVar("T")
 _logger = logging.getLogger("fewstep")
 
 
-class Sampled(NamedTuple):
-    """What is sampled: the inputs that every node with long work has."""
+@dataclass(frozen=True)
+class Sampled:
+    """What is sampled: the inputs that every node with long work has, and the node's hidden ones."""
 
     model: Any
     positive: Any
     negative: Any
     cfg: float
     latent_image: Any
+    hidden: Any
 
+    @property
+    def name(self) -> str:
+        """See `Plan.name`."""
+        return run_name(self.model, self.positive, self.negative, self.cfg)
 
-def in_guided_model(
-    sampled: Sampled, plan: Plan, progress: HostProgress, work: Callable[[Guided, Setting], T],
-    around: Callable[[Any], AbstractContextManager[object]] = nullcontext,
-) -> T:  # fmt: skip
-    """What `work` returns, called with the model ready to sample the plan's seeds.
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Of one latent, without the batch."""
+        return shape_of(self.latent_image, self.model)
 
-    Parameters
-    ----------
-    sampled : Sampled
-        Model, conditioning, guidance and size.
-    plan : Plan
-        Of the job.
-    progress : HostProgress
-        Previews what the model draws.
-    work : callable
-        Called with a `Guided` and its `Setting`.
-    around : callable
-        See `with_guided_model`.
-    """
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """See `model_facts`."""
+        return model_facts(self.model, self.hidden, self.cfg, self.shape)
 
-    def inside(guided: Guided) -> T:
-        progress.guided = guided
-        return work(guided, guided.setting(plan.seeds, plan.batch, plan.name))
+    def headline(self, what: str, more: str = "") -> list[str]:
+        """The first lines of a report: what was done, and to which model."""
+        first = f"FewStep {what} at cfg {self.cfg:g}, latents of {'x'.join(map(str, self.shape))}{more}"
+        return [first, model_line(noise_schedule_of(self.model)), *distilled_lines(self.model, self.hidden)]
 
-    return with_guided_model(*sampled, plan.batch, inside, around)
+    def progress(self, costs: Costs, batch: int, title: str = "Fit so far") -> HostProgress:
+        """Bar and text of this node; see `HostProgress`."""
+        return HostProgress(costs, batch, self.model, getattr(self.hidden, "unique_id", None), title)
+
+    def run(
+        self, plan: Plan, progress: HostProgress, work: Callable[[Guided, Setting], T],
+        around: Callable[[Any], AbstractContextManager[object]] = nullcontext,
+    ) -> T:  # fmt: skip
+        """What `work` returns, called with the model ready to sample the plan's seeds.
+
+        Parameters
+        ----------
+        plan : Plan
+            Of the job.
+        progress : HostProgress
+            Previews what the model draws.
+        work : callable
+            Called with a `Guided` and its `Setting`.
+        around : callable
+            See `with_guided_model`.
+        """
+
+        def inside(guided: Guided) -> T:
+            progress.guided = guided
+            return work(guided, guided.setting(plan.seeds, plan.batch, plan.name))
+
+        return with_guided_model(self.model, self.positive, self.negative, self.cfg, self.latent_image, plan.batch, inside, around)
 
 
 @contextmanager
-def keeping(outcome: Outcome, keep: Callable[[str], str]) -> Iterator[None]:
-    """Run a job inside. Where it ends early, what it has found is saved, and the host is told how it ended.
+def keeping(outcome: Outcome, progress: HostProgress, keep: Callable[[str], str] = lambda stamp: "") -> Iterator[None]:
+    """Run a job inside. If it ends early, what it has found is saved, and the exception says how it ended.
 
     Parameters
     ----------
     outcome : Outcome
         Filled by the job.
+    progress : HostProgress
+        Shows how it ended.
     keep : callable
         Saves what there is under a name that begins with what it is given; returns where, or "" if there is nothing to save.
 
@@ -80,6 +112,8 @@ def keeping(outcome: Outcome, keep: Callable[[str], str]) -> Iterator[None]:
     except BaseException:  # the host's own exceptions, and mistakes
         _kept(keep)
         raise
+    finally:
+        progress.end(outcome)
     if outcome.finished:
         return
     place = _kept(keep)

@@ -10,23 +10,22 @@ import comfy.model_management
 import comfy.utils
 
 from ...fitting import Interrupted, Stage
-from ...jobs import Pace
+from ...jobs import Outcome, Pace
 from ...jobs.plan import Costs
-from ...jobs.words import cost_line, progress_lines
+from ...jobs.words import cost_line, ended_line, progress_lines
 from ..drawing import Axis, Curve, line_chart
 from .guided import Guided
 
 _BAR = 1000
-_SECONDS_PER_MESSAGE = 0.1
-_SECONDS_PER_TEXT = 0.5
+_SECONDS_PER_MESSAGE = 0.25
 _SECONDS_PER_PICTURE = 3.0
 _CHART_SIZE = (448, 300)
 _PREVIEW_SIZE = 512
-_MOST_FITS = 4  # on the chart
+_MOST_CURVES = 4
 
 
 class HostProgress:
-    """What nodes with long work tell the host; called with every `Stage`.
+    """Shows the user of a node where its work is; called with every `Stage`.
 
     Parameters
     ----------
@@ -54,9 +53,9 @@ class HostProgress:
         self.bar = comfy.utils.ProgressBar(_BAR)
         self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
         self.guided: Guided | None = None
-        self.losses: list[tuple[float, float]] = []
-        self.errors: dict[int, list[float]] = {}
-        self._moved = self._texted = self._pictured = -math.inf
+        self.training: dict[str, list[float]] = {}  # curves of the chart: decimal logarithms by name
+        self.fits: dict[str, list[float]] = {}
+        self._shown = self._pictured = -math.inf
         self._text(cost_line(costs))
 
     def __call__(self, stage: Stage) -> None:
@@ -69,33 +68,31 @@ class HostProgress:
         """
         self.pace.reach(stage)
         if stage.what == "train":
-            if stage.loss > 0 and math.isfinite(stage.loss):
-                self.losses.append((stage.loss, stage.error))
-        elif stage.error > 0 and math.isfinite(stage.error):
-            self.errors.setdefault(stage.nfe, []).append(stage.error)
+            _note(self.training, "loss of a batch", stage.loss)
+            _note(self.training, "best error on held-out seeds", stage.error)
+        else:
+            _note(self.fits, f"{stage.nfe} calls", stage.error)
         now = time.monotonic()
         try:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            if now - self._moved >= _SECONDS_PER_MESSAGE:
-                self._moved = now
+            if now - self._shown >= _SECONDS_PER_MESSAGE:
+                self._shown = now
                 self.bar.update_absolute(int(_BAR * self.pace.share), _BAR, self._picture(now))
+                self._text("\n".join(progress_lines(stage, self.pace)))
         except comfy.model_management.InterruptProcessingException as error:
             raise Interrupted("The user interrupted.") from error
-        if now - self._texted >= _SECONDS_PER_TEXT:
-            self._texted = now
-            self._text("\n".join(progress_lines(stage, self.pace)))
+
+    def end(self, outcome: Outcome) -> None:
+        """Say how the job has ended."""
+        self._text(ended_line(outcome))
 
     def chart(self, width: int, height: int) -> Any:
-        """The course so far as a picture: losses and best errors of a training, or errors of the last fits; None before there are any."""
-        if len(self.losses) > 1:
-            losses, errors = zip(*self.losses, strict=True)
-            curves = [Curve("loss of a batch", [math.log10(loss) for loss in losses])]
-            if all(error > 0 and math.isfinite(error) for error in errors):
-                curves.append(Curve("best error on held-out seeds", [math.log10(error) for error in errors]))
-            return line_chart(curves, Axis("root mean square", logarithmic=True), width, height, self.title, "batch")
-        curves = [Curve(f"{nfe} calls", [math.log10(error) for error in errors]) for nfe, errors in self.errors.items() if len(errors) > 1]
-        curves = curves[-_MOST_FITS:]
-        return line_chart(curves, Axis("error", logarithmic=True), width, height, self.title, "model call") if curves else None
+        """The course so far: losses and best errors of a training, or errors of the last fits; None before there are any."""
+        for found, unit in ((self.training, "batch"), (self.fits, "model call")):
+            curves = [Curve(name, heights) for name, heights in found.items() if len(heights) > 1][-_MOST_CURVES:]
+            if curves:
+                return line_chart(curves, Axis("root mean square error", logarithmic=True), width, height, self.title, unit)
+        return None
 
     def _picture(self, now: float) -> Any:
         if now - self._pictured < _SECONDS_PER_PICTURE:
@@ -114,6 +111,11 @@ class HostProgress:
         """Below the node's widgets, in hosts whose page shows such texts."""
         import server
 
-        tell = getattr(getattr(server.PromptServer, "instance", None), "send_progress_text", None)
-        if tell is not None and self.node_id is not None:
-            tell(text, self.node_id)
+        send = getattr(getattr(server.PromptServer, "instance", None), "send_progress_text", None)
+        if send is not None and self.node_id is not None:
+            send(text, self.node_id)
+
+
+def _note(curves: dict[str, list[float]], name: str, value: float) -> None:
+    if value > 0 and math.isfinite(value):
+        curves.setdefault(name, []).append(math.log10(value))

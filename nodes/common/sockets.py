@@ -7,7 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...amed import AmedPredictor, AmedTable
+from ...jobs.plan import PASSES
 from ...recipes import Recipe
+from ..inputs import advanced, sentence_of
 
 RecipeType = io.Custom("FEWSTEP_RECIPE")
 """Socket type; what goes through is a `Recipe`."""
@@ -16,10 +18,13 @@ AmedType = io.Custom("FEWSTEP_AMED")
 """Socket type; what goes through is an `AmedPredictor` or `AmedTable`."""
 
 TeacherType = io.Custom("FEWSTEP_TEACHER")
-"""Socket type; what goes through are `TeacherSettings`."""
+"""Socket type; what goes through is a `jobs.TeacherPlan`."""
 
 MOST_SEEDS = 4096
+MOST_TRAJECTORIES = 100_000
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
+SAMPLED = "Samples per model call. More is faster as long as they fit into the graphics memory."
+TRAINED = "Samples per model call and optimisation step. Gradients need several times the memory of sampling."
 
 
 def checked_recipe(value: Any, what: str = "recipe") -> Recipe:
@@ -49,14 +54,8 @@ def checked_net(value: Any) -> AmedPredictor | AmedTable:
 
 
 def problem_with_text(text: str | None) -> str | None:
-    """A sentence where a pasted text is no recipe; None for a recipe and for an empty text."""
-    if text is None or not text.strip():
-        return None
-    try:
-        pasted(text)
-    except ValueError as error:
-        return str(error)
-    return None
+    """A sentence if a pasted text is no recipe; None for a recipe and for an empty text."""
+    return sentence_of(pasted, text) if text is not None and text.strip() else None
 
 
 def pasted(text: str) -> Recipe:
@@ -67,26 +66,61 @@ def pasted(text: str) -> Recipe:
 def model_inputs(*, cfg_tooltip: str) -> list[io.Input]:
     """Inputs for what is sampled: model, conditioning, guidance and size."""
     return [
-        io.Model.Input("model", tooltip="The model, with the LoRAs and ModelSampling nodes that it will be used with."),
-        io.Conditioning.Input("positive", tooltip="A typical prompt. Of a batch of conditioning, entry i goes to sample i."),
+        io.Model.Input("model", tooltip="The model, with the LoRAs and ModelSampling nodes you will use it with."),
+        io.Conditioning.Input("positive", tooltip="A typical prompt. In a batch of conditionings, entry i is used for sample i."),
         io.Conditioning.Input("negative", tooltip="The negative prompt. Not used at cfg 1."),
-        io.Latent.Input("latent_image", tooltip="Empty latent: only its size counts. Use the size of the pictures that you make."),
+        io.Latent.Input("latent_image", tooltip="An empty latent of your picture size; its content is ignored."),
         io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=cfg_tooltip),
     ]
 
 
-def seed_inputs(*, seeds: int, first: int, least: int, seeds_tooltip: str) -> list[io.Input]:
-    """Inputs for the noise: how many seeds, from which on, and how many samples per model call."""
+def seed_inputs(
+    *, name: str = "seeds", count: int, least: int, most: int = MOST_SEEDS, tooltip: str, first: int = 0, advice: str = "", batches: str
+) -> list[io.Input]:
+    """Inputs for the noise: how many seeds, from which on, and how many samples per model call.
+
+    Parameters
+    ----------
+    name, count, least, most, tooltip
+        Of the number of seeds; `count` is its default.
+    first : int
+        Default of the first seed.
+    advice : str
+        Second sentence of the first seed's tooltip.
+    batches : str
+        Tooltip of the batch size.
+    """
     return [
-        io.Int.Input("seeds", default=seeds, min=least, max=MOST_SEEDS, tooltip=seeds_tooltip),
+        io.Int.Input(name, default=count, min=least, max=most, tooltip=tooltip),
         io.Int.Input(
-            "first_seed", default=first, min=0, max=LARGEST_SEED - MOST_SEEDS, tooltip="The first of consecutive seeds, one per sample."
+            "first_seed",
+            default=first,
+            min=0,
+            max=LARGEST_SEED - most,
+            tooltip=f"The first of consecutive seeds, one per sample. {advice}".rstrip(),
         ),
-        io.Int.Input(
-            "batch_size",
-            default=4,
-            min=1,
-            max=1024,
-            tooltip="Samples per model call. More is faster as long as they fit into the graphics memory.",
-        ),
+        io.Int.Input("batch_size", default=4, min=1, max=1024, tooltip=batches),
     ]
+
+
+def passes_input() -> io.Input:
+    """Input for the effort of a training."""
+    counts = ", ".join(f"{name} {count}" for name, count in PASSES.items())
+    return io.Combo.Input("effort", options=list(PASSES), default="normal", tooltip=f"Passes over the trajectories: {counts}.")
+
+
+def checkpointing_input() -> io.Input:
+    """Input for gradient checkpointing."""
+    return advanced(
+        io.Boolean.Input(
+            "checkpointing",
+            default=False,
+            tooltip="Gradient checkpointing: compute each model call a second time for its gradients instead of storing its activations. "
+            "Much less memory, a third more time.",
+        )
+    )
+
+
+def teacher_input() -> io.Input:
+    """Input for the settings of the many-step run."""
+    return TeacherType.Input("teacher", optional=True, tooltip="From FewStep Teacher Settings; without it 64 steps of UniPC.")

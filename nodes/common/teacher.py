@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
@@ -15,28 +14,9 @@ LEAST_STEPS, MOST_STEPS, USUAL_STEPS = 16, 1000, 64
 _MOST_KEPT = 24  # stored passes; some 10 MB each at the size of SDXL
 
 
-@dataclass(frozen=True)
-class TeacherSettings:
-    """How the teacher runs; what goes through the socket FEWSTEP_TEACHER.
-
-    Attributes
-    ----------
-    steps : int
-        Steps of the pass.
-    solver : str
-        Its solver, one of `SOLVER_CHOICES`.
-    on_disk : bool
-        Whether its end points are stored on disk.
-    """
-
-    steps: int = USUAL_STEPS
-    solver: str = "unipc"
-    on_disk: bool = True
-
-    @property
-    def plan(self) -> TeacherPlan:
-        """The pass as jobs know it."""
-        return TeacherPlan(self.steps, self.solver, stored_passes() if self.on_disk else None, _MOST_KEPT)
+def teacher_plan(steps: int = USUAL_STEPS, solver: str = "unipc", on_disk: bool = True) -> TeacherPlan:
+    """The many-step run with this solver, one of `SOLVER_CHOICES`; `on_disk` keeps its end points for later runs."""
+    return TeacherPlan(steps, solver, stored_passes() if on_disk else None, _MOST_KEPT)
 
 
 def stored_passes() -> Path:

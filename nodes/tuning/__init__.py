@@ -1,6 +1,5 @@
 """The node that tunes a model to a recipe, with a LoRA file as the result (arXiv 2412.10786).
 
-    results     what is given out
     files       LoRA files in the host's folder
     tune        the node
 

@@ -211,7 +211,7 @@ with torch.inference_mode():
     before, kept = digest(model), objects(model)
     patched = model.clone()
     patched.add_patches({"diffusion_model.conv_in.weight": ("diff", (torch.full_like(model.model.diffusion_model.conv_in.weight, 0.05),))})
-    short = part("nodes.common.teacher").TeacherSettings(16)
+    short = part("nodes.common.teacher").teacher_plan(16)
     for method, used in (("steps", model), ("end", patched)):
         arguments = (used, positive, negative, latent, 2.0, "amed", 3, "predictor", method, 4, 0, 2, "low")
         net = train.execute(*arguments, fit_table_first=False, teacher=short).args[0]
@@ -274,7 +274,7 @@ told = {}
 
 def run(**changes):
     given = dict(form="amed", nfe=2, mode="predictor", method="end", trajectories=4, first_seed=0, batch_size=2, effort="low", afs=True)
-    given |= dict(fit_table_first=False, teacher=part("nodes.common.teacher").TeacherSettings(16))
+    given |= dict(fit_table_first=False, teacher=part("nodes.common.teacher").teacher_plan(16))
     return train.execute(model, positive, negative, latent, 2.0, **(given | changes)).args
 
 with torch.inference_mode():

@@ -294,7 +294,7 @@ from types import SimpleNamespace
 edm, positive, negative = model.load("edm"), model.conditioning([0, 1, 2]), model.conditioning([None])
 latent = model.empty_latent(1)
 arguments = dict(latent_image=latent, cfg=3.0, nfe="2", effort="low", seeds=4, first_seed=0, batch_size=2, held_out_share=0.3)
-settings = part("nodes.common.teacher").TeacherSettings(16, "unipc", False)
+settings = part("nodes.common.teacher").teacher_plan(16, "unipc", False)
 
 def fails(patched, positive=positive):
     try:
@@ -355,6 +355,49 @@ def test_failing_models_order_of_conditioning_and_identity(in_host):
     assert told["patched"] not in ("", told["plain"])
     assert told["names"][0] == told["names"][1] and len(set(told["names"])) == 5 and "" not in told["names"]
     assert told["opaque"] == "", "a function cannot be told from another"
+
+
+TEXTS = """
+import importlib, server, torch
+from types import SimpleNamespace
+load_pack()
+pack = next(name for name in sys.modules if name.endswith("nodes.host")).removesuffix(".nodes.host")
+part = lambda name: importlib.import_module(f"{pack}.{name}")
+node, model, progress = part("nodes.calibration.calibrate").FewStepCalibrate, part("nodes.demo_model.model"), part("nodes.common.progress")
+progress._SECONDS_PER_MESSAGE = 0
+texts = []
+server.PromptServer.instance = SimpleNamespace(send_progress_text=lambda text, node_id: texts.append((node_id, text)))
+node.hidden = SimpleNamespace(prompt=None, unique_id="7", extra_pnginfo=None)
+edm, positive, negative, latent = model.load("edm"), model.conditioning([0, 1, 2]), model.conditioning([None]), model.empty_latent(1)
+arguments = dict(cfg=1.0, nfe="2", effort="low", seeds=4, first_seed=0, batch_size=2, held_out_share=0.5)
+teacher = part("nodes.common.teacher").teacher_plan(16, "unipc", False)
+
+def run(patched):
+    texts.clear()
+    try:
+        with torch.inference_mode():
+            node.execute.__func__(node, patched, positive, negative, latent, teacher=teacher, **arguments)
+    except Exception as error:
+        return [str(error), *texts]
+    return list(texts)
+
+patched = edm.clone()
+patched.set_model_sampler_post_cfg_function(lambda args: args["denoised"] * float("nan"))
+tell(good=run(edm), bad=run(patched))
+"""
+
+
+def test_the_node_says_what_it_will_cost_where_it_is_and_how_it_ended(in_host):
+    told = in_host(TEXTS)
+    assert not isinstance(told["good"][0], str), told["good"][0]
+    (first, *others), numbers = [text for _, text in told["good"]], {number for number, _ in told["good"]}
+    assert numbers == {"7"} and first.startswith("Expected cost: at most ") and "sample-calls (teacher 64, start " in first
+    assert others.pop().startswith("Finished after ") and all(text.endswith(first) for text in others)
+    for phase in ("Teacher: ", "2 calls: choosing the start: ", "2 calls: fitting: ", "2 calls: comparing on held-out seeds: "):
+        said = [text for text in others if text.startswith(f"{phase}model call ")]
+        assert said and re.search(r"call [0-9]+ of [0-9]+, about .+ left\n", said[-1]), phase
+    assert any("\nerror 0." in text for text in others)
+    assert "not finite" in told["bad"][0] and told["bad"][-1][1].startswith("Failed after ")
 
 
 # --- Interrupting -------------------------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ module, files = part("nodes.tuning.tune"), part("nodes.tuning.files")
 node, guided = module.FewStepTuneLora, part("nodes.common.guided")
 ordinary, run_table = part("nodes.common.differentiable").differentiable, part("fitting.run").run_table
 build_table, Recipe = part("solvers").build_table, part("recipes").Recipe
-short = part("nodes.common.teacher").TeacherSettings(8)
+short = part("nodes.common.teacher").teacher_plan(8)
 loras = Path(folder_paths.get_folder_paths("loras")[0])
 written = lambda: sorted(path.name for path in loras.glob("*"))
 
