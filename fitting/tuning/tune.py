@@ -32,9 +32,10 @@ from ...training.gradients import borrowed, enough_memory, require_gradients
 from ...training.options import split
 from ...training.state import identity_of
 from ...training.targets import targets_of
+from ..content import argument_fingerprint
 from ..progress import Ending, Progress
 from ..setting import Setting
-from ..teacher import Teacher, argument_fingerprint
+from ..teacher import Teacher
 from ..trajectories import Trajectories
 from .full import FullWeights
 from .lora import LoraAdapters

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewstep.fitting import Teacher
 from fewstep.fitting.tuning import FullWeights, LoraAdapters, Samples, tune
-from fewstep.fitting.tuning.gradients import drawn
+from fewstep.fitting.tuning.objective import drawn
 from fewstep.fitting.tuning.objectives import denoising_losses, end_loss, step_losses, step_reaches, step_weights
 from fewstep.schedules import NoiseSchedule
 from fewstep.schedules.families import sigma_from_half_log_snr
