@@ -107,6 +107,3 @@ def fit_table(
 
     fit = minimise(residual, parameters, limit, ridge=_RIDGE, least_gain=_LEAST_GAIN, progress=progress)
     return parameters.net_at(fit.theta), fit, residual.calls
-
-
-__all__ = ["AmedParameters", "fit_table"]

@@ -15,7 +15,7 @@ Mode = Literal["predictor", "table"]
 Method = Literal["steps", "end", "forward"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 METHODS: tuple[Method, ...] = get_args(Method)
-DEFAULT_LR = {"predictor": 5e-3, "table": 5e-2}
+PREDICTOR_LR, TABLE_LR = 5e-3, 5e-2
 FORWARD_INSTEAD = (
     "Load it outside of that mode, or train a table (mode 'table') with the method 'forward', which needs forward passes only."
 )

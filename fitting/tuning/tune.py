@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,13 @@ import torch
 from torch import Tensor
 
 from ...solvers import SolverTable
-from ...training import Check, Course, OtherState, StateFile
+from ...training import Check, OtherState, Training
 from ...training.course import trained
 from ...training.distributed import Group, current_group
-from ...training.gradients import borrowed, enough_memory, require_gradients
+from ...training.gradients import enough_memory, require_gradients
 from ...training.options import split
-from ...training.state import identity_of
 from ...training.targets import targets_of
-from ..content import argument_fingerprint
-from ..progress import Ending, Progress
+from ..progress import Progress
 from ..setting import Setting
 from ..teacher import Teacher
 from ..trajectories import Trajectories
@@ -47,41 +45,21 @@ from .samples import Samples
 HELD_OUT_ONE_IN = 10
 """Of the seeds, by default."""
 
-_LESS_MEMORY = (
-    "Take smaller batches (accumulate makes up for it), checkpointing, a lower rank, or fewer layers. The best so far is kept."
-)
 
-
-@dataclass
-class Tuning:
-    """What came out.
+@dataclass(kw_only=True)
+class Tuning(Training):
+    """A tuned model.
 
     Attributes
     ----------
-    adapters : with the best numbers found; `with adapters.attached():` the network is the tuned one.
-    table : it is tuned for.
-    history : a `Check` before the first batch and after every part.
-    held_out_before, held_out_after : root mean square end-point error on the held-out seeds.
-    ending, stopped : how it ended, and that in words.
-    calls : of the model on one batch, teacher included, a backward pass counted as two.
-    seconds : wall time, including the part before an interruption. skipped : batches whose loss was not finite.
+    adapters : LoraAdapters or FullWeights
+        With the best numbers found, what they began with if nothing was better; `with adapters.attached():` the network is the tuned one.
+    table : SolverTable
+        It is tuned for.
     """
 
     adapters: Adapters
     table: SolverTable
-    history: list[Check]
-    held_out_before: float
-    held_out_after: float
-    ending: Ending
-    stopped: str
-    calls: int
-    seconds: float
-    skipped: int = 0
-
-    @property
-    def improved(self) -> bool:
-        """Whether tuning beat the untuned model; the adapters are what they began with otherwise."""
-        return self.held_out_after < self.held_out_before
 
 
 def tune(
@@ -163,28 +141,19 @@ def tune(
     if stepwise:
         require_step_states(table, own_states)
     group = current_group()
-    with torch.inference_mode(False), enough_memory(setting.batch, _LESS_MEMORY):  # hosts run nodes without gradients
+    with torch.inference_mode(False), enough_memory(setting.batch, TuningObjective.advice):  # hosts run nodes without gradients
         own, held = split(setting, held_out, HELD_OUT_ONE_IN)
+        modules = [*adapters.layers_of_network(), setting.model]
         with adapters.attached():  # full tuning has its own copies in the place of the network's weights
-            require_gradients([*adapters.layers_of_network(), setting.model])
+            require_gradients(modules)
         states = Trajectories(own, _stamps(table, setting), "unipc", 3, between, folder) if stepwise else None
         targets = targets_of(setting, teacher, group, progress, round=round)
         count = len(own.seeds)
         objective = TuningObjective(own, held, targets.ends[:count], targets.ends[count:], table, adapters, options, group, states, samples)
         objective.calls, objective.round = targets.calls, round
-        file = None
-        if resume is not None:
-            file = StateFile(Path(resume), _identity(objective), float(targets.ends.double().square().mean()))
-        course = Course(objective, options, group, progress, file)
-        with borrowed([*adapters.layers_of_network(), setting.model], objective.parameters):
-            return trained(course, lambda done: _result(done, objective), setting.batch, _LESS_MEMORY)
-
-
-def _result(course: Course, objective: TuningObjective) -> Tuning:
-    return Tuning(
-        objective.adapters, objective.table, course.history, course.plain_error, course.best_error, course.ending, course.stopped,
-        objective.calls, course.seconds, course.skipped,
-    )  # fmt: skip
+        return trained(
+            objective, lambda course: Tuning(adapters=adapters, table=table, **course.result()), modules, progress, resume
+        )  # fmt: skip
 
 
 def check_arguments(setting: Setting, adapters: Adapters, **options: Any) -> None:
@@ -206,26 +175,6 @@ def _stamps(table: SolverTable, setting: Setting) -> list[float]:
     levels = list(table.sigmas)
     lowest = setting.noise_schedule.sigma_min
     return [*levels[:-1], lowest, 0.0] if levels[-2] > lowest * 1.001 else levels
-
-
-def _identity(objective: TuningObjective) -> str:
-    """Of everything that decides the numbers."""
-    own, states, samples = objective.own, objective.trajectories, objective.samples
-    options = asdict(objective.options)
-    for name in ("minutes", "patience", "checkpointing"):
-        options.pop(name)
-    return identity_of({
-        "kind": type(objective.adapters).__name__, "name": own.name, "noise_schedule": own.noise_schedule.fingerprint(), "seeds": own.seeds,
-        "held": objective.held.seeds, "batch": own.batch * objective.group.size, "dtype": str(own.dtype), "options": options,
-        "arguments": {name: argument_fingerprint(value) for name, value in sorted({**own.extra_args, **own.per_seed}.items())},
-        "begins": argument_fingerprint(own.subset([0]).initial(objective.table.sigmas[0])),  # what `noise` and `start` make
-        "table": [objective.table.sigmas, [asdict(row) for row in objective.table.rows]],
-        "scale": getattr(objective.adapters, "scale", 1.0), "adapters": [argument_fingerprint(p) for p in objective.parameters],
-        "between": None if states is None else states.between,
-        "samples": None if samples is None else argument_fingerprint(
-            [samples.clean, dict(samples.per_sample), dict(samples.extra_args)]
-        ),
-    })  # fmt: skip
 
 
 __all__ = ["Adapters", "Check", "Group", "OtherState", "Tuning", "tune"]
