@@ -18,7 +18,7 @@ from ..fitting.tuning import Alternation, FullWeights, LoraAdapters, save_lora
 from ..fitting.tuning.alternate import TUNED
 from ..jobs import Pace, TeacherPlan
 from ..jobs.saving import save_somewhere
-from ..jobs.tune import TuningOutcome, TuningPlan
+from ..jobs.tune import TuningOutcome, TuningPlan, report_lines
 from ..jobs.tune import run as tune
 from ..recipes import Recipe
 from ..schedules.checks import real_number
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         if not group.first:
             raise SystemExit(0)  # one process reports
         assert outcome.result is not None and outcome.teacher is not None
-        return _report(args, model, setting, outcome, outcome.teacher, outcome.result)
+        return _report(args, model, setting, plan, outcome, outcome.teacher, outcome.result)
 
 
 def _rate(args: argparse.Namespace) -> float:
@@ -102,8 +102,9 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _report(
-    args: argparse.Namespace, model: DemoModel, setting: Setting, outcome: TuningOutcome, teacher: Teacher, result: Alternation
-) -> tuple[dict[str, Any], str]:
+    args: argparse.Namespace, model: DemoModel, setting: Setting, plan: TuningPlan, outcome: TuningOutcome, teacher: Teacher,
+    result: Alternation,
+) -> tuple[dict[str, Any], str]:  # fmt: skip
     early = ended_early(outcome, args.resume)
     wanted = args.out.with_name(f"{args.out.stem}.interrupted{args.out.suffix}") if early else args.out
     recipe = _recipe(args, setting, result, wanted.name)
@@ -115,7 +116,8 @@ def _report(
     rows = _picture(setting, teacher, result, picture)
     history = [(each.number, [(check.batches, check.loss, check.error) for check in each.history]) for each in result.rounds]
     save_tuning_plot(history, plot, f"demo model as {args.family}, {result.table.nfe} calls")
-    lines = [result.report(), "", f"{'':<24} {'calls':>5}  {'RMSE':>7}  {'judged':>7}"]
+    report = report_lines(outcome, plan)
+    lines = [*report, "", f"{'':<24} {'calls':>5}  {'RMSE':>7}  {'judged':>7}"]
     lines += [f"{row['caption']:<24} {row['nfe']:>5}  {row['rmse']:7.4f}  {100 * row['accuracy']:6.1f}%" for row in rows]
     lines += [
         f"({_SHOWN} images not seen before)", "", f"{'weights' if args.full else 'LoRA'}: {path.resolve()}",
@@ -123,7 +125,7 @@ def _report(
     ]  # fmt: skip
     return {
         **facts, "file": str(path.resolve()), "recipe_file": str(recipe_path.resolve()), "picture": str(picture.resolve()),
-        "plot": str(plot.resolve()), "rows": rows, "ships": result.ships, "verdict": result.verdict, "stopped": result.stopped,
+        "plot": str(plot.resolve()), "rows": rows, "ships": result.ships, "verdict": report[0], "stopped": result.stopped,
         "calls": result.calls, "seconds": result.seconds, "interrupted": outcome.interrupted, "problem": str(outcome.error or ""),
         "rounds": [
             {"round": r.number, "before": r.before, "after": r.after, "kept": r.kept, "seconds": r.seconds, "stopped": r.stopped,

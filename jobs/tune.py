@@ -111,7 +111,7 @@ class TuningPlan(ResumablePlan):
             return self.phase(setting, teacher)
         assert self.table is not None
         if not self.refitted_on:
-            return GivenTable(self.table, "recipe")
+            return GivenTable(self.table)
         some = setting.subset(range(self.refitted_on))
         limit = EFFORTS["low"].limit(self.calls, self.refitted_on, self.batch)
         return CalibrationPhase(some, teacher.like(some), self.calls, limit, start=self.table)
@@ -227,8 +227,8 @@ def verdict(outcome: TuningOutcome, plan: TuningPlan, rounded_in: str = "") -> s
     if rounded_in and tuned < alone:
         advice = "Load the model in a higher precision, or tune longer."
     return (
-        f"Tuning does not win: error {error:.4g} against {alone:.4g} of the recipe alone ({ratio}) on {plan.guard} new seeds, so you get "
-        f"the model and the recipe as they were. {advice}{measured}"
+        f"Tuning does not win, so do not use it: error {error:.4g} against {alone:.4g} of the recipe alone ({ratio}) on {plan.guard} new "
+        f"seeds. {advice}{measured}"
     )
 
 
@@ -242,6 +242,15 @@ def round_lines(result: Alternation) -> list[str]:
             f"{each.calls} model calls on a batch in {each.seconds:.0f} s; {each.stopped}"
         )
     return [*lines, f"It ended because {result.stopped}."]
+
+
+def report_lines(outcome: TuningOutcome, plan: TuningPlan) -> list[str]:
+    """The verdict, the rounds, and the errors that decided."""
+    assert outcome.result is not None
+    rounds = round_lines(outcome.result)
+    if outcome.comparison is None:
+        return ["The tuned model was not compared on seeds that it has not seen; it is kept, unproven.", *rounds]
+    return [verdict(outcome, plan), *rounds, "", outcome.comparison.table()]
 
 
 def file_facts(outcome: TuningOutcome, plan: TuningPlan) -> dict[str, Any]:
@@ -260,6 +269,6 @@ def file_facts(outcome: TuningOutcome, plan: TuningPlan) -> dict[str, Any]:
 
 
 __all__ = [
-    "CHECKS", "MOST_ROUNDS", "PASSES", "ROUNDED", "OtherState", "TuningOutcome", "TuningPlan", "file_facts", "round_lines", "run",
-    "score_as_loaded", "verdict",
+    "CHECKS", "MOST_ROUNDS", "PASSES", "ROUNDED", "OtherState", "TuningOutcome", "TuningPlan", "file_facts", "report_lines", "round_lines",
+    "run", "score_as_loaded", "verdict",
 ]

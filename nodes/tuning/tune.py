@@ -282,7 +282,7 @@ class FewStepTuneLora(io.ComfyNode):
                     lambda guided, setting: score_as_loaded(setting, plan, outcome, progress),
                 )  # fmt: skip
         facts = model_facts(model, cls.hidden, cfg, shape)
-        tuned, used, lora_name, saved = model, given, "", "No file was written."
+        tuned, used, lora_name, saved = model, given, "", "No file was written: you get the model and the recipe as they were."
         if outcome.wins:
             path = files.LORA_FILES.path_for(name, overwrite)
             lora_name = path.name

@@ -57,8 +57,7 @@ def test_a_given_table():
         tuned = error_of(unseen, table, ends)
     scores = {score.candidate.name: score.error for score in result.comparison.scores}
     assert scores == pytest.approx({"tuned model": tuned, "phase 1 alone": error_of(unseen, table, ends)}, rel=1e-5)
-    assert result.ships and result.verdict.startswith("Tuning wins: ") and "Round 1: held-out error" in result.report()
-    assert "| tuned model" in result.report() or "**tuned model**" in result.report()
+    assert result.ships
     assert [stage.what for stage in stages] == sorted((stage.what for stage in stages), key=["teacher", "train", "guard"].index)
     held = setting.subset(range(24, 32))
     with adapters.attached():
@@ -71,7 +70,7 @@ def test_the_guard_refuses_what_does_not_win():
     ends = teacher_of(setting).end_points
     rival = Candidate("many steps", table_of("unipc", 20, order=3))
     result = alternate(setting, GivenTable(table_of()), LoraAdapters(setting.model, 3), teacher=ends, stock=[rival], **SPLIT, **LR)
-    assert not result.ships and result.verdict.startswith("Tuning does not win, so do not use it") and "many steps" in result.verdict
+    assert not result.ships and result.comparison.winner.candidate is rival
     wrong = ends.clone()
     wrong[:32] += 1.0  # of the guard's seeds it is the truth
     result = alternate(setting, GivenTable(table_of()), LoraAdapters(setting.model, 3), teacher=wrong, **SPLIT, **LR)
@@ -131,7 +130,6 @@ def test_the_best_round_comes_back():
     with adapters.attached():
         error = error_of(setting.subset(range(24, 32)), tables[0], teacher.end_points[24:32])
     assert error == pytest.approx(result.rounds[0].after, rel=1e-5)
-    assert "not kept" in result.report().splitlines()[2]
 
 
 def test_rounds_go_on_from_each_other():
@@ -158,7 +156,6 @@ def test_an_error_of_nothing_ends_the_rounds():
     ends = torch.cat([run_table(chunk, tables[0]).end for chunk in setting.chunks()])
     result = alternate(setting, Listed(setting.subset([0]), tables), LoraAdapters(setting.model, 3), teacher=ends, **SPLIT, **LR)
     assert result.rounds[0].after == 0 and result.stopped.startswith("the last round lowered") and not result.ships
-    assert result.verdict.startswith("Tuning does not win")
 
 
 def test_what_is_as_good_as_before_does_not_ship():
@@ -169,7 +166,7 @@ def test_what_is_as_good_as_before_does_not_ship():
     result = alternate(setting, GivenTable(table_of()), LoraAdapters(setting.model, 3), teacher=wrong, **SPLIT, **(LR | {"lr": 0.2}))
     assert result.rounds[0].after == result.rounds[0].before
     assert len({score.error for score in result.comparison.scores}) == 1
-    assert not result.ships and result.verdict.startswith("Tuning does not win")
+    assert not result.ships
 
 
 @pytest.mark.parametrize("error", [FitError("broken"), Interrupted("enough"), ValueError("wrong")])
@@ -181,8 +178,7 @@ def test_a_failing_second_round_leaves_the_first_one_s_numbers(error):
     adapters, phase = LoraAdapters(setting.model, 3), Listed(setting.subset([0]), tables, error=error)
     if isinstance(error, Interrupted):
         result = alternate(setting, phase, adapters, teacher=teacher, **SPLIT, **LR)
-        assert result.stopped == INTERRUPTED and result.comparison is None and not result.ships and "unproven" in result.verdict
-        assert "unproven" in result.report()
+        assert result.stopped == INTERRUPTED and result.comparison is None and not result.ships
     else:
         with pytest.raises(type(error), match=str(error)):
             alternate(setting, phase, adapters, teacher=teacher, **SPLIT, **LR)
@@ -266,8 +262,6 @@ def test_a_stock_setting_that_ends_above_zero_is_not_what_is_tuned_for():
     ranked = [score.candidate.table for score in result.comparison.scores if score.candidate.table.sigmas[-1] == 0]
     assert _ending_in_zero(replace(result, table=ending[0])) is ranked[0]
     assert _ending_in_zero(replace(result, table=ranked[-1])) is ranked[-1]
-    with pytest.raises(Interrupted):
-        _ending_in_zero(replace(result, comparison=None))
 
 
 class StopIn:
@@ -323,7 +317,7 @@ def test_wherever_it_is_interrupted_the_rest_gives_the_same(tmp_path):
         except Interrupted:
             assert at == 2 and not file.exists()
         else:
-            assert part.comparison is None and not part.ships and "Interrupted before" in part.verdict
+            assert part.comparison is None and not part.ships
             assert not same(kept, numbers(LoraAdapters(Tunable(), 3))) or part.rounds[-1].after == part.rounds[0].before
         rest, found, _ = run(resume=file)
         assert same(found, wanted) and rest.ships
@@ -343,7 +337,7 @@ def test_an_interruption_in_the_guard_keeps_the_tuned_model():
     setting = tunable_setting(SEEDS)
     adapters = LoraAdapters(setting.model, 3)
     result = alternate(setting, GivenTable(table_of()), adapters, teacher=teacher_of(setting), progress=StopIn("guard", 2), **SPLIT, **LR)
-    assert result.comparison is None and result.rounds[0].kept and "unproven" in result.verdict
+    assert result.comparison is None and result.rounds[0].kept
     assert not same(numbers(adapters), numbers(LoraAdapters(setting.model, 3)))
 
 
