@@ -3,8 +3,8 @@
 The guard (fitting/guard.py) compares end points on held-out seeds. A table takes part as the solver table it is, a predictor as a sampler,
 and their own plain solver as one of the stock candidates, so that "never worse" is decided on seeds that neither has seen.
 
-AMED also takes its stamps from elsewhere: `stamps_of` thins a list of noise levels, optimized or calibrated, to every second level, so that
-with r near the middle the intermediate times fall where that list has its others.
+AMED can also take its stamps from elsewhere: `stamps_of` keeps every second level of a list of noise levels, optimized or calibrated, so
+that with r near the middle the intermediate times fall where that list has its other levels.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fitting.candidates import Candidate, Kind, SamplerCandidate
+from ..fitting.candidates import Candidate, SamplerCandidate
 from ..fitting.setting import Setting
 from ..schedules.families import half_log_snr
 from .config import AmedConfig
@@ -32,8 +32,10 @@ def candidate(net: AmedPredictor | AmedTable, name: str = "", tap: FeatureTap | 
 
     Parameters
     ----------
-    name : shown; default the form with the number of model calls.
-    tap : of a predictor's features; default `taps.tap_for` of the setting's model.
+    name : str
+        As it is shown; by default the form with the number of model calls.
+    tap : FeatureTap or None
+        Of a predictor's features; by default `taps.tap_for` of the setting's model.
     """
     config = net.config
     name = name or f"{config.method.title}, {'predictor' if isinstance(net, AmedPredictor) else 'table'}, {config.nfe} calls"
@@ -42,9 +44,9 @@ def candidate(net: AmedPredictor | AmedTable, name: str = "", tap: FeatureTap | 
     return SamplerCandidate(name, lambda setting: end_points(setting, net, tap), config.nfe, config.family)
 
 
-def plain_candidate(config: AmedConfig, kind: Kind = "stock") -> Candidate:
-    """The solver that a form is at r = 0.5, c = 1, a = 1, on the same stamps."""
-    return Candidate(f"{config.method.title} at r = 0.5, c = 1, a = 1", config.plain_table(), kind)
+def plain_candidate(config: AmedConfig) -> Candidate:
+    """The plain solver of a form, with r = 0.5, c = 1, a = 1, on the same stamps."""
+    return Candidate(f"{config.method.title} at r = 0.5, c = 1, a = 1", config.plain_table(), "stock")
 
 
 @torch.no_grad()
@@ -58,14 +60,16 @@ def end_points(setting: Setting, net: AmedPredictor | AmedTable, tap: FeatureTap
 
 
 def constants_on(sigmas: Sequence[float] | Tensor | Any, config: AmedConfig) -> AmedTable:
-    """The constants (c = 1, a = 1) whose intermediate times are the levels of a list that `stamps_of` made the config's stamps of: with a
-    form that keeps a history, the plain solver on that list.
+    """The constants (c = 1, a = 1) whose intermediate times are levels of a list, of which `stamps_of` made the config's stamps.
+
+    With a form that keeps a history, that is the plain solver on the list.
 
     Raises
     ------
-    ValueError : a list with other stamps.
+    ValueError
+        If the list has other stamps.
     """
-    levels = [float(value) for value in (sigmas.tolist() if isinstance(sigmas, Tensor) else sigmas)]
+    levels: list[float] = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
     stamps = checked_stamps(stamps_of(levels), config.family)
     require_stamps(stamps, config.stamps, config.family)
     lam = np.asarray(half_log_snr(np.array([*stamps[: config.pairs + 1], *levels[1 : 2 * config.pairs : 2]]), config.family))
@@ -81,14 +85,16 @@ def stamps_of(sigmas: Sequence[float] | Tensor | Any) -> tuple[float, ...]:
 
     Parameters
     ----------
-    sigmas : N + 1 levels as a schedule or a recipe gives them; a list that ends in 0 must have an even number of levels (an odd number of
-        model calls), another an odd number.
+    sigmas : sequence of float or Tensor
+        N + 1 levels as a schedule or a recipe gives them. If the last is 0, their number must be even (an odd number of model calls),
+        otherwise odd.
 
     Raises
     ------
-    ValueError : another number of levels.
+    ValueError
+        If there is another number of levels.
     """
-    levels = [float(value) for value in (sigmas.tolist() if isinstance(sigmas, Tensor) else sigmas)]
+    levels: list[float] = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
     zero = bool(levels) and levels[-1] == 0
     if len(levels) < 3 + zero or len(levels) % 2 == (1 if zero else 0):
         rule = "in 0 must have an even number of levels, at least 4" if zero else "above 0 must have an odd number of levels, at least 3"

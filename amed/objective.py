@@ -1,4 +1,4 @@
-"""What a training of AMED minimises, by its three methods (training.py)."""
+"""The objectives of AMED's three methods (training.py)."""
 from __future__ import annotations
 
 import copy

@@ -3,7 +3,7 @@
 Three methods, for the seeds of a `fitting.Setting`:
 
     steps     as published: each step in turn is compared with the teacher's state at its end, with the gradient through that step only
-              and an Adam step after each. Forms without history may begin each step at the teacher's state; the others continue from
+              and an Adam step after each. Forms without history may start each step from the teacher's state; the others continue from
               their own, with their history.
     end       one loss at the end point, with the gradient through all steps and one Adam step per batch: what the samples are judged by.
     forward   tables only: Levenberg-Marquardt with differences of forward passes (forward_only.py), for models that have no gradients.
@@ -82,39 +82,68 @@ def train_amed(
 
     Parameters
     ----------
-    setting : model and seeds, 10 000 in the published recipes (a few hundred do for a table); `batch` seeds make one Adam step.
-    mode : "predictor", which reads the network's features of each image, or "table".
-    method : see the module; "steps" is the published one.
-    held_out : how many of the seeds, the last ones, are only measured on; default one in twenty, 16 to 256 of them.
-    teacher : a pass over the whole setting or its end points [S, *shape]; default one of 64 steps, in memory.
-    trajectories : of method "steps", for the setting without its held-out seeds on the config's stamps; default in memory, with the solver
-        and the extra levels that are published for the form.
-    passes : over the seeds.
-    lr : of Adam; default 0.005 for a predictor (as published), 0.05 for the few numbers of a table.
-    anneal : let lr fall to 0 as half a cosine; default for "end" only.
-    own_states : method "steps": continue from the student's own state instead of the teacher's (forms with history always do).
-    start : constants to begin with instead of r = 0.5, c = 1, a = 1, of the same form and stamps.
-    checks : measurements on held-out seeds. patience : end after so many without a better error; default never.
-    tap : of features, default `taps.tap_for(setting.model)`.
-    seed : 0 to 2^32; decides the predictor's first weights and the order of the batches.
-    resume : file for the state of the training, written at every check and when interrupted; if it exists, the training is resumed from it.
-    progress : see `Progress`.
-    checkpointing : recompute the model in the backward pass instead of keeping its activations: less memory, one more forward pass.
-    autocast : torch.bfloat16 or torch.float16 for the model's calls.
-    limit : of the cost of method "forward".
+    setting : Setting
+        Model and seeds, 10 000 in the published recipes (a few hundred do for a table); `batch` seeds make one Adam step.
+    config : AmedConfig
+        Form, stamps and ranges.
+    mode : str
+        "predictor", which reads the network's features of each image, or "table".
+    method : str
+        See the module; "steps" is the published one.
+    held_out : int or None
+        How many of the seeds, the last ones, are only measured on; by default one in twenty, 16 to 256 of them.
+    teacher : Teacher, Tensor or None
+        A pass over the whole setting or its end points [S, *shape]; by default one of 64 steps, in memory.
+    trajectories : Trajectories or None
+        Of method "steps", for the setting without its held-out seeds on the config's stamps; by default in memory, with the solver and
+        the extra levels that are published for the form.
+    passes : int
+        Over the seeds.
+    lr : float or None
+        Of Adam; by default 0.005 for a predictor (as published), 0.05 for the few numbers of a table.
+    anneal : bool or None
+        Let lr fall to 0 as half a cosine; by default for "end" only.
+    own_states : bool
+        Method "steps": continue from the student's own state instead of the teacher's (forms with history always do).
+    start : AmedTable or None
+        Constants to start from instead of r = 0.5, c = 1, a = 1, of the same form and stamps.
+    checks : int
+        Measurements on held-out seeds.
+    patience : int or None
+        End after so many checks without a better error; None for never.
+    tap : FeatureTap or None
+        Of features, by default `taps.tap_for(setting.model)`.
+    seed : int
+        0 to 2^32; decides the predictor's first weights and the order of the batches.
+    resume : path or None
+        File for the state of the training, written at every check and when interrupted; if it exists, the training is resumed from it.
+    progress : callable or None
+        See `Progress`.
+    checkpointing : bool
+        Recompute the model in the backward pass instead of keeping its activations: less memory, one more forward pass.
+    autocast : dtype or None
+        torch.bfloat16 or torch.float16 for the model's calls.
+    limit : Limit
+        Of the cost of method "forward".
 
     Returns
     -------
-    AmedTraining ; with an interruption by `progress` during training, the best so far.
+    AmedTraining
+        After an interruption by `progress` during training, the best so far.
 
     Raises
     ------
-    ValueError : arguments outside what is allowed, or no features for a predictor; in a sentence.
-    NoGradients : a ValueError; gradients cannot pass through the model.
-    OtherState : a ValueError; the resume file is of another training, or damaged.
-    FitError : the model, the teacher or the disk fails, memory runs out, or losses are not finite batch after batch; its `best` is the
+    ValueError
+        If arguments are outside what is allowed, or there are no features for a predictor; said in a sentence.
+    NoGradients
+        A ValueError; gradients cannot pass through the model.
+    OtherState
+        A ValueError; the resume file is of another training, or damaged.
+    FitError
+        If the model, the teacher or the disk fails, memory runs out, or losses are not finite batch after batch; its `best` is the
         `AmedTraining` so far.
-    Interrupted : by `progress` or the model during the teacher's pass or before the first measurement.
+    Interrupted
+        By `progress` or the model during the teacher's pass or before the first measurement.
     """
     options = AmedOptions(
         mode=mode, method=method, passes=passes, lr=(TABLE_LR if mode == "table" else PREDICTOR_LR) if lr is None else lr,

@@ -1,9 +1,9 @@
-"""Training that begins with the constants of a table.
+"""Training that starts from the constants of a table.
 
 A predictor's three heads are linear in [summary 4, embedding of t_n 8, embedding of t_{n+1} 8] and a bias, and one set of weights serves
 all steps. With the summary's weights at zero, what a head says in step n depends on the stamps alone; the weights of least length that give
-the table's numbers in every step solve a least-squares problem with as many equations as steps. Training then goes on from the table's
-error instead of the plain solver's, and what it gains is what the features are worth.
+the table's numbers in every step solve a least-squares problem with as many equations as steps. Training then starts from the table's
+error instead of the plain solver's, and its gain is what the features are worth.
 """
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INSIDE = 0.98  # of a range: its ends are infinitely far away in what is traine
 
 
 def raw_numbers(table: AmedTable, scale_dir: float, scale_time: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The table's r, c, a as numbers without bounds for these ranges (ranges.py), float64 [pairs] each; what lies outside is moved in."""
+    """The table's r, c, a as numbers without bounds for these ranges (ranges.py), float64 [pairs] each; clipped to them."""
     with torch.no_grad():
         chosen = [table.choose(n) for n in range(table.config.pairs)]
     r, c, a = (np.array([float(choice[i]) for choice in chosen]) for i in range(3))
@@ -32,7 +32,7 @@ def raw_numbers(table: AmedTable, scale_dir: float, scale_time: float) -> tuple[
 
 @torch.no_grad()
 def begin_with(net: AmedPredictor | AmedTable, table: AmedTable) -> None:
-    """Make `net` choose what `table` (of the same form and stamps) does, for every image."""
+    """Make `net` choose the constants of `table` (of the same form and stamps) for every image."""
     numbers = raw_numbers(table, net.config.scale_dir, net.config.scale_time)
     if isinstance(net, AmedTable):
         for parameter, raw in zip((net.r_logit, net.c_raw, net.a_raw), numbers, strict=True):

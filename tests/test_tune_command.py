@@ -120,5 +120,6 @@ def test_an_interrupted_tuning_leaves_the_former_file(tmp_path, capsys, monkeypa
     arguments = ["tune", *SMALL, "--cfg", "2", "--steps", "3", "--passes", "9", "--out", str(file), "--overwrite", "--json"]
     assert main(arguments) == 130
     result = json.loads(capsys.readouterr().out)
-    assert result["interrupted"] and result["verdict"].endswith("unproven.") and result["file"] == str(tmp_path / "p.interrupted.safetensors")
+    assert result["verdict"].endswith("it is kept, unproven.")
+    assert result["interrupted"] and result["file"] == str(tmp_path / "p.interrupted.safetensors")
     assert file.read_text() == "former" and lora_facts(result["file"])["nfe"] == 3

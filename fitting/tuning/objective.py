@@ -1,4 +1,4 @@
-"""What a tuning minimises: the losses of phase 2 (losses.py) as one gradient per batch, and Adam's step with it.
+"""The losses of phase 2 (objectives.py) as one gradient per batch, and Adam's step with it.
 
 Chunks of seeds follow each other, and so do the parts of a loss, so that the graph of only one part is in memory. The teacher's states are
 made before the adapters are attached: they are the untuned model's, in the first batch and in the last.
@@ -144,7 +144,8 @@ class TuningObjective(Objective):
 
         Raises
         ------
-        NoGradients : no gradient reaches the adapters.
+        NoGradients
+            If no gradient reaches the adapters.
         """
         states = {position: self._states(position) for position in positions}
         found = BatchGradient(no_gradient(self.parameters))
@@ -215,8 +216,10 @@ class TuningObjective(Objective):
 
 
 def drawn(count: int, shape: tuple[int, ...], seed: int, pass_index: int, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Which of `count` samples [B], and their noise [B, *shape], for these seeds of a setting in this pass: the same however seeds are
-    batched and shared among processes, and other noise than that of the seeds themselves."""
+    """Which of `count` samples [B], and their noise [B, *shape], for these seeds of a setting in this pass.
+
+    They are the same however seeds are batched and shared among processes; the noise is not that of the seeds themselves.
+    """
     picked, noise = [], []
     for position in positions:
         stream = int(hashlib.sha256(f"denoising {seed} {pass_index} {position}".encode()).hexdigest()[:8], 16)

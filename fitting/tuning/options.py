@@ -1,4 +1,4 @@
-"""What a tuning is asked for, checked before the model is called for the first time."""
+"""Arguments of a tuning, checked before the model is called for the first time."""
 from __future__ import annotations
 
 import math
