@@ -113,15 +113,12 @@ class AmedObjective(Objective):
         """One batch in every process: the chunks `index * size` to `index * size + size - 1`."""
         mine = index * self.group.size + self.group.rank
         if mine >= len(self.chunks):
-            return self._idle()
+            return [self._adam_step(None, 0) for _ in range(self.config.pairs if self.options.method == "steps" else 1)]
         chunk = self.chunks[mine]
         x = chunk.initial(self.config.stamps[0]).clone()
         walk = AmedWalk(self.config, self._model_of(chunk), x)
         with differentiating(FORWARD_INSTEAD):
             return self._steps(walk, mine, len(x))
-
-    def _idle(self) -> Sequence[Step]:
-        return [self._adam_step(None, 0)]
 
     def _steps(self, walk: AmedWalk, position: int, batch: int) -> Sequence[Step]:
         with precision(self.own.device, self.options.autocast):
@@ -184,9 +181,6 @@ class StepwiseObjective(AmedObjective):
             put(self.parameters, weights)
             self.adam.load_state_dict(moments)
             raise
-
-    def _idle(self) -> Sequence[Step]:
-        return [self._adam_step(None, 0) for _ in range(self.config.pairs)]
 
     def _steps(self, walk: AmedWalk, position: int, batch: int) -> Sequence[Step]:
         teacher = self.teacher_states(position)

@@ -106,11 +106,7 @@ class Teacher:
         done = sum(index in self._kept for index in range(self._count))
         for index, chunk in enumerate(self.setting.chunks()):
             if index not in self._kept:
-                counted = _Counted(progress, done * self.steps, self._count * self.steps)
-                try:
-                    self._kept.put(index, self._pass(chunk, counted), seeds=chunk.seeds)
-                finally:
-                    self.calls += counted.here
+                self._kept.put(index, self._pass(chunk, progress, done * self.steps), seeds=chunk.seeds)
                 done += 1
         return self
 
@@ -145,20 +141,24 @@ class Teacher:
                 )
             yield batch
 
-    def _pass(self, chunk: Setting, counted: _Counted) -> dict[str, Tensor]:
+    def _pass(self, chunk: Setting, progress: Progress | None, before: int) -> dict[str, Tensor]:
         x = chunk.initial(float(self.sigmas[0]))
         shape = (self.steps, *x.shape) if self.states else (0,)
         kept = {"x": torch.empty(shape), "d": torch.empty(shape)}
-        first_size = [math.nan]
+        here, first_size = 0, math.nan
 
         def model(x: Tensor, sigma: Tensor) -> Tensor:
-            output = chunk.denoised(x, float(self.table.rows[counted.here].sigma))
-            if not counted.here:
-                first_size[0] = _size(output)
+            nonlocal here, first_size
+            output = chunk.denoised(x, float(self.table.rows[here].sigma))
+            if not here:
+                first_size = _size(output)
             if self.states:
-                kept["x"][counted.here] = x.detach()
-                kept["d"][counted.here] = output.detach()
-            counted.step()
+                kept["x"][here] = x.detach()
+                kept["d"][here] = output.detach()
+            here += 1
+            self.calls += 1
+            if progress is not None:
+                progress(before + here, self._count * self.steps)
             return output
 
         end = sample(model, x, self.table, disable=True).detach().cpu().float()
@@ -167,23 +167,12 @@ class Teacher:
             raise FitError(
                 "The teacher's end points are not finite (NaN or infinity). Run the model in a higher precision, or lower the guidance."
             )
-        if size > _DIVERGED * max(first_size[0], 1.0):
+        if size > _DIVERGED * max(first_size, 1.0):
             raise FitError(
-                f"The teacher diverged: its end points have size {size:.3g}, the model's first prediction {first_size[0]:.3g}. Lower the "
+                f"The teacher diverged: its end points have size {size:.3g}, the model's first prediction {first_size:.3g}. Lower the "
                 "guidance, use a lower order or more steps, and check that the conditioning belongs to the model."
             )
         return {"end": end, **(kept if self.states else {})}
-
-class _Counted:
-    """Counts the calls of one batch and reports them to `progress`."""
-
-    def __init__(self, progress: Progress | None, before: int, total: int) -> None:
-        self.progress, self.before, self.total, self.here = progress, before, total, 0
-
-    def step(self) -> None:
-        self.here += 1
-        if self.progress is not None:
-            self.progress(self.before + self.here, self.total)
 
 
 def _size(x: Tensor) -> float:

@@ -8,7 +8,6 @@ which does not include the form. Without a folder, what fits in 1 GiB is kept, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from torch import Tensor
 from ..schedules.checks import whole_number
 from ..schedules.families import half_log_snr, sigma_from_half_log_snr
 from ..solvers import build_table, solver_named
-from ..solvers.rebuild import asked_order
 from .batch_files import BatchFiles
 from .content import content_key, facts_of
 from .run import run_table
@@ -26,6 +24,7 @@ from .setting import FitError, Setting
 
 FORMAT_VERSION = 1
 _LARGEST_IN_MEMORY = 1 << 30
+_TEACHERS = {"ipndm": "ipndm", "dpmpp": "dpmpp_multistep", "unipc": "unipc"}  # of the forms that end in their order
 
 
 def refined(stamps: Sequence[float], between: int, family: str, highest: float = 1.0) -> list[float]:
@@ -112,11 +111,6 @@ class Trajectories:
             self._kept.put(index, kept)
         return kept["states"]
 
-    def in_batches(self, batch: int) -> Trajectories:
-        """The same states in batches of another size, in memory."""
-        order = asked_order(self.table.solver, self.table.orders)
-        return Trajectories(replace(self.setting, batch=batch), self.stamps, self.table.solver, order, self.between)
-
     def _made(self, index: int) -> Tensor:
         run = run_table(self.chunks[index], self.table)
         self.calls += run.calls
@@ -134,13 +128,5 @@ class Trajectories:
 
 def teacher_for(form: str) -> tuple[str, int | None, int]:
     """Solver, order and extra levels of the published teacher for a form: the student's own solver, so that both have the same bias."""
-    if form.startswith("ipndm"):
-        return "ipndm", int(form[-1]), 2
-    if form.startswith("dpmpp"):
-        return "dpmpp_multistep", int(form[-1]), 2
-    if form.startswith("unipc"):
-        return "unipc", int(form[-1]), 2
-    return "heun", None, 1
-
-
-__all__ = ["Trajectories", "refined", "teacher_for"]
+    solver = _TEACHERS.get(form.rstrip("1234"))
+    return ("heun", None, 1) if solver is None else (solver, int(form[-1]), 2)

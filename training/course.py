@@ -225,7 +225,7 @@ class Course:
             self._save()
 
     def _check(self) -> None:
-        current, numbers = copies(self.parameters), self.objective.measured()
+        current, numbers = copies(self.parameters), copies(self.objective.averages or self.parameters)
         put(self.parameters, numbers)
         try:
             error = self.objective.held_out_error()
@@ -235,7 +235,7 @@ class Course:
         self.loss_sum = self.loss_count = 0.0
         self.since_best += 1
         if error < self.best_error:
-            self.best, self.best_error, self.since_best = copies(numbers), error, 0
+            self.best, self.best_error, self.since_best = numbers, error, 0
 
     def _report(self) -> None:
         """To `progress`, in every process; an interruption in one of them is one in all."""

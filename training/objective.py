@@ -66,7 +66,7 @@ class Objective(ABC):
     batches : int
         Of one pass, over all processes together.
     averages : sequence of Tensor
-        Further tensors that belong to the state of the training.
+        Moving averages of the parameters, which are measured and kept in their place if there are any.
     calls : int
         Model calls on a batch so far; a backward pass counts as two.
     scale : float
@@ -123,6 +123,10 @@ class Objective(ABC):
         """End points [B, *shape] of some seeds with the parameters as they are; counts the model calls."""
 
     @abstractmethod
+    def rate(self, lr: float, done: int, total: int) -> float:
+        """Learning rate of the batch after `done` of `total`."""
+
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """JSON values that decide the numbers, however many processes share a batch."""
 
@@ -137,14 +141,6 @@ class Objective(ABC):
     def begin(self) -> bool:
         """Set the parameters to what the training begins with; False if that is the untrained model."""
         return False
-
-    def measured(self) -> Sequence[Tensor]:
-        """The numbers to be measured in the place of the parameters."""
-        return [p.detach() for p in self.parameters]
-
-    def rate(self, lr: float, done: int, total: int) -> float:
-        """Learning rate of the batch after `done` of `total`."""
-        return lr
 
     def error_of(self, sample: Callable[[Setting], Tensor]) -> float:
         """Root mean square distance of what `sample` gives for the held-out seeds to the teacher's end points; inf if not finite."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...schedules.checks import real_number, whole_number
 from ...solvers.table import SolverTable
-from ...training import Check, held_out_seeds
+from ...training import held_out_seeds
 from ...training.distributed import current_group
 from ...training.parameters import copies, put
 from ...training.targets import targets_of
@@ -37,21 +37,6 @@ from .tune import HELD_OUT_ONE_IN, Adapters, Tuning, check_arguments, tune
 TUNED, PHASE_ONE = "tuned model", "phase 1 alone"
 
 
-@dataclass(frozen=True)
-class Round:
-    """One turn: the table of phase 1, held-out error before and after phase 2, measurements on the way, and whether it was the best yet."""
-
-    number: int
-    table: SolverTable
-    before: float
-    after: float
-    history: tuple[Check, ...]
-    stopped: str
-    seconds: float
-    calls: int
-    kept: bool
-
-
 @dataclass
 class Alternation:
     """Rounds so far, and the best of them.
@@ -64,7 +49,7 @@ class Alternation:
         Of the best round.
     first_table : SolverTable
         Of phase 1 alone.
-    rounds : list of Round
+    rounds : list of Tuning
         In order.
     ending, stopped : Ending, str
         How it ended, and that in words.
@@ -79,7 +64,7 @@ class Alternation:
     adapters: Adapters
     table: SolverTable
     first_table: SolverTable
-    rounds: list[Round] = field(default_factory=list)
+    rounds: list[Tuning] = field(default_factory=list)
     ending: Ending = Ending.FINISHED
     stopped: str = ""
     comparison: Comparison | None = None
@@ -98,13 +83,12 @@ class Alternation:
 
     def add(self, tuning: Tuning, tolerance: float) -> None:
         """Add a round, keep its numbers if it is the best, and note the end if it is the last."""
-        best = min((each.after for each in self.rounds), default=math.inf)
-        number, after, kept = len(self.rounds) + 1, tuning.held_out_after, tuning.held_out_after < best
-        self.rounds.append(Round(
-            number, tuning.table, tuning.held_out_before, after, tuple(tuning.history), tuning.stopped, tuning.seconds, tuning.calls, kept
-        ))  # fmt: skip
+        best = min((each.held_out_after for each in self.rounds), default=math.inf)
+        number, after = len(self.rounds) + 1, tuning.held_out_after
+        tuning.kept = after < best
+        self.rounds.append(tuning)
         self.calls += tuning.calls
-        if kept:
+        if tuning.kept:
             self.table, self._best = tuning.table, copies(self.adapters.parameters())
         gain = 1.0 if math.isinf(best) else 1 - after / best if best else 0.0
         self.stopped = f"{number} rounds were made" if number > 1 else "one round was made"

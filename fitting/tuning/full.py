@@ -26,6 +26,8 @@ class FullWeights(nn.Module):
         Of the parameters, as in `network.named_parameters()`.
     dtypes : frozenset of dtype
         Of the originals.
+    layers_of_network : list of Module
+        Whose parameters the network computes with.
 
     Raises
     ------
@@ -35,7 +37,7 @@ class FullWeights(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self._network = (network,)  # a tuple: the network is no part of this module
+        self.layers_of_network = [network]  # a plain list: the network is no part of this module
         originals = {name: p for name, p in network.named_parameters() if p.is_floating_point()}  # tensors that layers share only once
         if not originals:
             raise ValueError("The network has no floating-point parameters; there is nothing to tune.")
@@ -50,10 +52,6 @@ class FullWeights(nn.Module):
             self.copies = nn.ParameterList(p.detach().to(torch.float32 if p.dtype in _HALVES else p.dtype).clone() for p in places)
         self.names = tuple(originals)
         self.dtypes = frozenset(self._dtypes)
-
-    def layers_of_network(self) -> list[nn.Module]:
-        """The modules whose parameters take part in what the network computes."""
-        return list(self._network)
 
     @contextmanager
     def attached(self) -> Iterator[None]:

@@ -54,6 +54,8 @@ class LoraAdapters(nn.Module):
     ----------
     names : tuple of str
         Of the adapted layers, as in `network.named_modules()`.
+    layers_of_network : list of Module
+        The adapted layers.
     scale : float
         alpha / rank.
     dtypes : frozenset of dtype
@@ -75,7 +77,7 @@ class LoraAdapters(nn.Module):
             raise ValueError(f"alpha was {alpha:g}; the adapters' scale is alpha / rank, so it must be above 0.")
         self.rank, self.alpha, self.layers = rank, alpha, layers
         found = adaptable(network, layers)
-        self._modules_of = [module for _, module in found]  # a plain list: the network is no part of this module
+        self.layers_of_network = [module for _, module in found]  # a plain list: the network is no part of this module
         self._working = False
         self.names = tuple(name for name, _ in found)
         generator = torch.Generator().manual_seed(whole_number(seed, "seed", 0) % 2**63)
@@ -92,11 +94,7 @@ class LoraAdapters(nn.Module):
     @property
     def dtypes(self) -> frozenset[torch.dtype]:
         """Of the adapted layers' weights, as they are now."""
-        return frozenset(p.dtype for module in self._modules_of for p in module.parameters())
-
-    def layers_of_network(self) -> list[nn.Module]:
-        """The adapted modules."""
-        return list(self._modules_of)
+        return frozenset(p.dtype for module in self.layers_of_network for p in module.parameters())
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -107,7 +105,7 @@ class LoraAdapters(nn.Module):
         with ExitStack() as hooks:
             hooks.callback(setattr, self, "_working", False)
             self._working = True
-            for module, down, up in zip(self._modules_of, self.down, self.up, strict=True):
+            for module, down, up in zip(self.layers_of_network, self.down, self.up, strict=True):
                 hooks.enter_context(module.register_forward_hook(partial(_adapted, down, up, self.scale), with_kwargs=True))
             yield
 

@@ -91,7 +91,7 @@ class TuningObjective(Objective):
         super().__init__(own, held, ends, held_ends, options, group, adapters.parameters(), betas=(0.9, 0.99))
         self.table, self.adapters, self.trajectories = table, adapters, states
         self.samples = None if samples is None else replace(samples, extra_args=ordinary(samples.extra_args))
-        self.averages = copies(self.parameters)
+        self.averages = copies(self.parameters) if options.average else []
         self.weights = step_weights(table, own.noise_schedule)
         half = torch.float16 in (options.autocast, own.dtype) or torch.float16 in adapters.dtypes
         self.scale = HALF_PRECISION_SCALE if half else 1.0
@@ -110,10 +110,6 @@ class TuningObjective(Objective):
     def rate(self, lr: float, done: int, total: int) -> float:
         rise = min(1.0, (done + 1) / min(_RISE, max(1, total // 5)))
         return lr * rise * 0.5 * (1 + math.cos(math.pi * done / total))
-
-    def measured(self) -> Sequence[Tensor]:
-        """The moving average, if there is one."""
-        return self.averages if self.options.average else super().measured()
 
     def end_points(self, chunk: Setting) -> Tensor:
         with self.adapters.attached(), precision(self.own.device, self.options.autocast):
@@ -135,8 +131,9 @@ class TuningObjective(Objective):
         norm = float(gradient.norm())
         set_gradients(self.parameters, gradient * min(1.0, _LARGEST_GRADIENT / max(norm, 1e-12)))
         self.adam.step()
-        decay = min(self.options.average, (done + 1) / (done + 10))  # early on, forget the beginning faster
-        torch._foreach_lerp_(list(self.averages), [p.detach() for p in self.parameters], 1 - decay)
+        if self.averages:
+            decay = min(self.options.average, (done + 1) / (done + 10))  # early on, forget the beginning faster
+            torch._foreach_lerp_(list(self.averages), [p.detach() for p in self.parameters], 1 - decay)
         return [Step(loss, count, 0)]
 
     def gradient(self, positions: Sequence[int], pass_index: int) -> BatchGradient:

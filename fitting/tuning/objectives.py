@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ...schedules import NoiseSchedule
 from ...schedules.families import alpha_of, half_log_snr
-from ...solvers.table import Row, SolverTable
+from ...solvers.table import SolverTable
 from ...solvers.walk import Evaluate, Walk, walk_to_end
 from ...training.losses import summed_square
 
@@ -96,12 +96,8 @@ def step_reaches(table: SolverTable) -> list[float]:
     """How far each step moves if the outputs of its own model calls all move by one: the sum of their weights in the new state, with
     those in its stages and its corrector. From sigma s to t it is 1 - t/s for a step without memory, Euler's and Heun's alike."""
     zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-
-    def moved(state: Tensor, index: int, row: Row) -> Tensor:
-        return one
-
     starts = ((rows, Walk(zero, zero, (zero,) * rows.start, False)) for rows in table.step_rows)
-    return [float(walk_to_end(table, start, moved, rows).state) for rows, start in starts]
+    return [float(walk_to_end(table, start, lambda *_: one, rows).state) for rows, start in starts]
 
 
 def require_step_states(table: SolverTable, own_states: bool) -> None:

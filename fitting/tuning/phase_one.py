@@ -5,15 +5,15 @@ stored pass is still the untuned model's: the targets of the tuned model do not 
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...solvers import SOLVERS, SolverTable, build_table, solver_named
 from ...solvers.rounding import rounded_table
 from ..calibrate import Calibration, calibrate
 from ..candidates import Candidate
-from ..discretization import Form, PairCosts, discretization_costs
+from ..discretization import PairCosts, discretization_costs
 from ..effort import EFFORTS
 from ..levenberg import Limit
 from ..setting import FitError, Interrupted, Setting
@@ -28,11 +28,9 @@ class PhaseOne(Protocol):
 
     def first(self, report: Report = None) -> SolverTable:
         """For the untuned model."""
-        ...
 
     def again(self, table: SolverTable, report: Report = None) -> SolverTable | None:
         """For the model as it is tuned now, which was tuned for `table`; None if there is no other."""
-        ...
 
 
 @dataclass
@@ -58,18 +56,14 @@ class DiscretizationPhase:
         A pass with states over some 50 to 100 seeds.
     steps : int
         Of the table.
-    solver, order, options : str, int or None, mapping
+    solver, order : str, int or None
         Of the table.
-    form : str
-        See `discretization_costs`.
     """
 
     teacher: Teacher
     steps: int
     solver: str = "ddim"
     order: int | None = None
-    form: Form = "data"
-    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         solver_named(self.solver)
@@ -77,20 +71,20 @@ class DiscretizationPhase:
             raise ValueError(f"steps was {self.steps}; it must be at least 1 and at most {self.teacher.steps}, the teacher's steps.")
 
     def first(self, report: Report = None) -> SolverTable:
-        return self._table(discretization_costs(self.teacher, self.form, report))
+        return self._table(discretization_costs(self.teacher, progress=report))
 
     def again(self, table: SolverTable, report: Report = None) -> SolverTable | None:
         """From the tuned model's outputs at each level of the teacher's trajectories, and the untuned model's way from there."""
         _require_finished(self.teacher)
         try:
-            return self._table(discretization_costs(self.teacher, self.form, report, student=self.teacher.setting))
+            return self._table(discretization_costs(self.teacher, progress=report, student=self.teacher.setting))
         except FitError:  # a tuned model that fails at levels it was not tuned for
             return None
 
     def _table(self, costs: PairCosts) -> SolverTable:
         sigmas, family = costs.schedule(self.steps).tolist(), self.teacher.setting.noise_schedule.family
         order = self.order if len(SOLVERS[self.solver].orders) > 1 else None
-        return rounded_table(build_table(self.solver, sigmas, family, order, **dict(self.options)))
+        return rounded_table(build_table(self.solver, sigmas, family, order))
 
 
 @dataclass

@@ -37,9 +37,8 @@ class Samples:
 
     def __post_init__(self) -> None:
         if not isinstance(self.clean, Tensor) or self.clean.ndim < 2 or not len(self.clean) or not self.clean.is_floating_point():
-            shown = type(self.clean).__name__
-            if isinstance(self.clean, Tensor):
-                shown = f"{self.clean.dtype} of shape {tuple(self.clean.shape)}"
+            tensor = isinstance(self.clean, Tensor)
+            shown = f"{self.clean.dtype} of shape {tuple(self.clean.shape)}" if tensor else type(self.clean).__name__
             raise ValueError(f"clean was {shown}; samples are a floating-point tensor [M, *shape] with at least one of them.")
         if not bool(self.clean.isfinite().all()):
             raise ValueError("The samples are not all finite (NaN or infinity); leave the damaged ones out.")

@@ -56,10 +56,16 @@ class Tuning(Training):
         With the best numbers found, what they began with if nothing was better; `with adapters.attached():` the network is the tuned one.
     table : SolverTable
         It is tuned for.
+    round : int
+        Of an alternation, from 1; 0 elsewhere.
+    kept : bool
+        Whether it was the best round of the alternation so far.
     """
 
     adapters: Adapters
     table: SolverTable
+    round: int = 0
+    kept: bool = True
 
 
 def tune(
@@ -176,7 +182,7 @@ def tune(
     group = current_group()
     with torch.inference_mode(False), enough_memory(setting.batch, TuningObjective.advice):  # hosts run nodes without gradients
         own, held = split(setting, held_out, HELD_OUT_ONE_IN)
-        modules = [*adapters.layers_of_network(), setting.model]
+        modules = [*adapters.layers_of_network, setting.model]
         with adapters.attached():  # full tuning has its own copies in the place of the network's weights
             require_gradients(modules)
         states = Trajectories(own, _stamps(table, setting), "unipc", 3, between, folder) if stepwise else None
@@ -185,7 +191,7 @@ def tune(
         objective = TuningObjective(own, held, targets.ends[:count], targets.ends[count:], table, adapters, options, group, states, samples)
         objective.calls, objective.round = targets.calls, round
         return trained(
-            objective, lambda course: Tuning(adapters=adapters, table=table, **course.result()), modules, progress, resume
+            objective, lambda course: Tuning(adapters=adapters, table=table, round=round, **course.result()), modules, progress, resume
         )  # fmt: skip
 
 

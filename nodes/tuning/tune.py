@@ -297,7 +297,7 @@ class FewStepTuneLora(io.ComfyNode):
             )
         plan.forget()
         result = outcome.result
-        history = [(each.number, at.batches, at.loss, at.error) for each in result.rounds for at in each.history]
+        history = [(each.round, at.batches, at.loss, at.error) for each in result.rounds for at in each.history]
         report = "\n".join(
             [
                 f"FewStep tuning at cfg {cfg:g}, latents of {'x'.join(map(str, shape))}: {plan.fitting} trajectories, "
