@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 # ComfyUI serves this folder to the browser.
 WEB_DIRECTORY = "./web"
 
-_ROOMS = ("schedules", "solvers", "fitting", "amed", "recipes", "demo")
+_ROOMS = ("schedules", "solvers", "fitting", "training", "amed", "recipes", "jobs", "demo")
 
 
 async def comfy_entrypoint() -> ComfyExtension:

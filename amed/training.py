@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..fitting.failures import enough_memory
 from ..fitting.levenberg import NO_LIMIT, Limit
 from ..fitting.progress import Ending, Progress
 from ..fitting.setting import Setting
@@ -32,7 +33,6 @@ from ..tensor_files import load_tensors
 from ..training import Check, Course, OtherState, Training
 from ..training.course import trained
 from ..training.distributed import Group, current_group
-from ..training.gradients import enough_memory
 from ..training.options import split
 from ..training.state import START
 from ..training.targets import targets_of

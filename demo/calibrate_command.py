@@ -68,11 +68,16 @@ def _report(
         entries.append(entry)
         paragraphs.append("\n".join(lines))
     facts = {"family": args.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out, "teacher_steps": args.teacher_steps}
-    result = facts | {"calibrations": entries, "interrupted": outcome.interrupted, "problem": str(outcome.error or "")}
+    problems = [str(outcome.error or ""), *(entry.get("problem", "") for entry in entries)]
+    result = facts | {"calibrations": entries, "interrupted": outcome.interrupted, "problem": " ".join(filter(None, problems))}
     return result, "\n\n".join([*paragraphs, *ended_early(outcome)])
 
 
 def _saved(args: argparse.Namespace, result: Calibration, recipe: Recipe, entry: dict[str, Any]) -> list[str]:
-    path, problem = save_somewhere(recipe_file(args.family, result.nfe, args.out), recipe.save)
+    try:
+        path, problem = save_somewhere(recipe_file(args.family, result.nfe, args.out), recipe.save)
+    except OSError as error:  # its text is shown, and so are the other recipes
+        entry["problem"] = str(error)
+        return [str(error)]
     entry["file"] = str(path.resolve())
     return [f"Recipe: {path.resolve()}", *([problem] if problem else [])]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -167,7 +167,8 @@ def calibrate_all(
     Raises
     ------
     ValueError : arguments outside what is allowed; nothing was called.
-    FitError : the model or the teacher fails (NaN, shapes, divergence); said in a sentence.
+    FitError : the model or the teacher fails (NaN, shapes, divergence); said in a sentence. Its `best` is the list of the calibrations
+        so far; the last one has no comparison where the guard failed.
     Interrupted : by `progress` during the teacher's pass, or before the first table's fit has begun.
     """
     check_calls(nfes)
@@ -197,23 +198,28 @@ def calibrate_all(
             if not results:
                 raise
             break
+        except FitError as error:
+            error.best = list(results.values())
+            raise
         fitted = Candidate(f"fitted, {nfe} calls", rounded_table(fit.evaluation.table), "fitted")
-        comparison: Comparison | None = None
-        if fit.ending is not Ending.INTERRUPTED:
-            rivals = list(stock) if stock is not None else candidates(setting.noise_schedule, nfe)
-            try:
-                comparison = work.guard([*rivals, fitted], nfe, mapping, judge)
-            except Interrupted:
-                comparison = None
-        table = start.table
-        if comparison is not None:
-            winner = comparison.winner.candidate
-            assert isinstance(winner, Candidate)  # only such were given
-            table = winner.table
-        calls = Calls(teacher.calls, start_calls, fit_calls, comparison.calls if comparison else 0)
-        results[nfe] = Calibration(nfe, table, fitted.table, start, fit, comparison, calls, time.monotonic() - began)
-        if comparison is None:
+        calls = Calls(teacher.calls, start_calls, fit_calls, 0)
+        results[nfe] = Calibration(nfe, start.table, fitted.table, start, fit, None, calls, time.monotonic() - began)
+        if fit.ending is Ending.INTERRUPTED:
             break
+        rivals = list(stock) if stock is not None else candidates(setting.noise_schedule, nfe)
+        try:
+            comparison = work.guard([*rivals, fitted], nfe, mapping, judge)
+        except Interrupted:
+            break
+        except FitError as error:
+            error.best = list(results.values())
+            raise
+        winner = comparison.winner.candidate
+        assert isinstance(winner, Candidate)  # only such were given
+        results[nfe] = replace(
+            results[nfe], table=winner.table, comparison=comparison, calls=replace(calls, guard=comparison.calls),
+            seconds=time.monotonic() - began,
+        )  # fmt: skip
     return [results[nfe] for nfe in nfes if nfe in results]
 
 

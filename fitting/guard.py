@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .candidates import Candidate, SamplerCandidate
+from .failures import enough_memory
 from .residual import ResidualMap, mapped
 from .run import Run, run_table
 from .setting import FitError, Setting
@@ -303,14 +304,15 @@ class Scorer:
             first: Run | None = None
             wanted = self._compared(target, chunk)
             for index, candidate in enumerate(candidates):
-                if isinstance(candidate, Candidate):
-                    run = run_table(chunk, candidate.table, first, self._called)
-                    first, end = first or run, run.end  # most tables start with the same call
-                else:
-                    end = self._sampled(candidate, chunk)
-                squares[index].append((self._compared(end, chunk) - wanted).square().mean(1))
-                if self.judge is not None:
-                    judged[index].append(self.judge(end.to(setting.dtype), chunk).detach().double().cpu().reshape(-1))
+                with enough_memory(setting.batch):  # a sampler's own calls and the judge
+                    if isinstance(candidate, Candidate):
+                        run = run_table(chunk, candidate.table, first, self._called)
+                        first, end = first or run, run.end  # most tables start with the same call
+                    else:
+                        end = self._sampled(candidate, chunk)
+                    squares[index].append((self._compared(end, chunk) - wanted).square().mean(1))
+                    if self.judge is not None:
+                        judged[index].append(self.judge(end.to(setting.dtype), chunk).detach().double().cpu().reshape(-1))
         return [
             Score(candidate, _finite(torch.cat(square)), torch.cat(opinion).numpy() if opinion else None, candidate.nfe)
             for candidate, square, opinion in zip(candidates, squares, judged, strict=True)

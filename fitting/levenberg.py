@@ -113,7 +113,10 @@ def minimise(
     taken = 1 if growing else len(residual.chunks)
     evaluation = residual.evaluate(parameters.table(theta), chunks=taken)
     if not math.isfinite(evaluation.mean_square):
-        raise FitError("The model's end points with the starting table are not finite (NaN or infinity); a fit has nothing to start from.")
+        raise FitError(
+            "The model's end points with the starting table are not finite (NaN or infinity), so a fit has nothing to start from. Run the "
+            "model in a higher precision, or lower the guidance."
+        )
     weight = ridge * evaluation.mean_square
     fit = Fit(theta, evaluation)
     search = _Search(residual, parameters, weight, fit)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..schedules import NoiseSchedule
 from ..schedules.checks import whole_number
+from .failures import FitError, Interrupted, enough_memory
 
 Model = Callable[..., Tensor]
 
@@ -121,9 +122,10 @@ class Setting:
         Raises
         ------
         FitError
-            If the shape of the model's output is not that of x. (Non-finite values pass here: end points are checked.)
+            If memory runs out, or the shape of the model's output is not that of x. (Non-finite values pass here: end points are
+            checked.)
         """
-        with torch.no_grad():
+        with torch.no_grad(), enough_memory(len(x)):
             output = self.model(x, x.new_full((len(x),), sigma), **self.extra_args, **self.per_seed)
         if not isinstance(output, Tensor) or output.shape != x.shape:
             shown = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
@@ -134,16 +136,4 @@ class Setting:
         return output
 
 
-class FitError(RuntimeError):
-    """Long work that cannot go on: what happened and what to do, in a sentence.
-
-    Attributes
-    ----------
-    best : the result so far, of the type that the work returns; None where nothing was known yet.
-    """
-
-    best: object | None = None
-
-
-class Interrupted(RuntimeError):
-    """Raised by a `progress` callback to stop; finished work is kept."""
+__all__ = ["FitError", "Interrupted", "Model", "Setting"]

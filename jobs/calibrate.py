@@ -74,6 +74,10 @@ class CalibrationOutcome(Outcome):
 
     done: dict[int, Calibration] = field(default_factory=dict)
 
+    def keep(self, best: object) -> None:
+        for result in best if isinstance(best, list) else ():
+            self.done[result.nfe] = result
+
     def results(self, plan: CalibrationPlan) -> list[Calibration]:
         """In the order of the plan, as far as they are finished."""
         return [self.done[nfe] for nfe in plan.nfes if nfe in self.done]

@@ -11,8 +11,8 @@ from typing import TypeVar
 from safetensors import SafetensorError
 
 from ..fitting import Ending, FitError, Interrupted, Teacher
+from ..fitting.failures import enough_memory
 from ..training import OtherState
-from ..training.gradients import enough_memory
 from .plan import Plan, ResumablePlan, keep_newest, remove_states
 
 T = TypeVar("T")
@@ -60,6 +60,9 @@ class Outcome:
             where = "stored for later runs"
         return f"Teacher: {plan.teacher.steps} steps of {plan.teacher.solver}, {made}; {where}"
 
+    def keep(self, best: object) -> None:
+        """Take over what a `FitError` has as its best, if that is a result of this job."""
+
     def raise_error(self) -> None:
         """Raise `error`, if there is one: for hosts, once they have kept what is finished."""
         if self.error is not None:
@@ -84,6 +87,7 @@ def ending_of(outcome: Outcome, plan: Plan, advice: str = "Take smaller batches.
         outcome.ending = Ending.INTERRUPTED
     except FitError as error:
         outcome.ending, outcome.error = Ending.FAILED, error
+        outcome.keep(error.best)
     except (OSError, SafetensorError) as error:
         failure = FitError(f"A file could not be read or written ({error}). Free space, or choose another folder.")
         failure.__cause__ = error
@@ -105,11 +109,14 @@ def resumed(plan: ResumablePlan, work: Callable[[], T]) -> T:
     file = plan.state_file
     if file is not None and plan.most_states is not None:
         keep_newest(file.parent, file.stem, plan.most_states)
-    try:
-        return work()
-    except OtherState as error:
-        if file is None or plan.resume is not None:
-            raise
-        _logger.warning("FewStep: the saved state of an interrupted run does not match; starting over. (%s)", error)
-        remove_states(file)
-        return work()
+    while True:
+        try:
+            return work()
+        except OtherState as error:
+            if file is None or plan.resume is not None:
+                raise
+            _logger.warning("FewStep: the saved state of an interrupted run does not match; starting over. (%s)", error)
+            if error.path == file:
+                remove_states(file)
+            else:  # of a later round: those before it are resumed
+                error.path.unlink()

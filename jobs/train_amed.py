@@ -11,7 +11,7 @@ import torch
 from ..amed import AmedConfig, AmedTable, train_amed
 from ..amed.taps import FeatureTap
 from ..amed.training import MODES, AmedTraining, Method, Mode, saved_table
-from ..fitting import Ending, FitError, Interrupted, Setting
+from ..fitting import Ending, Interrupted, Setting
 from ..fitting.levenberg import NO_LIMIT, Limit
 from ..fitting.progress import Progress, staged
 from ..fitting.trajectories import Trajectories, teacher_for
@@ -82,6 +82,10 @@ class AmedOutcome(Outcome):
 
     training: AmedTraining | None = None
 
+    def keep(self, best: object) -> None:
+        if isinstance(best, AmedTraining):
+            self.training = best
+
 
 def run(
     setting: Setting, plan: AmedPlan, progress: Progress | None = None, outcome: AmedOutcome | None = None, tap: FeatureTap | None = None
@@ -89,15 +93,10 @@ def run(
     """Train; see `calibrate.run`. tap : of features, default the setting's model's own."""
     outcome = outcome or AmedOutcome()
     with ending_of(outcome, plan, _ADVICE):
-        try:
-            outcome.teacher = plan.teacher.of(setting)
-            training = resumed(plan, lambda: _trained(setting, plan, progress, outcome, tap))
-            if training.ending is Ending.INTERRUPTED:
-                outcome.ending = Ending.INTERRUPTED
-        except FitError as error:
-            if isinstance(error.best, AmedTraining):
-                outcome.training = error.best
-            raise
+        outcome.teacher = plan.teacher.of(setting)
+        training = resumed(plan, lambda: _trained(setting, plan, progress, outcome, tap))
+        if training.ending is Ending.INTERRUPTED:
+            outcome.ending = Ending.INTERRUPTED
     return outcome
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..fitting import EFFORTS, Candidate, Comparison, Ending, FitError, Setting, Teacher
+from ..fitting import EFFORTS, Candidate, Comparison, Ending, Setting, Teacher
 from ..fitting.calibrate import MOST_CALLS
 from ..fitting.guard import Judge, Scorer, decided
 from ..fitting.progress import Progress, staged
@@ -132,6 +132,10 @@ class TuningOutcome(Outcome):
     result: Alternation | None = None
     comparison: Comparison | None = None
 
+    def keep(self, best: object) -> None:
+        if isinstance(best, Alternation):
+            self.result = best
+
     @property
     def learned(self) -> bool:
         """Whether the adapters change anything: only what was better on held-out seeds is in them."""
@@ -173,13 +177,8 @@ def run(
         )  # fmt: skip
 
     with ending_of(outcome, plan, "Take smaller batches, checkpointing, a lower rank, or fewer layers. The best so far is kept."):
-        try:
-            outcome.teacher = plan.teacher.of(setting)
-            outcome.result = resumed(plan, work)
-        except FitError as error:
-            if isinstance(error.best, Alternation):
-                outcome.result = error.best
-            raise
+        outcome.teacher = plan.teacher.of(setting)
+        outcome.result = resumed(plan, work)
         outcome.comparison = outcome.result.comparison
         if outcome.comparison is None:
             outcome.ending = Ending.INTERRUPTED

@@ -21,6 +21,8 @@ ORDERS = (AUTO, "1", "2", "3", "4")
 STRENGTHS = (AUTO, "1.0", "1.5", "2.0", "2.5", "3.0", "3.5", "4.0")
 VARIANTS = (AUTO, *dict.fromkeys(variant for solver in SOLVERS.values() for variant in solver.variants))
 MOST_STEPS = 1000
+NOT_CHECKED = 0.0
+"""As a guidance scale."""
 
 
 class CoreVersions(NamedTuple):
@@ -89,6 +91,23 @@ def steps_input(default: int = 6, tooltip: str = "") -> io.Int.Input:
 
 def denoise_input(tooltip: str) -> io.Float.Input:
     return io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+
+
+def inputs_to_check() -> list[io.Input]:
+    """Size and guidance of the pictures, for nodes that only warn where these are not what something was made for."""
+    return [
+        io.Latent.Input("latent_image", optional=True, tooltip="Only to check the size of the pictures."),
+        io.Float.Input(
+            "cfg_to_check",
+            default=NOT_CHECKED,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            optional=True,
+            tooltip="Only to check the guidance scale that you sample with. 0: not checked here (the log tells when sampling).",
+        ),
+    ]
 
 
 def schedule_input(*first: str, tooltip: str) -> io.Combo.Input:

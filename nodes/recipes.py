@@ -15,12 +15,11 @@ from .common.facts import warnings_for
 from .common.sockets import RecipeType, checked_recipe, pasted, problem_with_text
 from .file_nodes import LoadNode, SaveNode
 from .host import latent_shape, noise_schedule_of
+from .inputs import NOT_CHECKED, inputs_to_check
 from .metadata import records, write_entry
 from .recipe_files import RECIPE_FILES
 from .recipe_sampler import recipe_function
 from .report import as_ui, curve, sigmas_line
-
-NOT_CHECKED = 0.0
 
 
 @records
@@ -48,17 +47,7 @@ class FewStepApplyRecipe(io.ComfyNode):
                 io.Model.Input(
                     "model", optional=True, tooltip="Only to check: the report warns where the recipe was made for another model."
                 ),
-                io.Latent.Input("latent_image", optional=True, tooltip="Only to check the size of the pictures."),
-                io.Float.Input(
-                    "cfg_to_check",
-                    default=NOT_CHECKED,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    optional=True,
-                    tooltip="Only to check the guidance scale that you sample with. 0: not checked here (the log tells when sampling).",
-                ),
+                *inputs_to_check(),
             ],
             outputs=[
                 io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="The recipe's noise levels."),

@@ -24,6 +24,8 @@ from fewstep.fitting import EFFORTS, Interrupted, Stage
 from fewstep.recipes import Recipe, model_identity
 from fewstep.solvers import build_table, sample
 
+from .disks import disk
+
 TINY = ("--seeds", 3, "--held-out", 2, "--batch", 5, "--teacher-steps", 6, "--max-calls", 12, "--effort", "low")
 
 
@@ -60,6 +62,17 @@ def test_recipes_of_several_sizes(capsys, tmp_path):
         assert facts.error == pytest.approx(entry["error"], rel=1e-3) and facts.stock == entry["stock"]
         assert facts.metric == "RMSE to 6 steps"
         assert recipe.check_use(family="edm", cfg=2.0, model_identity=model_identity(model.network), resolution=(1, 32, 32)) == []
+
+
+def test_a_full_disk_leaves_the_recipes_text(capsys, tmp_path):
+    """It fills up during the work, and temporary files find no place either."""
+    with disk() as fill:
+        fill()
+        status, out, _ = call(capsys, "calibrate", "--nfe", 2, 3, *TINY, "--out", tmp_path / "recipes", "--json")
+    entries = json.loads(out)["calibrations"]
+    assert [Recipe.from_text(entry["recipe"]).nfe for entry in entries] == [2, 3] and status == 2
+    assert all(entry["problem"].startswith("The result could not be written to ") and "file" not in entry for entry in entries)
+    assert list((tmp_path / "recipes").iterdir()) == []
 
 
 def test_the_text_for_people_holds_report_and_recipe(capsys, tmp_path):

@@ -74,6 +74,12 @@ def test_every_package_folder_is_listed():
     assert ours | {"fewstep"} == set(PACKAGES)
 
 
+def test_the_types_of_every_core_package_are_checked():
+    """Data folders have no code, and what mypy is given includes the packages inside."""
+    rooms = {name.split(".")[1] for name in PACKAGES if "." in name} - {"demo"}
+    assert {f"fewstep.{room}" for room in rooms} == set(PROJECT["tool"]["mypy"]["packages"])
+
+
 # --- The registry of ComfyUI nodes ------------------------------------------------------------------------------------
 
 
@@ -170,12 +176,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 def test_the_installed_wheel_works_from_elsewhere(wheel, run_python, tmp_path):
     with zipfile.ZipFile(wheel) as file:
         file.extractall(tmp_path / "site")
-    code = "import fewstep, fewstep.cli; print(fewstep.__file__, fewstep.schedules.__name__, fewstep.solvers.__name__)"
-    result = run_python("-c", code, env={"PYTHONPATH": str(tmp_path / "site")}, cwd=tmp_path)
+    names = sorted(name for name in PACKAGES if name != "fewstep")
+    imports = "; ".join(f"import {name}" for name in ("fewstep.cli", *names))
+    code = f"{imports}; print(fewstep.__file__, *[name for name in {names} if sys.modules[name].__file__.startswith(sys.argv[1])])"
+    result = run_python("-c", f"import sys; {code}", tmp_path, env={"PYTHONPATH": str(tmp_path / "site")}, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     file, *rooms = result.stdout.split()
     assert Path(file) == tmp_path / "site/fewstep/__init__.py"
-    assert rooms == ["fewstep.schedules", "fewstep.solvers"]
+    assert rooms == names and {"fewstep.training", "fewstep.jobs"} <= set(rooms)
 
 
 # --- A folder of any name ---------------------------------------------------------------------------------------------

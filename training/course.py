@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..fitting.failures import enough_memory
 from ..fitting.progress import INTERRUPTED, Ending, Progress, Stage
 from ..fitting.setting import FitError, Interrupted
-from .gradients import borrowed, enough_memory
+from .gradients import borrowed
 from .objective import Objective, Step
 from .parameters import copies, put
 from .state import StateFile

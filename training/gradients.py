@@ -8,10 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..fitting.setting import FitError, Interrupted
-
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # the CPU's allocator has no exception type of its own
-
 
 class NoGradients(ValueError):
     """Gradients cannot pass through the model, or do not reach what is trained; says why."""
@@ -90,21 +86,3 @@ def ordinary(value: Any) -> Any:
 def precision(device: str | torch.device, autocast: torch.dtype | None) -> AbstractContextManager[object]:
     """For the model's calls."""
     return nullcontext() if autocast is None else torch.autocast(torch.device(device).type, autocast)
-
-
-@contextmanager
-def enough_memory(batch: int, advice: str) -> Iterator[None]:
-    """Memory that runs out inside is a `FitError`."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, (FitError, Interrupted)) or not ran_out_of_memory(error):
-            raise
-        raise FitError(f"Memory ran out in a batch of {batch} samples. {advice}") from error
-
-
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on whatever device."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
-    )

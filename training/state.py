@@ -25,7 +25,17 @@ _SAME_START = 0.01  # absolute, of numbers a training began with: a fit that is 
 
 
 class OtherState(ValueError):
-    """A file that is not the state of this training, or is damaged; without it the training starts over."""
+    """A file that is not the state of this training, or is damaged; without it the training starts over.
+
+    Attributes
+    ----------
+    path : Path
+        Of the file.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{path} {what}")
+        self.path = path
 
 
 class StateFile:
@@ -88,11 +98,12 @@ class StateFile:
         try:
             tensors, known = load_tensors(self.path)
         except Exception as error:  # safetensors has its own exception type
-            raise OtherState(f"{self.path} cannot be read as the saved state of a training ({error}). Delete it to start over.") from error
+            raise OtherState(self.path, f"cannot be read as the saved state of a training ({error}). Delete it to start over.") from error
         if not self._is_of_this_training(known, tensors):
             raise OtherState(
-                f"{self.path} does not match: it was saved by a training with other settings, seeds or model, or by another version of "
-                "FewStep. Use the same ones, or delete it to start over."
+                self.path,
+                "does not match: it was saved by a training with other settings, seeds or model, or by another version of FewStep. Use the "
+                "same ones, or delete it to start over.",
             )
         wanted = _named(parts)
         moved = [index for index in range(len(parts["now"])) if f"adam.step.{index}" in tensors]  # parameters that Adam has changed
@@ -101,9 +112,10 @@ class StateFile:
             for index in moved for moment in _MOMENTS
         }  # fmt: skip
         wrong = [name for name, value in {**wanted, **moments}.items() if not _same_kind(tensors.get(name), value)]
-        record = known.get("record")
+        record: Any = known.get("record")
         if wrong or not _complete(record, counters):
-            raise OtherState(f"{self.path} is a damaged state of a training ({', '.join(wrong[:3])}). Delete it to start over.")
+            what = ", ".join(wrong[:3]) or "its record"
+            raise OtherState(self.path, f"is a damaged state of a training ({what}). Delete it to start over.")
         put(wanted.values(), [tensors[name] for name in wanted])
         state = {index: {moment: tensors[f"adam.{moment}.{index}"] for moment in _MOMENTS} for index in moved}
         adam.load_state_dict({**adam.state_dict(), "state": state})

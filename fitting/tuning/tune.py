@@ -28,9 +28,10 @@ from ...solvers import SolverTable
 from ...training import Check, OtherState, Training
 from ...training.course import trained
 from ...training.distributed import Group, current_group
-from ...training.gradients import enough_memory, require_gradients
+from ...training.gradients import require_gradients
 from ...training.options import split
 from ...training.targets import targets_of
+from ..failures import enough_memory
 from ..progress import Progress
 from ..setting import Setting
 from ..teacher import Teacher

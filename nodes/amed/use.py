@@ -15,7 +15,7 @@ from ..common.sockets import AmedType, checked_net
 from ..drawing import as_images
 from ..file_nodes import LoadNode, SaveNode
 from ..host import latent_shape, noise_schedule_of
-from ..inputs import check, problem_with
+from ..inputs import NOT_CHECKED, check, inputs_to_check, problem_with
 from ..metadata import records, write_entry
 from ..report import as_ui, curve, sigmas_line
 from .chosen import Chosen
@@ -26,7 +26,6 @@ from .sampling import AmedFunction
 
 OWN = "the predictor's own"
 SOLVERS = (OWN, *FORMS)
-NOT_CHECKED = 0.0
 
 
 class FewStepLoadAmed(LoadNode):
@@ -107,17 +106,7 @@ class FewStepAmedSampler(io.ComfyNode):
                     "choose one to be told where a file is for another.",
                 ),
                 io.Model.Input("model", optional=True, tooltip="Only to check: the report warns where it was trained for another model."),
-                io.Latent.Input("latent_image", optional=True, tooltip="Only to check the size of the pictures."),
-                io.Float.Input(
-                    "cfg_to_check",
-                    default=NOT_CHECKED,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    optional=True,
-                    tooltip="Only to check the guidance scale that you sample with. 0: not checked here (the log tells when sampling).",
-                ),
+                *inputs_to_check(),
             ],
             outputs=[
                 io.Sampler.Output("sampler", display_name="sampler", tooltip="For SamplerCustomAdvanced and SamplerCustom."),
