@@ -7,6 +7,7 @@ the intermediate call as well.
 """
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -29,31 +30,31 @@ _LARGEST_UNIT = 10.0
 
 
 class AmedParameters(Parameters):
-    """The free numbers of an AMED table, all zero at `start`."""
+    """The free numbers of an AMED table, all zero at the start.
+
+    Attributes
+    ----------
+    latest : AmedTable
+        The table tried last.
+    """
 
     def __init__(self, start: AmedTable) -> None:
         config = start.config
-        self.net = start
-        self.start = start.solver_table()
-        self.depth = 0
-        self.linear = []
         units = {"r": 1.0, "c": _unit(config.scale_dir), "a": _unit(config.scale_time)}
-        self._free = [(name, n) for n in range(config.pairs) for name in ("r", "c", "a") if units[name]]
-        self._units = units
-        self.names = [f"{name} {n}" for name, n in self._free]
+        self.net = self.latest = start
+        self.start = start.solver_table()
+        self.linear = []
+        self._free = [(name, n, unit) for n in range(config.pairs) for name, unit in units.items() if unit]
         self.size = len(self._free)
-        self.latest = start
 
     def net_at(self, theta: Array) -> AmedTable:
         """The AMED table at theta [size]."""
-        net = AmedTable(self.net.config)
+        net = copy.deepcopy(self.net)
+        raw = {"r": net.r_logit, "c": net.c_raw, "a": net.a_raw}
         with torch.no_grad():
-            raw = {"r": net.r_logit, "c": net.c_raw, "a": net.a_raw}
-            for parameter, known in zip(raw.values(), (self.net.r_logit, self.net.c_raw, self.net.a_raw), strict=True):
-                parameter.copy_(known)
-            for (name, n), value in zip(self._free, theta, strict=True):
+            for (name, n, unit), value in zip(self._free, theta, strict=True):
                 if value:
-                    raw[name][n] = float(np.clip(float(raw[name][n]) + float(value) * self._units[name], -_FARTHEST, _FARTHEST))
+                    raw[name][n] = float(np.clip(float(raw[name][n]) + float(value) * unit, -_FARTHEST, _FARTHEST))
         return net
 
     def table(self, theta: Array) -> SolverTable:
@@ -65,8 +66,8 @@ class AmedParameters(Parameters):
 
     def jacobian_calls(self, calls_after: Sequence[int]) -> int:
         """Model calls of a Jacobian by differences on one batch."""
-        cost = {"r": lambda n: calls_after[2 * n], "c": lambda n: calls_after[2 * n + 1], "a": lambda n: calls_after[2 * n + 1] + 1}
-        return sum(cost[name](n) for name, n in self._free)
+        costs = {"r": lambda n: calls_after[2 * n], "c": lambda n: calls_after[2 * n + 1], "a": lambda n: calls_after[2 * n + 1] + 1}
+        return sum(costs[name](n) for name, n, _ in self._free)
 
 
 def _unit(scale: float) -> float:
@@ -84,19 +85,27 @@ def fit_table(
 
     Parameters
     ----------
-    start : to begin with; its config's ranges hold.
-    setting, targets : seeds, some hundred at most, and their teacher end points [S, *shape].
-    report : called after every model call with the calls on a batch so far, the root mean square error, and the table tried last; may raise
+    start : AmedTable
+        To begin with; its config's ranges hold.
+    setting : Setting
+        Seeds, some hundred at most.
+    targets : Tensor
+        Their teacher end points [S, *shape].
+    report : callable or None
+        Called after every model call with the calls on a batch so far, the root mean square error, and the table tried last; may raise
         `Interrupted`.
-    limit : of the cost.
+    limit : Limit
+        Of the cost.
 
     Returns
     -------
-    The best table, the course of the fit, and model calls made on a batch.
+    tuple of AmedTable, Fit, int
+        The best table, the course of the fit, and model calls made on a batch.
 
     Raises
     ------
-    FitError : the start itself gives values that are not finite, or the model fails.
+    FitError
+        If the start itself gives values that are not finite, or the model fails.
     """
     parameters = AmedParameters(start)
     residual = Residual(setting, targets)
@@ -107,6 +116,3 @@ def fit_table(
 
     fit = minimise(residual, parameters, limit, ridge=_RIDGE, least_gain=_LEAST_GAIN, progress=progress)
     return parameters.net_at(fit.theta), fit, residual.calls
-
-
-__all__ = ["AmedParameters", "fit_table"]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fitting.candidates import Candidate, Kind, SamplerCandidate
+from ..fitting.candidates import Candidate, SamplerCandidate
 from ..fitting.setting import Setting
 from ..schedules.families import half_log_snr
 from .config import AmedConfig
@@ -46,9 +46,9 @@ def candidate(net: AmedPredictor | AmedTable, name: str = "", tap: FeatureTap | 
     return SamplerCandidate(name, lambda setting: end_points(setting, net, tap), config.nfe, config.family)
 
 
-def plain_candidate(config: AmedConfig, kind: Kind = "stock") -> Candidate:
-    """The plain solver to which a form reduces at r = 0.5, c = 1, a = 1, on the same stamps."""
-    return Candidate(f"{config.method.title} at r = 0.5, c = 1, a = 1", config.plain_table(), kind)
+def plain_candidate(config: AmedConfig) -> Candidate:
+    """The plain solver of a form, with r = 0.5, c = 1, a = 1, on the same stamps."""
+    return Candidate(f"{config.method.title} at r = 0.5, c = 1, a = 1", config.plain_table(), "stock")
 
 
 @torch.no_grad()
@@ -71,7 +71,7 @@ def constants_on(sigmas: Sequence[float] | Tensor | Any, config: AmedConfig) -> 
     ValueError
         If the list does not have the config's stamps.
     """
-    levels = [float(value) for value in (sigmas.tolist() if isinstance(sigmas, Tensor) else sigmas)]
+    levels: list[float] = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
     stamps = checked_stamps(stamps_of(levels), config.family)
     require_stamps(stamps, config.stamps, config.family)
     lam = np.asarray(half_log_snr(np.array([*stamps[: config.pairs + 1], *levels[1 : 2 * config.pairs : 2]]), config.family))
@@ -96,7 +96,7 @@ def stamps_of(sigmas: Sequence[float] | Tensor | Any) -> tuple[float, ...]:
     ValueError
         If the number of levels does not fit.
     """
-    levels = [float(value) for value in (sigmas.tolist() if isinstance(sigmas, Tensor) else sigmas)]
+    levels: list[float] = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
     zero = bool(levels) and levels[-1] == 0
     if len(levels) < 3 + zero or len(levels) % 2 == (1 if zero else 0):
         rule = "in 0 must have an even number of levels, at least 4" if zero else "above 0 must have an odd number of levels, at least 3"

@@ -1,4 +1,4 @@
-"""What a training of AMED minimises, by its three methods (training.py)."""
+"""The objectives of AMED's three methods (training.py)."""
 from __future__ import annotations
 
 import copy
@@ -17,15 +17,17 @@ from ..fitting.trajectories import Trajectories
 from ..training import Objective, Step
 from ..training.distributed import Group
 from ..training.gradients import differentiating, precision
-from ..training.losses import HALF_PRECISION_SCALE, gradients, set_gradients, summed_square
-from ..training.objective import end_point_error
+from ..training.losses import HALF_PRECISION_SCALE, summed_square
+from ..training.parameters import copies, gradient_of, no_gradient, put, set_gradients
+from ..training.targets import Targets
 from .forward_only import fit_table
+from .joint import end_points
 from .predictor import FEATURES, AmedPredictor
-from .sampling import sample_amed
 from .table import AmedTable
 from .taps import EnteredTap, FeatureTap, call_begins
 from .training_options import FORWARD_INSTEAD, AmedOptions
-from .walk import AmedWalk
+from .walk import AmedState, AmedWalk
+from .warm_start import begin_with
 
 Net = AmedPredictor | AmedTable
 
@@ -35,21 +37,36 @@ class AmedObjective(Objective):
 
     Parameters
     ----------
-    net : trained. own, held : seeds to train on and to measure on, with their end points.
+    net : AmedPredictor or AmedTable
+        Trained.
+    own, held : Setting
+        Seeds to train on and to measure on.
+    targets : Targets
+        Of both, one after the other.
+    options, group
+        See `Objective`.
+    tap : FeatureTap or None
+        Of a predictor's features.
+    begins_with : AmedTable or None
+        Constants to begin with.
+    trajectories : Trajectories or None
+        The teacher's states, for method "steps".
     """
 
+    options: AmedOptions
     untrained = "plain solver"
+    advice = "Take smaller batches, checkpointing, or a table with the method 'forward'."
 
     def __init__(
-        self, net: Net, own: Setting, held: Setting, ends: Tensor, held_ends: Tensor, options: AmedOptions, group: Group,
-        tap: FeatureTap | None,
+        self, net: Net, own: Setting, held: Setting, targets: Targets, options: AmedOptions, group: Group, tap: FeatureTap | None,
+        begins_with: AmedTable | None, trajectories: Trajectories | None,
     ) -> None:  # fmt: skip
-        self.net, self.config, self.options, self.group, self.tap = net, net.config, options, group, tap
-        self.own, self.held, self.held_ends = own, held, held_ends
-        self.chunks, self.ends = list(own.chunks()), ends.split(own.batch)
-        self.parameters = list(net.parameters())
-        self.adam = torch.optim.Adam(self.parameters, lr=options.lr)
-        self.batches = -(-len(self.chunks) // group.size)
+        count = len(own.seeds)
+        super().__init__(own, held, targets.ends[:count], targets.ends[count:], options, group, net.parameters())
+        self.net, self.config, self.tap, self.begins_with, self.trajectories = net, net.config, tap, begins_with, trajectories
+        self.teacher, self.calls = targets.made_by, targets.calls
+        self.start = {} if begins_with is None else begins_with.state_dict()
+        self.scale = HALF_PRECISION_SCALE if options.autocast is torch.float16 else 1.0
         self.means: list[tuple[float, float, float]] = [(0.5, 1.0, 1.0)] * self.config.pairs
 
     @property
@@ -57,54 +74,63 @@ class AmedObjective(Objective):
         """r, c and a of each step, means over the last batch."""
         return {name: tuple(step[i] for step in self.means) for i, name in enumerate("rca")}
 
+    @property
+    def feature_source(self) -> str:
+        """Where a predictor's features come from; "" for a table."""
+        return self.tap.source if self.options.mode == "predictor" and self.tap is not None else ""
+
+    def identity(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            **self.shared_identity(config.stamps[0]), "kind": "AMED", "features": self.feature_source, "teacher": self.teacher,
+            "config": [config.form, config.stamps, config.family, config.afs, config.scale_dir, config.scale_time],
+            "start": self.begins_with is not None,
+        }  # fmt: skip
+
+    def begin(self) -> bool:
+        if self.begins_with is None:
+            return False
+        begin_with(self.net, self.begins_with)
+        return True
+
     def rate(self, lr: float, done: int, total: int) -> float:
         """Constant, or falling to 0 as half a cosine."""
         return lr * (0.5 * (1 + math.cos(math.pi * done / total)) if self.options.anneal else 1.0)
 
-    def held_out_error(self) -> float:
-        return self._error_of(self.net)
+    def end_points(self, chunk: Setting) -> Tensor:
+        return self._sampled(chunk, self.net)
 
     def untrained_error(self) -> float:
-        return self._error_of(AmedTable(self.config))
+        return self.error_of(lambda chunk: self._sampled(chunk, AmedTable(self.config)))
 
-    def _error_of(self, net: Net) -> float:
-        def sample(chunk: Setting) -> Tensor:
-            self.calls += self.config.nfe
-            tap = EnteredTap(self.tap) if self.tap is not None and isinstance(net, AmedPredictor) else None
-            with precision(self.own.device, self.options.autocast):
-                return sample_amed(
-                    chunk.model, chunk.initial(self.config.stamps[0]), None, net, {**chunk.extra_args, **chunk.per_seed}, disable=True,
-                    tap=tap,
-                )  # fmt: skip
-
-        return end_point_error(self.held, self.held_ends, sample, self.group)
+    def _sampled(self, chunk: Setting, net: Net) -> Tensor:
+        self.calls += self.config.nfe
+        tap = EnteredTap(self.tap) if self.tap is not None and isinstance(net, AmedPredictor) else None
+        with precision(self.own.device, self.options.autocast):
+            return end_points(chunk, net, tap)
 
     def batch(self, index: int, done: int) -> Sequence[Step]:
         """One batch in every process: the chunks `index * size` to `index * size + size - 1`."""
         mine = index * self.group.size + self.group.rank
         if mine >= len(self.chunks):
-            return self._idle()
+            return [self._adam_step(None, 0) for _ in range(self.config.pairs if self.options.method == "steps" else 1)]
         chunk = self.chunks[mine]
         x = chunk.initial(self.config.stamps[0]).clone()
         walk = AmedWalk(self.config, self._model_of(chunk), x)
         with differentiating(FORWARD_INSTEAD):
             return self._steps(walk, mine, len(x))
 
-    def _idle(self) -> Sequence[Step]:
-        return [self._adam_step(None, 0)]
-
     def _steps(self, walk: AmedWalk, position: int, batch: int) -> Sequence[Step]:
         with precision(self.own.device, self.options.autocast):
             state = walk.begin()
             for n in range(self.config.pairs):
-                denoised = walk.evaluate(state, n)
-                state = walk.advance(state, n, denoised, self._choice(n, batch))
+                state = self._advance(walk, state, n, walk.evaluate(state, n), batch)
             end = walk.finish(state)
             self.calls += 3 * self.config.nfe
             return [self._adam_step(summed_square(end, self.ends[position]), batch)]
 
-    def _choice(self, n: int, batch: int) -> Any:
-        """r, c, a of a step, and their means for the progress bar."""
+    def _advance(self, walk: AmedWalk, state: AmedState, n: int, denoised: Tensor, batch: int) -> AmedState:
+        """Step n with the r, c, a of the net, whose means are kept for the progress bar."""
         features = None
         if self.options.mode == "predictor":
             assert self.tap is not None
@@ -113,23 +139,17 @@ class AmedObjective(Objective):
         choice = self.net.choose(n, features)
         r, c, a = (float(value.detach().mean()) for value in choice)
         self.means[n] = (r, c, a)
-        return choice
+        return walk.advance(state, n, denoised, choice)
 
     def _adam_step(self, loss: Tensor | None, batch: int) -> Step:
         """Gradients of the summed loss, added up over processes and divided by all their samples; then Adam."""
-        value, finite = 0.0, True
-        vector = gradients(self.parameters, [None] * len(self.parameters))
+        vector, counts = no_gradient(self.parameters), [0.0, batch, 0.0]
         if loss is not None:
             value = float(loss.detach())
-            finite = math.isfinite(value)
-            if finite:
-                scale = HALF_PRECISION_SCALE if self.options.autocast is torch.float16 else 1.0
-                # of these parameters alone: others that the model is made of keep their gradients, whatever kind of callable it is
-                vector = gradients(self.parameters, torch.autograd.grad(loss * scale, self.parameters, allow_unused=True)) / scale
-            else:
-                batch, value = 0, 0.0
-        counts = torch.tensor([value, batch, 0.0 if finite else 1.0], dtype=torch.float32, device=vector.device)
-        both = self.group.total(torch.cat([vector, counts]))
+            if math.isfinite(value):
+                vector = torch.nan_to_num(gradient_of(loss * self.scale, self.parameters), nan=0.0, posinf=0.0, neginf=0.0) / self.scale
+            counts = [value, batch, 0.0] if math.isfinite(value) else [0.0, 0, 1.0]
+        both = self.group.total(torch.cat([vector, torch.tensor(counts, dtype=torch.float32, device=vector.device)]))
         summed, count, failed = (float(part) for part in both[-3:])
         if count:
             set_gradients(self.parameters, both[:-3] / count)
@@ -152,36 +172,25 @@ class AmedObjective(Objective):
 class StepwiseObjective(AmedObjective):
     """An Adam step after every step, against the teacher's state at its end, as published (method "steps")."""
 
-    trajectories: Trajectories
-
     def batch(self, index: int, done: int) -> Sequence[Step]:
         """As in `AmedObjective`, or nothing of it: an interrupted batch is made again."""
-        weights = [p.detach().clone() for p in self.parameters]
-        moments = copy.deepcopy(self.adam.state_dict())
+        weights, moments = copies(self.parameters), copy.deepcopy(self.adam.state_dict())
         try:
             return super().batch(index, done)
         except Interrupted:
-            with torch.no_grad():
-                for parameter, value in zip(self.parameters, weights, strict=True):
-                    parameter.copy_(value)
+            put(self.parameters, weights)
             self.adam.load_state_dict(moments)
             raise
 
-    def _idle(self) -> Sequence[Step]:
-        return [self._adam_step(None, 0) for _ in range(self.config.pairs)]
-
     def _steps(self, walk: AmedWalk, position: int, batch: int) -> Sequence[Step]:
-        before = self.trajectories.calls
-        with torch.no_grad():
-            teacher = self.trajectories.states(position)
-        self.calls += self.trajectories.calls - before
+        teacher = self.teacher_states(position)
         taken = []
         with precision(self.own.device, self.options.autocast):
             state = walk.begin()
             for n in range(self.config.pairs):
                 with torch.no_grad():
                     denoised = walk.evaluate(state, n)
-                after = walk.advance(state, n, denoised, self._choice(n, batch))
+                after = self._advance(walk, state, n, denoised, batch)
                 self.calls += 4
                 taken.append(self._adam_step(summed_square(after.x, teacher[n + 1]), batch))
                 state = after.detached() if self.options.own_states else walk.restart(teacher[n + 1].to(after.x))
@@ -191,7 +200,12 @@ class StepwiseObjective(AmedObjective):
 class ForwardObjective(AmedObjective):
     """The constants of a table, fitted with forward passes in one go (method "forward").
 
-    fit : of the constants, once it was made. progress : see `Stage`.
+    Attributes
+    ----------
+    fit : Fit or None
+        Of the constants, once it was made.
+    progress : callable or None
+        See `Stage`.
     """
 
     fit: Fit | None = None
@@ -202,14 +216,12 @@ class ForwardObjective(AmedObjective):
         if done:
             return ()
         assert isinstance(self.net, AmedTable)
-        net, self.fit, calls = fit_table(self.net, self.own, torch.cat(list(self.ends)), self._tell, self.options.limit)
+        net, self.fit, calls = fit_table(self.net, self.own, torch.cat(list(self.ends)), self._report, self.options.limit)
         self.calls += calls
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, net.parameters(), strict=True):
-                parameter.copy_(value)
+        put(self.parameters, net.parameters())
         return ()
 
-    def _tell(self, calls: int, error: float, table: AmedTable) -> None:
+    def _report(self, calls: int, error: float, table: AmedTable) -> None:
         with torch.no_grad():
             chosen = [table.choose(n) for n in range(self.config.pairs)]
         self.means = [(float(choice.r), float(choice.c), float(choice.a)) for choice in chosen]

@@ -3,7 +3,7 @@
 Three methods, for the seeds of a `fitting.Setting`:
 
     steps     as published: each step in turn is compared with the teacher's state at its end, with the gradient through that step only
-              and an Adam step after each. Forms without history may begin each step at the teacher's state; the others continue from
+              and an Adam step after each. Forms without history may start each step from the teacher's state; the others continue from
               their own, with their history.
     end       one loss at the end point, with the gradient through all steps and one Adam step per batch: what the samples are judged by.
     forward   tables only: Levenberg-Marquardt with differences of forward passes (forward_only.py), for models that have no gradients.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,55 +29,29 @@ from ..fitting.progress import Ending, Progress
 from ..fitting.setting import Setting
 from ..fitting.teacher import Teacher
 from ..fitting.trajectories import Trajectories, teacher_for
-from ..training import Check, Course, OtherState, StateFile
+from ..tensor_files import load_tensors
+from ..training import Check, Course, OtherState, Training
 from ..training.course import trained
 from ..training.distributed import Group, current_group
-from ..training.gradients import borrowed
 from ..training.options import split
-from ..training.state import identity_of, saved_start
-from ..training.targets import Targets, targets_of
+from ..training.state import START
+from ..training.targets import targets_of
 from .config import AmedConfig
-from .objective import OBJECTIVES, AmedObjective, ForwardObjective, Net, StepwiseObjective
+from .objective import OBJECTIVES, AmedObjective, ForwardObjective, Net
 from .predictor import AmedPredictor
 from .table import AmedTable
 from .taps import FeatureTap, tap_for
-from .training_options import DEFAULT_LR, METHODS, MODES, AmedOptions, Method, Mode
-from .warm_start import begin_with
+from .training_options import METHODS, MODES, PREDICTOR_LR, TABLE_LR, AmedOptions, Method, Mode
 
 HELD_OUT_ONE_IN = 20
 """Of the seeds, by default."""
 
-_LESS_MEMORY = "Take smaller batches, checkpointing, or a table with the method 'forward'."
 
-
-@dataclass
-class AmedTraining:
-    """What came out.
-
-    Attributes
-    ----------
-    net : the best found, with its `facts`.
-    history : a `Check` before the first batch and after every part of the training.
-    held_out_before, held_out_after : root mean square end-point error of the plain solver and of `net`, on the same held-out seeds.
-    ending, stopped : how it ended, and that in words.
-    calls : of the model on one batch, everything included, a backward pass counted as two.
-    seconds : wall time, including the part before an interruption. skipped : batches whose loss was not finite.
-    """
+@dataclass(kw_only=True)
+class AmedTraining(Training):
+    """The best net found, with its `facts`; the plain solver (r = 0.5, c = 1, a = 1) if nothing was better."""
 
     net: Net
-    history: list[Check]
-    held_out_before: float
-    held_out_after: float
-    ending: Ending
-    stopped: str
-    calls: int
-    seconds: float
-    skipped: int = 0
-
-    @property
-    def improved(self) -> bool:
-        """Whether training beat the plain solver; `net` is the plain solver (r = 0.5, c = 1, a = 1) otherwise."""
-        return self.held_out_after < self.held_out_before
 
 
 def train_amed(
@@ -108,83 +82,92 @@ def train_amed(
 
     Parameters
     ----------
-    setting : model and seeds, 10 000 in the published recipes (a few hundred do for a table); `batch` seeds make one Adam step.
-    mode : "predictor", which reads the network's features of each image, or "table".
-    method : see the module; "steps" is the published one.
-    held_out : how many of the seeds, the last ones, are only measured on; default one in twenty, 16 to 256 of them.
-    teacher : a pass over the whole setting or its end points [S, *shape]; default one of 64 steps, in memory.
-    trajectories : of method "steps", for the setting without its held-out seeds on the config's stamps; default in memory, with the solver
-        and the extra levels that are published for the form.
-    passes : over the seeds.
-    lr : of Adam; default 0.005 for a predictor (as published), 0.05 for the few numbers of a table.
-    anneal : let lr fall to 0 as half a cosine; default for "end" only.
-    own_states : method "steps": continue from the student's own state instead of the teacher's (forms with history always do).
-    start : constants to begin with instead of r = 0.5, c = 1, a = 1, of the same form and stamps.
-    checks : measurements on held-out seeds. patience : end after so many without a better error; default never.
-    tap : of features, default `taps.tap_for(setting.model)`.
-    seed : 0 to 2^32; decides the predictor's first weights and the order of the batches.
-    resume : file for the state of the training, written at every check and when interrupted; if it exists, the training is resumed from it.
-    progress : see `Progress`.
-    checkpointing : recompute the model in the backward pass instead of keeping its activations: less memory, one more forward pass.
-    autocast : torch.bfloat16 or torch.float16 for the model's calls.
-    limit : of the cost of method "forward".
+    setting : Setting
+        Model and seeds, 10 000 in the published recipes (a few hundred do for a table); `batch` seeds make one Adam step.
+    config : AmedConfig
+        Form, stamps and ranges.
+    mode : str
+        "predictor", which reads the network's features of each image, or "table".
+    method : str
+        See the module; "steps" is the published one.
+    held_out : int or None
+        How many of the seeds, the last ones, are only measured on; by default one in twenty, 16 to 256 of them.
+    teacher : Teacher, Tensor or None
+        A pass over the whole setting or its end points [S, *shape]; by default one of 64 steps, in memory.
+    trajectories : Trajectories or None
+        Of method "steps", for the setting without its held-out seeds on the config's stamps; by default in memory, with the solver and
+        the extra levels that are published for the form.
+    passes : int
+        Over the seeds.
+    lr : float or None
+        Of Adam; by default 0.005 for a predictor (as published), 0.05 for the few numbers of a table.
+    anneal : bool or None
+        Let lr fall to 0 as half a cosine; by default for "end" only.
+    own_states : bool
+        Method "steps": continue from the student's own state instead of the teacher's (forms with history always do).
+    start : AmedTable or None
+        Constants to start from instead of r = 0.5, c = 1, a = 1, of the same form and stamps.
+    checks : int
+        Measurements on held-out seeds.
+    patience : int or None
+        End after so many checks without a better error; None for never.
+    tap : FeatureTap or None
+        Of features, by default `taps.tap_for(setting.model)`.
+    seed : int
+        0 to 2^32; decides the predictor's first weights and the order of the batches.
+    resume : path or None
+        File for the state of the training, written at every check and when interrupted; if it exists, the training is resumed from it.
+    progress : callable or None
+        See `Progress`.
+    checkpointing : bool
+        Recompute the model in the backward pass instead of keeping its activations: less memory, one more forward pass.
+    autocast : dtype or None
+        torch.bfloat16 or torch.float16 for the model's calls.
+    limit : Limit
+        Of the cost of method "forward".
 
     Returns
     -------
-    AmedTraining ; with an interruption by `progress` during training, the best so far.
+    AmedTraining
+        After an interruption by `progress` during training, the best so far.
 
     Raises
     ------
-    ValueError : arguments outside what is allowed, or no features for a predictor; in a sentence.
-    NoGradients : a ValueError; gradients cannot pass through the model.
-    OtherState : a ValueError; the resume file is of another training, or damaged.
-    FitError : the model, the teacher or the disk fails, memory runs out, or losses are not finite batch after batch; its `best` is the
+    ValueError
+        If arguments are outside what is allowed, or there are no features for a predictor; said in a sentence.
+    NoGradients
+        A ValueError; gradients cannot pass through the model.
+    OtherState
+        A ValueError; the resume file is of another training, or damaged.
+    FitError
+        If the model, the teacher or the disk fails, memory runs out, or losses are not finite batch after batch; its `best` is the
         `AmedTraining` so far.
-    Interrupted : by `progress` or the model during the teacher's pass or before the first measurement.
+    Interrupted
+        By `progress` or the model during the teacher's pass or before the first measurement.
     """
-    if mode not in MODES:
-        raise ValueError(f"mode was {mode!r}; it must be 'predictor' or 'table'.")
     options = AmedOptions(
-        mode=mode, method=method, passes=passes, lr=DEFAULT_LR[mode] if lr is None else lr,
-        anneal=method == "end" if anneal is None else anneal, own_states=own_states or config.method.kind != "step", checks=checks,
-        patience=patience, seed=seed, checkpointing=checkpointing, autocast=autocast, limit=limit,
+        mode=mode, method=method, passes=passes, lr=(TABLE_LR if mode == "table" else PREDICTOR_LR) if lr is None else lr,
+        anneal=method == "end" if anneal is None else anneal, own_states=own_states or config.method.kind != "step",
+        checks=1 if method == "forward" else checks, patience=patience, seed=seed, checkpointing=checkpointing, autocast=autocast,
+        limit=limit,
     )  # fmt: skip
     options.check(setting, config, start)
     group = current_group()
-    with torch.inference_mode(False), enough_memory(setting.batch, _LESS_MEMORY):  # hosts run nodes without gradients
+    with torch.inference_mode(False), enough_memory(setting.batch, AmedObjective.advice):  # hosts run nodes without gradients
         own, held = split(setting, held_out, HELD_OUT_ONE_IN)
         if mode == "predictor" and tap is None:
             tap = tap_for(setting.model)
             if tap is None:
                 raise ValueError("The model has no middle block that features could be read from; give a tap, or train a table.")
         states = _trajectories(own, config, method, trajectories)
-        count = len(own.seeds)
-        needed = range(count, len(setting.seeds)) if method == "steps" else None
+        needed = range(len(own.seeds), len(setting.seeds)) if method == "steps" else None
         targets = targets_of(setting, teacher, group, progress, needed)
-        net = _new_net(config, options, own)
-        plain = None
-        if start is not None:
-            plain = [p.detach().clone() for p in net.parameters()]
-            begin_with(net, start)
-        objective = OBJECTIVES[method](net, own, held, targets.ends[:count], targets.ends[count:], options, group, tap)
-        objective.calls = targets.calls
-        file = None
-        if resume is not None and method != "forward":
-            key = _identity(objective, targets, start, states)
-            size = float(objective.held_ends.double().square().mean())
-            file = StateFile(Path(resume), key, size, {} if start is None else start.state_dict())
-        if isinstance(objective, StepwiseObjective):
-            assert states is not None
-            objective.trajectories = states
-        elif isinstance(objective, ForwardObjective):
-            objective.progress, options = progress, replace(options, checks=1)
-        course = Course(objective, options, group, progress, file, plain)
-        with nullcontext() if tap is None else tap, borrowed([setting.model]):
-            return trained(course, lambda done: _result(done, objective), setting.batch, _LESS_MEMORY)
-
-
-def _new_net(config: AmedConfig, options: AmedOptions, own: Setting) -> Net:
-    return AmedTable(config) if options.mode == "table" else AmedPredictor(config, options.seed).to(own.device)
+        net: Net = AmedTable(config) if mode == "table" else AmedPredictor(config, seed).to(own.device)
+        objective = OBJECTIVES[method](net, own, held, targets, options, group, tap, start, states)
+        if isinstance(objective, ForwardObjective):
+            objective.progress, resume = progress, None
+        with nullcontext() if tap is None else tap:
+            return trained(objective, lambda course: _result(course, objective), [setting.model], progress, resume)
 
 
 def _trajectories(own: Setting, config: AmedConfig, method: str, given: Trajectories | None) -> Trajectories | None:
@@ -202,17 +185,13 @@ def _trajectories(own: Setting, config: AmedConfig, method: str, given: Trajecto
 
 
 def _result(course: Course, objective: AmedObjective) -> AmedTraining:
-    ending, stopped = course.ending, course.stopped
-    if isinstance(objective, ForwardObjective) and objective.fit is not None and ending is Ending.FINISHED:
-        ending, stopped = objective.fit.ending, objective.fit.stopped
-    net = objective.net
-    net.facts = _facts(course, objective, stopped)
-    return AmedTraining(
-        net, course.history, course.plain_error, course.best_error, ending, stopped, objective.calls, course.seconds, course.skipped
-    )
+    if isinstance(objective, ForwardObjective) and objective.fit is not None and course.ending is Ending.FINISHED:
+        course.ending, course.stopped = objective.fit.ending, objective.fit.stopped
+    objective.net.facts = _facts(course, objective)
+    return AmedTraining(net=objective.net, **course.result())
 
 
-def _facts(course: Course, objective: AmedObjective, stopped: str) -> dict[str, Any]:
+def _facts(course: Course, objective: AmedObjective) -> dict[str, Any]:
     """What a checkpoint says about its training."""
     options = objective.options
     return {
@@ -220,34 +199,20 @@ def _facts(course: Course, objective: AmedObjective, stopped: str) -> dict[str, 
         "trajectories": len(objective.own.seeds), "held_out_seeds": len(objective.held.seeds),
         "batch": objective.own.batch * objective.group.size,
         "losses": [check.loss for check in course.history if math.isfinite(check.loss)],
-        "error_before": course.plain_error, "error_after": course.best_error, "stopped": stopped,
-        "feature_source": objective.tap.source if options.mode == "predictor" and objective.tap is not None else "",
+        "error_before": course.plain_error, "error_after": course.best_error, "stopped": course.stopped,
+        "feature_source": objective.feature_source,
     }  # fmt: skip
 
 
-def _identity(objective: AmedObjective, targets: Targets, start: AmedTable | None, states: Trajectories | None) -> str:
-    """Of everything that decides the course, except how many processes share a batch."""
-    config, own, options, group = objective.config, objective.own, objective.options, objective.group
-    chosen = {name: str(value) for name, value in vars(options).items() if name not in ("limit", "checkpointing")}
-    batch = own.batch * group.size
-    if states is not None and group.size > 1:
-        states = states.in_batches(batch)
-    return identity_of({
-        "kind": "AMED", "config": [config.form, config.stamps, config.family, config.afs, config.scale_dir, config.scale_time],
-        "options": chosen, "seeds": [own.seeds, objective.held.seeds], "batch": batch, "name": own.name, "teacher": targets.key,
-        "trajectories": "" if states is None else states.key, "start": start is not None,
-        "features": objective.tap.source if options.mode == "predictor" and objective.tap is not None else "",
-    })  # fmt: skip
-
-
 def saved_table(path: Path, config: AmedConfig) -> AmedTable | None:
-    """The constants that the training in a state file began with; None if there are none."""
-    table, found = AmedTable(config), saved_start(path)
+    """The constants that the training in a state file began with, so that they need not be found again; None if there are none."""
+    table = AmedTable(config)
     try:
-        table.load_state_dict(found)
-    except RuntimeError:  # no such tensors, or those of another table
+        tensors, _ = load_tensors(path)
+        table.load_state_dict({name.removeprefix(START): value for name, value in tensors.items() if name.startswith(START)})
+    except Exception:  # no such file, no such tensors, or those of another table; safetensors has its own exception type
         return None
-    return table if all(bool(value.isfinite().all()) for value in found.values()) else None
+    return table if all(bool(value.isfinite().all()) for value in table.state_dict().values()) else None
 
 
 __all__ = ["METHODS", "MODES", "AmedTraining", "Check", "Group", "Method", "Mode", "OtherState", "saved_table", "train_amed"]

@@ -1,4 +1,4 @@
-"""What a training of AMED is asked for, checked before the model is called for the first time."""
+"""Arguments of a training of AMED, checked before the model is called for the first time."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ Mode = Literal["predictor", "table"]
 Method = Literal["steps", "end", "forward"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 METHODS: tuple[Method, ...] = get_args(Method)
-DEFAULT_LR = {"predictor": 5e-3, "table": 5e-2}
+PREDICTOR_LR, TABLE_LR = 5e-3, 5e-2
+"""Learning rates by default."""
+
 FORWARD_INSTEAD = (
     "Load it outside of that mode, or train a table (mode 'table') with the method 'forward', which needs forward passes only."
 )
@@ -49,6 +51,6 @@ class AmedOptions(Options):
         if start is None:
             return
         if not isinstance(start, AmedTable):
-            raise ValueError(f"start was {type(start).__name__}; it must be an AmedTable to begin training with, or None.")
+            raise ValueError(f"start was {type(start).__name__}; it must be an AmedTable to start training from, or None.")
         if (start.config.form, start.config.stamps, start.config.afs) != (config.form, config.stamps, config.afs):
             raise ValueError("start is a table of another form or for other stamps than config; train from its own config, or without it.")

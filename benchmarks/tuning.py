@@ -104,8 +104,8 @@ class Bench:
             "error": tuned.error, "alone": alone.error, "ratio": list(error_ratio(tuned.squares, alone.squares)),
             "judged": float(tuned.judged.mean()), "judged_alone": float(alone.judged.mean()),  # type: ignore[union-attr]
             "median": float(np.median(np.sqrt(tuned.squares / alone.squares))), "seconds": seconds, "ships": result.ships,
-            "rounds": [[r.before, r.after, r.seconds] for r in result.rounds], "stopped": result.stopped, "calls": result.calls,
-            "parameters": sum(p.numel() for p in adapters.parameters()),
+            "rounds": [[r.held_out_before, r.held_out_after, r.seconds] for r in result.rounds], "stopped": result.stopped,
+            "calls": result.calls, "parameters": sum(p.numel() for p in adapters.parameters()),
         }  # fmt: skip
 
     def _file(self, name: str) -> Path:

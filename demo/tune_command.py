@@ -116,7 +116,7 @@ def _report(
     recipe.save(recipe_path)
     picture, plot = path.with_suffix(".png"), path.with_name(f"{path.stem}-rounds.png")
     rows = _picture(setting, teacher, result, picture)
-    history = [(each.number, [(check.batches, check.loss, check.error) for check in each.history]) for each in result.rounds]
+    history = [(each.round, [(check.batches, check.loss, check.error) for check in each.history]) for each in result.rounds]
     save_tuning_plot(history, plot, f"demo model as {args.family}, {result.table.nfe} calls")
     report = report_lines(outcome, plan)
     lines = [*report, "", f"{'':<24} {'calls':>5}  {'RMSE':>7}  {'judged':>7}"]
@@ -131,8 +131,8 @@ def _report(
         "plot": str(plot.resolve()), "rows": rows, "ships": result.ships, "verdict": report[0], "stopped": result.stopped,
         "calls": result.calls, "seconds": result.seconds, "interrupted": outcome.interrupted, "problem": str(outcome.error or ""),
         "rounds": [
-            {"round": r.number, "before": r.before, "after": r.after, "kept": r.kept, "seconds": r.seconds, "stopped": r.stopped,
-             "history": [check.known() for check in r.history]}
+            {"round": r.round, "before": r.held_out_before, "after": r.held_out_after, "kept": r.kept, "seconds": r.seconds,
+             "stopped": r.stopped, "history": [check.known() for check in r.history]}
             for r in result.rounds
         ],
     }, "\n".join([*lines, *([problem] if problem else []), *early])  # fmt: skip

@@ -78,7 +78,7 @@ def phase_one(
         if problems:
             raise ValueError(f"The recipe in {start} does not fit: {' '.join(map(str, problems))}")
     if recipe.nfe > MOST_CALLS or len(setting.seeds) < 3:  # the one is not fitted, the other leaves nothing to fit on
-        return GivenTable(recipe.table(), "recipe")
+        return GivenTable(recipe.table())
     return _calibration(setting, recipe.nfe, cache, recipe.table())
 
 

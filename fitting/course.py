@@ -1,5 +1,4 @@
-"""What all that calibrate for a user have in common, nodes, panel and commands: a table for each of several numbers of model calls."""
-
+"""Calibrations for several numbers of model calls, one after another."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
@@ -30,14 +29,21 @@ def calibrations(
 
     Parameters
     ----------
-    setting, held_out, teacher, afs, options : see `calibrate_all`.
-    effort : stock combinations that a result has to beat, and the limit of each fit's cost.
-    limit : instead of the effort's.
-    before : model calls and table of a calibration with fewer calls, made earlier.
+    setting, held_out, teacher, afs, options
+        See `calibrate_all`.
+    effort : Effort
+        Stock combinations that a result has to beat, and the limit of each fit's cost.
+    limit : Limit or None
+        Instead of the effort's.
+    before : tuple of int and SolverTable, or None
+        Model calls and table of a calibration with fewer calls, made earlier.
 
     Raises
     ------
-    As `calibrate_all`; `Interrupted` before a fit has begun. After a calibration that was interrupted later it ends.
+    ValueError, FitError
+        As `calibrate_all`.
+    Interrupted
+        Before a fit has begun; a calibration that is interrupted later is the last.
     """
     check_calls(nfes)
     ns = setting.noise_schedule

@@ -1,4 +1,4 @@
-"""Where long work is, and how it ended: what fits, trainings, jobs and hosts share."""
+"""Where long work is, and how it ended: shared by fits, trainings, jobs and hosts."""
 from __future__ import annotations
 
 import math
@@ -27,13 +27,20 @@ class Stage:
 
     Attributes
     ----------
-    what : "teacher", "start", "fit", "guard", "table" (phase 1 of a tuning) or "train".
-    done, total : batches of seeds when training, otherwise model calls on a batch; total is an upper bound, inf if unknown.
-    nfe : model calls of the table being fitted; 0 if there is none.
-    error : root mean square error so far; while training, the best on held-out seeds. NaN if unknown.
-    loss : root mean square loss of the last batch, NaN if there is none.
-    round : of an alternation, from 1; 0 elsewhere.
-    constants : AMED's r, c and a of each step, means over the last batch.
+    what : str
+        "teacher", "start", "fit", "guard", "table" (phase 1 of a tuning) or "train".
+    done, total : int, float
+        Batches of seeds when training, otherwise model calls on a batch; total is an upper bound, inf if unknown.
+    nfe : int
+        Model calls of the table being fitted; 0 if there is none.
+    error : float
+        Root mean square error so far; while training, the best on held-out seeds. NaN if unknown.
+    loss : float
+        Root mean square loss of the last batch, NaN if there is none.
+    round : int
+        Of an alternation, from 1; 0 elsewhere.
+    constants : mapping
+        AMED's r, c and a of each step, means over the last batch.
     """
 
     what: str

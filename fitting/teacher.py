@@ -4,29 +4,24 @@ Its list has `steps` - 1 intervals even in half-log-SNR from sigma_max to sigma_
 sigma_min: the end point is the denoised sample at the model's lowest level. With `states` it also keeps the states x_k and the model's D_k
 at every level, which is all that schedules fitted to a model need (discretization.py).
 
-In a folder, each batch of seeds is a separate safetensors file, written atomically when the batch is finished. So an interrupted pass
-resumes where it stopped, and memory holds only one batch. The folder's name is the content key: a hash of everything that determines the
-numbers.
+In a folder (batch_files.py) an interrupted pass resumes where it stopped. The folder's name is the content key: a hash of everything that
+determines the numbers.
 """
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..schedules import NoiseSchedule, baseline_sigmas
 from ..schedules.checks import whole_number
 from ..solvers import build_table, sample
 from ..solvers.rebuild import asked_order
-from ..tensor_files import load_tensors, save_tensors
+from .batch_files import BatchFiles
+from .content import content_key, facts_of
 from .setting import FitError, Interrupted, Setting
 
 FORMAT_VERSION = 1
@@ -89,12 +84,14 @@ class Teacher:
         self.table = build_table(solver, self.sigmas, setting.noise_schedule.family, order)
         if self.table.nfe != steps or self.table.stochastic:
             raise ValueError(f"solver was {solver!r}; a teacher needs a deterministic solver with one model call per step, such as unipc.")
-        if folder is not None and not setting.name:
-            raise ValueError("The setting has no name; a stored teacher pass needs one that identifies its model and conditioning.")
-        self.key = self._content_key()
+        self.key = content_key({
+            **facts_of(setting, float(self.sigmas[0])), "format": FORMAT_VERSION, "sigmas": self.table.sigmas, "states": states,
+            "solver": [self.table.solver, self.table.orders, self.table.algorithm_version],
+        })  # fmt: skip
         self.folder = None if folder is None else Path(folder) / self.key
         self.calls = 0
-        self._in_memory: dict[int, dict[str, Tensor]] = {}
+        self._count = -(-len(setting.seeds) // setting.batch)
+        self._kept = BatchFiles("teacher pass", setting, self.key, self.folder, frozenset({"end", "x", "d"} if states else {"end"}))
 
     def run(self, progress: Progress | None = None) -> Teacher:
         """Run the batches that are missing; returns self.
@@ -106,15 +103,10 @@ class Teacher:
         Interrupted
             If `progress` raises it. Finished batches are kept.
         """
-        chunks = list(self.setting.chunks())
-        done = sum(self._has(index) for index in range(len(chunks)))
-        for index, chunk in enumerate(chunks):
-            if not self._has(index):
-                counted = _Counted(progress, done * self.steps, len(chunks) * self.steps)
-                try:
-                    self._keep(index, self._pass(chunk, counted))
-                finally:
-                    self.calls += counted.here
+        done = sum(index in self._kept for index in range(self._count))
+        for index, chunk in enumerate(self.setting.chunks()):
+            if index not in self._kept:
+                self._kept.put(index, self._pass(chunk, progress, done * self.steps), seeds=chunk.seeds)
                 done += 1
         return self
 
@@ -127,7 +119,7 @@ class Teacher:
     @property
     def finished(self) -> bool:
         """Whether all batches exist."""
-        return all(self._has(index) for index, _ in enumerate(self.setting.chunks()))
+        return all(index in self._kept for index in range(self._count))
 
     @property
     def end_points(self) -> Tensor:
@@ -141,23 +133,32 @@ class Teacher:
         `sigmas[:-1]`; all are float32 on the CPU.
         """
         self.run()
-        for index, _ in enumerate(self.setting.chunks()):
-            yield self._in_memory[index] if self.folder is None else self._stored(index)[0]
+        for index in range(self._count):
+            batch = self._kept.get(index)
+            if batch is None:
+                raise FitError(
+                    f"Batch {index} of the stored teacher cannot be read. Delete the folder {self.folder} and run the teacher again."
+                )
+            yield batch
 
-    def _pass(self, chunk: Setting, counted: _Counted) -> dict[str, Tensor]:
+    def _pass(self, chunk: Setting, progress: Progress | None, before: int) -> dict[str, Tensor]:
         x = chunk.initial(float(self.sigmas[0]))
         shape = (self.steps, *x.shape) if self.states else (0,)
         kept = {"x": torch.empty(shape), "d": torch.empty(shape)}
-        first_size = [math.nan]
+        here, first_size = 0, math.nan
 
         def model(x: Tensor, sigma: Tensor) -> Tensor:
-            output = chunk.denoised(x, float(self.table.rows[counted.here].sigma))
-            if not counted.here:
-                first_size[0] = _size(output)
+            nonlocal here, first_size
+            output = chunk.denoised(x, float(self.table.rows[here].sigma))
+            if not here:
+                first_size = _size(output)
             if self.states:
-                kept["x"][counted.here] = x.detach()
-                kept["d"][counted.here] = output.detach()
-            counted.step()
+                kept["x"][here] = x.detach()
+                kept["d"][here] = output.detach()
+            here += 1
+            self.calls += 1
+            if progress is not None:
+                progress(before + here, self._count * self.steps)
             return output
 
         end = sample(model, x, self.table, disable=True).detach().cpu().float()
@@ -166,112 +167,16 @@ class Teacher:
             raise FitError(
                 "The teacher's end points are not finite (NaN or infinity). Run the model in a higher precision, or lower the guidance."
             )
-        if size > _DIVERGED * max(first_size[0], 1.0):
+        if size > _DIVERGED * max(first_size, 1.0):
             raise FitError(
-                f"The teacher diverged: its end points have size {size:.3g}, the model's first prediction {first_size[0]:.3g}. Lower the "
+                f"The teacher diverged: its end points have size {size:.3g}, the model's first prediction {first_size:.3g}. Lower the "
                 "guidance, use a lower order or more steps, and check that the conditioning belongs to the model."
             )
         return {"end": end, **(kept if self.states else {})}
 
-    # --- storage ------------------------------------------------------------------------------------------------------------------
-
-    def _file(self, index: int) -> Path:
-        assert self.folder is not None
-        return self.folder / f"batch-{index:05d}.safetensors"
-
-    def _has(self, index: int) -> bool:
-        if self.folder is None:
-            return index in self._in_memory
-        if index in self._in_memory:  # already checked
-            return True
-        if not self._file(index).exists():
-            return False
-        tensors, record = self._stored(index, broken_is_none=True)
-        if record.get("key") != self.key or "end" not in tensors or (self.states and "x" not in tensors):
-            return False
-        self._in_memory[index] = {}
-        return True
-
-    def _stored(self, index: int, broken_is_none: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        try:
-            return load_tensors(self._file(index))
-        except Exception as error:  # safetensors has its own exception type; in any case the batch must be made again
-            if broken_is_none:
-                return {}, {}
-            raise FitError(
-                f"The stored teacher batch {self._file(index).name} cannot be read ({error}). Delete the folder {self.folder} and run the "
-                "teacher again."
-            ) from error
-
-    def _keep(self, index: int, tensors: dict[str, Tensor]) -> None:
-        if self.folder is None:
-            self._in_memory[index] = tensors
-            return
-        try:
-            record = {"key": self.key, "format": FORMAT_VERSION, "seeds": list(self._seeds_of(index))}
-            save_tensors(self._file(index), tensors, record)
-        except (OSError, SafetensorError) as error:
-            raise FitError(
-                f"The teacher batch could not be stored in {self.folder} ({error}). Free space or choose another folder."
-            ) from error
-        self._in_memory[index] = {}
-
-    def _seeds_of(self, index: int) -> tuple[int, ...]:
-        first = index * self.setting.batch
-        return self.setting.seeds[first : first + self.setting.batch]
-
-    def _content_key(self) -> str:
-        setting = self.setting
-        facts = {
-            "format": FORMAT_VERSION,
-            "name": setting.name,
-            "noise_schedule": setting.noise_schedule.fingerprint(),
-            "shape": setting.shape,
-            "seeds": setting.seeds,
-            "batch": setting.batch,
-            "dtype": str(setting.dtype),
-            "sigmas": self.table.sigmas,
-            "solver": [self.table.solver, self.table.orders, self.table.algorithm_version],
-            "states": self.states,
-            # what the functions `noise` and `start` return
-            "begins": argument_fingerprint(setting.subset([0]).initial(float(self.sigmas[0]))),
-            "extra_args": {name: argument_fingerprint(value) for name, value in sorted(setting.extra_args.items())},
-            "per_seed": {name: argument_fingerprint(value) for name, value in sorted(setting.per_seed.items())},
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-
-
-class _Counted:
-    """Counts the calls of one batch and reports them to `progress`."""
-
-    def __init__(self, progress: Progress | None, before: int, total: int) -> None:
-        self.progress, self.before, self.total, self.here = progress, before, total, 0
-
-    def step(self) -> None:
-        self.here += 1
-        if self.progress is not None:
-            self.progress(self.before + self.here, self.total)
-
 
 def _size(x: Tensor) -> float:
     return float(x.detach().float().square().mean().sqrt())
-
-
-def argument_fingerprint(value: object) -> str:
-    """Text that differs if the argument does, as far as possible: tensors and arrays by content, plain values by repr, others by type."""
-    if isinstance(value, Tensor):
-        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
-        return f"{tuple(value.shape)} {value.dtype} {hashlib.sha256(content).hexdigest()[:16]}"
-    if isinstance(value, np.ndarray):
-        return f"{value.shape} {value.dtype} {hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]}"
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return repr(value)
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(argument_fingerprint, value)) + "]"
-    if isinstance(value, dict):
-        pairs = sorted(value.items(), key=lambda pair: str(pair[0]))
-        return "{" + ", ".join(f"{name!r}: {argument_fingerprint(item)}" for name, item in pairs) + "}"
-    return type(value).__name__
 
 
 __all__ = ["DEFAULT_STEPS", "Interrupted", "Progress", "Teacher", "teacher_sigmas"]

@@ -1,35 +1,30 @@
 """The teacher's states at a student's stamps, with which the published optimisation compares every step.
 
 The teacher samples the stamps with `between` extra levels in each interval, even in half-log-SNR; a last stamp of 0 is reached by the
-model's D at the stamp before it. The state at every stamp is kept. A batch of seeds is computed when it is first needed. In a folder each
-batch is a separate file, written atomically, so an interrupted pass resumes where it stopped, and students of any form on the same stamps
-share it: the folder's name is a hash of everything that determines the numbers, which does not include the form. Without a folder, what
-fits in `largest_in_memory` is kept, and the rest is recomputed each time.
+model's D at the stamp before it. The state at every stamp is kept. A batch of seeds is computed when it is first needed. In a folder
+(batch_files.py) students of any form on the same stamps share it: the folder's name is a hash of everything that determines the numbers,
+which does not include the form. Without a folder, what fits in 1 GiB is kept, and the rest is recomputed each time.
 """
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..schedules.checks import whole_number
 from ..schedules.families import half_log_snr, sigma_from_half_log_snr
 from ..solvers import build_table, solver_named
-from ..solvers.rebuild import asked_order
-from ..tensor_files import load_tensors, save_tensors
+from .batch_files import BatchFiles
+from .content import content_key, facts_of
 from .run import run_table
 from .setting import FitError, Setting
-from .teacher import argument_fingerprint
 
 FORMAT_VERSION = 1
-LARGEST_IN_MEMORY = 1 << 30
+_LARGEST_IN_MEMORY = 1 << 30
+_TEACHERS = {"ipndm": "ipndm", "dpmpp": "dpmpp_multistep", "unipc": "unipc"}  # of the forms that end in their order
 
 
 def refined(stamps: Sequence[float], between: int, family: str, highest: float = 1.0) -> list[float]:
@@ -69,8 +64,6 @@ class Trajectories:
         Extra levels in each interval, 0 or more; 1 or 2 in the published recipes.
     folder : path or None
         Where to store the states; None keeps them in memory. Needs `setting.name`.
-    largest_in_memory : int
-        Bytes that may be kept without a folder.
 
     Attributes
     ----------
@@ -88,7 +81,6 @@ class Trajectories:
         order: int | None = None,
         between: int = 2,
         folder: str | Path | None = None,
-        largest_in_memory: int = LARGEST_IN_MEMORY,
     ) -> None:
         self.setting, self.stamps, self.between = setting, tuple(map(float, stamps)), whole_number(between, "between", 0)
         self.chunks = list(setting.chunks())
@@ -97,41 +89,30 @@ class Trajectories:
         self.table = build_table(solver, levels, setting.noise_schedule.family, choice)
         if self.table.stochastic:
             raise ValueError(f"The teacher's solver was {solver!r}, which adds fresh noise; use a deterministic one, such as unipc.")
-        if folder is not None and not setting.name:
-            raise ValueError("The setting has no name; stored trajectories need one that identifies its model and conditioning.")
         self.calls, self.calls_each = 0, self.table.nfe
-        self.key = self._content_key()
-        self.folder = None if folder is None else Path(folder) / f"amed-{self.key}"
-        self._kept: dict[int, Tensor] = {}
-        self._room = largest_in_memory
+        self.key = content_key({
+            **facts_of(setting, self.stamps[0]), "format": FORMAT_VERSION, "stamps": self.stamps,
+            "solver": [self.table.solver, self.table.sigmas, self.table.orders, self.table.algorithm_version],
+        })  # fmt: skip
+        stored_in = None if folder is None else Path(folder) / f"amed-{self.key}"
+        self._kept = BatchFiles("trajectory", setting, self.key, stored_in, frozenset({"states"}), _LARGEST_IN_MEMORY)
 
-    def states(self, index: int, called: Callable[[], object] | None = None) -> Tensor:
-        """x [N, B, *shape] at the stamps of batch `index`, float32 on the CPU; `called` is called after every model call.
+    def states(self, index: int) -> Tensor:
+        """x [N, B, *shape] at the stamps of batch `index`, float32 on the CPU.
 
         Raises
         ------
         FitError
             If values are not finite, or the folder cannot be written.
         """
-        if index in self._kept:
-            return self._kept[index]
-        states = self._stored(index)
-        if states is None:
-            states = self._made(index, called)
-            self._store(index, states)
-        return states
+        kept = self._kept.get(index)
+        if kept is None:
+            kept = {"states": self._made(index)}
+            self._kept.put(index, kept)
+        return kept["states"]
 
-    def in_batches(self, batch: int) -> Trajectories:
-        """The same states in batches of another size, in memory."""
-        order = asked_order(self.table.solver, self.table.orders)
-        return Trajectories(replace(self.setting, batch=batch), self.stamps, self.table.solver, order, self.between)
-
-    def made(self, index: int) -> bool:
-        """Whether a batch exists, so that `states` need not call the model."""
-        return index in self._kept or (self.folder is not None and self._file(index).exists())
-
-    def _made(self, index: int, called: Callable[[], object] | None) -> Tensor:
-        run = run_table(self.chunks[index], self.table, called=called)
+    def _made(self, index: int) -> Tensor:
+        run = run_table(self.chunks[index], self.table)
         self.calls += run.calls
         first = {row.step: k for k, row in reversed(list(enumerate(self.table.rows)))}
         positive = sum(s > 0 for s in self.stamps)
@@ -144,65 +125,8 @@ class Trajectories:
             )
         return stacked
 
-    # --- storage ------------------------------------------------------------------------------------------------------------------
-
-    def _file(self, index: int) -> Path:
-        assert self.folder is not None
-        return self.folder / f"batch-{index:05d}.safetensors"
-
-    def _stored(self, index: int) -> Tensor | None:
-        if self.folder is None or not self._file(index).exists():
-            return None
-        try:
-            tensors, record = load_tensors(self._file(index))
-        except Exception:  # safetensors has its own exception type; in any case the batch must be made again
-            return None
-        states = tensors.get("states")
-        wanted = (len(self.stamps), len(self.chunks[index].seeds), *self.setting.shape)
-        return states if record.get("key") == self.key and states is not None and tuple(states.shape) == wanted else None
-
-    def _store(self, index: int, states: Tensor) -> None:
-        if self.folder is None:
-            size = states.numel() * states.element_size()
-            if size <= self._room:
-                self._room -= size
-                self._kept[index] = states
-            return
-        try:
-            save_tensors(self._file(index), {"states": states}, {"key": self.key, "format": FORMAT_VERSION})
-        except (OSError, SafetensorError) as error:
-            raise FitError(
-                f"The trajectories could not be stored in {self.folder} ({error}). Free space or choose another folder."
-            ) from error
-
-    def _content_key(self) -> str:
-        setting, table = self.setting, self.table
-        facts = {
-            "format": FORMAT_VERSION,
-            "name": setting.name,
-            "noise_schedule": setting.noise_schedule.fingerprint(),
-            "shape": setting.shape,
-            "seeds": setting.seeds,
-            "batch": setting.batch,
-            "dtype": str(setting.dtype),
-            "stamps": self.stamps,
-            "solver": [table.solver, table.sigmas, table.orders, table.algorithm_version],
-            "begins": argument_fingerprint(setting.subset([0]).initial(self.stamps[0])),  # what the functions `noise` and `start` return
-            "extra_args": {name: argument_fingerprint(value) for name, value in sorted(setting.extra_args.items())},
-            "per_seed": {name: argument_fingerprint(value) for name, value in sorted(setting.per_seed.items())},
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-
 
 def teacher_for(form: str) -> tuple[str, int | None, int]:
     """Solver, order and extra levels of the published teacher for a form: the student's own solver, so that both have the same bias."""
-    if form.startswith("ipndm"):
-        return "ipndm", int(form[-1]), 2
-    if form.startswith("dpmpp"):
-        return "dpmpp_multistep", int(form[-1]), 2
-    if form.startswith("unipc"):
-        return "unipc", int(form[-1]), 2
-    return "heun", None, 1
-
-
-__all__ = ["Trajectories", "refined", "teacher_for"]
+    solver = _TEACHERS.get(form.rstrip("1234"))
+    return ("heun", None, 1) if solver is None else (solver, int(form[-1]), 2)

@@ -106,7 +106,7 @@ class TuningPlan(ResumablePlan):
             return self.phase(setting, teacher)
         assert self.table is not None
         if not self.refitted_on:
-            return GivenTable(self.table, "recipe")
+            return GivenTable(self.table)
         some = setting.subset(range(self.refitted_on))
         limit = EFFORTS["low"].limit(self.calls, self.refitted_on, self.batch)
         return CalibrationPhase(some, teacher.like(some), self.calls, limit, start=self.table)
@@ -244,7 +244,7 @@ def round_lines(result: Alternation) -> list[str]:
     for each in result.rounds:
         kept = "" if each.kept else ", not kept"
         lines.append(
-            f"Round {each.number}: error on held-out seeds {each.before:.4g}, after tuning {each.after:.4g}{kept}; "
+            f"Round {each.round}: error on held-out seeds {each.held_out_before:.4g}, after tuning {each.held_out_after:.4g}{kept}; "
             f"{each.calls} model calls on a batch in {each.seconds:.0f} s; {each.stopped}"
         )
     return [*lines, f"It ended because {result.stopped}."]
@@ -307,7 +307,7 @@ def file_facts(outcome: TuningOutcome, plan: TuningPlan, facts: Mapping[str, Any
     }  # fmt: skip
     if outcome.result is not None and outcome.result.rounds:
         rounds = outcome.result.rounds
-        known |= {"held_out_before": rounds[0].before, "held_out_after": min(each.after for each in rounds)}
+        known |= {"held_out_before": rounds[0].held_out_before, "held_out_after": min(each.held_out_after for each in rounds)}
     if outcome.comparison is not None:
         known |= {"error_recipe_alone": outcome.error_of(PHASE_ONE), "error": outcome.tuned_error}
     return known

@@ -311,7 +311,7 @@ def alternations() -> Arrays:
             f"{kind}, adapters": _flat(list(result.adapters.parameters())),
             f"{kind}, table": numbers_of_table(result.table),
             f"{kind}, first table": numbers_of_table(result.first_table),
-            f"{kind}, rounds": np.array([(r.before, r.after) for r in result.rounds]).ravel(),
+            f"{kind}, rounds": np.array([(r.held_out_before, r.held_out_after) for r in result.rounds]).ravel(),
             f"{kind}, guard": np.array([errors[name] for name in sorted(errors)]),
         }
     return arrays

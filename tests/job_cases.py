@@ -207,7 +207,7 @@ def _tuning_case(name: str, **options: Any) -> Case:
         adapters.load_state_dict(result.adapters.state_dict())
         with adapters.attached():
             error = float((run_table(held, result.table).end - ends).square().mean().sqrt())
-        best = min(each.after for each in result.rounds)
+        best = min(each.held_out_after for each in result.rounds)
         return "" if error == pytest.approx(best, rel=1e-5) else f"the adapters' error is {error}, the best round's {best}"
 
     return Case(name, lambda: tunable_setting(24, 4), plan, run, numbers, lost)

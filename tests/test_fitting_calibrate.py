@@ -92,8 +92,8 @@ def test_held_out_seeds_take_no_part_in_the_fit():
     teacher = Teacher(setting, 24)
     first = quick(setting, [3], teacher=teacher)[0]
     spoiled = Teacher(setting, 24).run()
-    spoiled._in_memory = {index: {"end": batch["end"].clone()} for index, batch in enumerate(teacher.batches())}
-    spoiled._in_memory[1]["end"][-4:] += 5.0  # the last seeds of the second batch
+    batch = list(spoiled.batches())[1]
+    batch["end"][-4:] += 5.0  # the last seeds of the second batch, which the teacher has in memory
     second = quick(setting, [3], teacher=spoiled)[0]
     assert second.fitted == first.fitted
     assert second.comparison.winner.error > 2 * first.comparison.winner.error
@@ -188,8 +188,7 @@ def test_the_guard_returns_stock_where_the_fit_fails_on_other_seeds():
     """Fitted to one seed whose target is somewhere else."""
     setting = small(seeds=12, batch=12)
     teacher = Teacher(setting, 24).run()
-    teacher._in_memory[0] = {"end": teacher._in_memory[0]["end"].clone()}
-    teacher._in_memory[0]["end"][:2] += 3.0
+    next(teacher.batches())["end"][:2] += 3.0  # in memory
     result = quick(setting, [3], teacher=teacher, held_out=10)[0]
     assert not result.fit_won and result.comparison.winner.candidate.kind == "stock"
     assert result.table == result.comparison.winner.candidate.table != result.fitted

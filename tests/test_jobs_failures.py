@@ -191,8 +191,11 @@ def check_said_of_files(outcome: Outcome) -> None:
 
 @every_job
 def test_the_disk_is_full(case, tmp_path):
-    """From a random moment on: a teacher's batch, the teacher's states at a student's stamps or a state cannot be written."""
-    for number, (_, moment) in enumerate([(0, 0), *undisturbed(case).moments(MOMENTS, "disk")]):
+    """From the beginning, after the first batch of a training, or from a random moment on: a teacher's batch, the teacher's states at a
+    student's stamps, or the state of a training cannot be written."""
+    trained = [index + 1 for index, (stage, _) in enumerate(undisturbed(case).calls) if stage.what == "train"]
+    moments = [0, *trained[:1], *(report for _, report in undisturbed(case).moments(MOMENTS - 1, "disk"))]
+    for number, moment in enumerate(moments):
         folder = tmp_path / str(number)
         with disk() as fill:
             if not moment:

@@ -6,13 +6,14 @@
     objective       what is minimised: parameters, a batch, its losses, the held-out error
     course          batches, checks, the best so far, patience, interruption, resuming
     state           a training on disk
+    parameters      the numbers being trained
     distributed     several processes
 """
 
-from .course import Check, Course
+from .course import Check, Course, Training
 from .gradients import NoGradients
 from .objective import Objective, Step
 from .options import Options, held_out_seeds
 from .state import OtherState, StateFile
 
-__all__ = ["Check", "Course", "NoGradients", "Objective", "Options", "OtherState", "StateFile", "Step", "held_out_seeds"]
+__all__ = ["Check", "Course", "NoGradients", "Objective", "Options", "OtherState", "StateFile", "Step", "Training", "held_out_seeds"]

@@ -4,18 +4,18 @@
     for every batch of every pass: Adam steps of the objective (objective.py)
     `checks` times: end-point error on held-out seeds; the best numbers are kept, the state is saved
 
-So what comes back is never worse on the held-out seeds than the untrained model. A course is determined by its seed; resumed from its state
-file it ends with the same numbers to the last bit. An interrupted course keeps the best so far, and so does one that fails: `FitError`
-leaves the best numbers in the parameters.
+So the result is never worse on the held-out seeds than the untrained model. A course is determined by its seed; resumed from its state file
+it ends with the same numbers to the last bit. An interrupted course keeps the best so far, and so does one that fails: `FitError` leaves
+the best numbers in the parameters.
 """
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,15 +23,16 @@ from torch import Tensor
 from ..fitting.failures import enough_memory
 from ..fitting.progress import INTERRUPTED, Ending, Progress, Stage
 from ..fitting.setting import FitError, Interrupted
-from .distributed import Group
+from .gradients import borrowed
 from .objective import Objective, Step
-from .options import Options
+from .parameters import copies, put
 from .state import StateFile
 
 T = TypeVar("T")
 _TOLERATED = 20  # Adam steps in a row without a finite loss
-_WHOLE = ("done", "skipped", "failing", "since_best")
-_COUNTERS = (*_WHOLE, "calls", "scale", "plain_error", "best_error", "loss", "loss_sum", "loss_count", "seconds")
+_COUNTERS = (
+    "done", "skipped", "failing", "since_best", "plain_error", "best_error", "loss", "loss_sum", "loss_count", "seconds", "calls", "scale",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,32 +48,74 @@ class Check:
         return [self.batches, self.loss if math.isfinite(self.loss) else None, self.error]
 
 
+@dataclass(kw_only=True)
+class Training:
+    """What every training's result says of its course.
+
+    Attributes
+    ----------
+    history : list of Check
+        One before the first batch and one after every part.
+    held_out_before, held_out_after : float
+        Root mean square end-point error of the untrained model and of the best, on the same held-out seeds.
+    ending : Ending
+        How it ended.
+    stopped : str
+        The same in words.
+    calls : int
+        Of the model on one batch, everything included; a backward pass counts as two.
+    seconds : float
+        Wall time, including the part before an interruption.
+    skipped : int
+        Batches whose loss was not finite.
+    """
+
+    history: list[Check]
+    held_out_before: float
+    held_out_after: float
+    ending: Ending
+    stopped: str
+    calls: int
+    seconds: float
+    skipped: int
+
+    @property
+    def improved(self) -> bool:
+        """Whether training beat the untrained model; the result is the untrained model otherwise."""
+        return self.held_out_after < self.held_out_before
+
+
 class Course:
     """The course of one training.
 
     Parameters
     ----------
-    objective : what is minimised. options : see there.
-    group : processes that share every batch.
-    progress : see `Progress`; told of every batch.
-    file : where the state is kept, None for nowhere.
-    plain : numbers of the untrained model where the parameters begin elsewhere.
+    objective : Objective
+        What is minimised.
+    progress : callable or None
+        See `Progress`; called after every batch.
+    file : StateFile or None
+        Where the state is kept.
 
     Attributes
     ----------
-    history : a `Check` before the first batch and after every part.
-    plain_error, best_error : held-out error of the untrained model and of the best numbers.
-    ending, stopped : how it ended, and that in words. skipped : batches left out. seconds : wall time, former parts included.
+    history : list of Check
+        One before the first batch and one after every part.
+    plain_error, best_error : float
+        Held-out error of the untrained model and of the best numbers.
+    ending, stopped : Ending, str
+        How it ended, and that in words.
+    skipped : int
+        Batches left out.
+    seconds : float
+        Wall time, former parts included.
     """
 
-    def __init__(
-        self, objective: Objective, options: Options, group: Group, progress: Progress | None, file: StateFile | None,
-        plain: Sequence[Tensor] | None = None,
-    ) -> None:  # fmt: skip
-        self.objective, self.options, self.group, self.progress, self.file = objective, options, group, progress, file
-        self.parameters, self.begins_elsewhere = objective.parameters, plain is not None
-        self.best = [value.detach().clone() for value in (self.parameters if plain is None else plain)]
-        self.total = options.passes * objective.batches
+    def __init__(self, objective: Objective, progress: Progress | None, file: StateFile | None) -> None:
+        self.objective, self.options, self.group = objective, objective.options, objective.group
+        self.progress, self.file = progress, file
+        self.parameters, self.best = objective.parameters, copies(objective.parameters)
+        self.total = self.options.passes * objective.batches
         self.done = self.skipped = self.failing = self.since_best = 0
         self.plain_error = self.best_error = self.loss = math.nan
         self.loss_sum = self.loss_count = 0.0
@@ -84,51 +127,56 @@ class Course:
     def seconds(self) -> float:
         return self._before + time.monotonic() - self._began
 
-    def run(self) -> Course:
-        """Train; afterwards the parameters are the best found. Returns self.
+    def run(self) -> None:
+        """Train; afterwards the parameters are the best found.
 
         Raises
         ------
-        OtherState : the state file is of another training, or damaged.
-        FitError : model or disk fail, or losses are not finite batch after batch; the parameters are the best so far.
-        Interrupted : before the first measurement.
+        OtherState
+            If the state file is of another training, or damaged.
+        FitError
+            If model, memory or disk fail, or losses are not finite batch after batch; the parameters are the best so far.
+        Interrupted
+            Before the first measurement.
         """
-        asked = [p.requires_grad for p in self.parameters]
         try:
-            for parameter in self.parameters:
-                parameter.requires_grad_(True)
-            self._restore()
-            try:
-                if not self.history:
-                    self._first_check()
-                self._train()
-            except Interrupted:
-                if not self.history:  # nothing is known of any numbers
-                    raise
-                self.ending, self.stopped = Ending.INTERRUPTED, INTERRUPTED
-            self._save()
-            self.group.wait()
+            with enough_memory(self.objective.own.batch, self.objective.advice):
+                self._restore()
+                try:
+                    if not self.history:
+                        self._first_check()
+                    self._train()
+                except Interrupted:
+                    if not self.history:  # nothing is known of any numbers
+                        raise
+                    self.ending, self.stopped = Ending.INTERRUPTED, INTERRUPTED
+                self._save()
+                self.group.wait()
         except BaseException as error:
             self.ending, self.stopped = Ending.FAILED, str(error).rstrip(".")
             raise
         finally:
-            self._put(self.best)
-            for parameter, ask in zip(self.parameters, asked, strict=True):
-                parameter.requires_grad_(ask)
+            put(self.parameters, self.best)
+            for parameter in self.parameters:
                 parameter.grad = None
-        return self
+
+    def result(self) -> dict[str, Any]:
+        """The fields of `Training`."""
+        return {
+            "history": self.history, "held_out_before": self.plain_error, "held_out_after": self.best_error, "ending": self.ending,
+            "stopped": self.stopped, "calls": self.objective.calls, "seconds": self.seconds, "skipped": self.skipped,
+        }  # fmt: skip
 
     def _first_check(self) -> None:
-        """The untrained model, and where the training begins elsewhere that, too."""
+        """The untrained model, and what the training begins with if that is something else."""
         error = self.plain_error = self.best_error = self.objective.untrained_error()
         if not math.isfinite(error):
             what = f"The {self.objective.untrained}'s end points are not finite (NaN or infinity)."
             raise FitError(f"{what} Run the model in a higher precision.")
-        if self.begins_elsewhere:
-            current = [p.detach().clone() for p in self.parameters]
+        if self.objective.begin():
             error = self.objective.held_out_error()
             if error < self.best_error:
-                self.best, self.best_error = current, error
+                self.best, self.best_error = copies(self.parameters), error
         self.history.append(Check(0, math.nan, error))
 
     def _train(self) -> None:
@@ -144,17 +192,17 @@ class Course:
             order = torch.randperm(self.objective.batches, generator=generator)
             for parameters in self.objective.adam.param_groups:
                 parameters["lr"] = self.objective.rate(self.options.lr, self.done, self.total)
-            steps = self._take(int(order[position]))
+            steps = self.objective.batch(int(order[position]), self.done)
+            self._count(steps)
             self.done += 1
             self._check_if_due()
             if steps:
-                self._tell()
+                self._report()
         if self._impatient():
             self.ending = Ending.CONVERGED
             self.stopped = f"{self.options.patience} measurements on held-out seeds in a row were no better"
 
-    def _take(self, index: int) -> Sequence[Step]:
-        steps = self.objective.batch(index, self.done)
+    def _count(self, steps: Sequence[Step]) -> None:
         for step in steps:
             self.skipped += step.skipped
             self.failing = 0 if step.samples else self.failing + 1
@@ -167,7 +215,6 @@ class Course:
                 self.loss = math.sqrt(step.loss / step.samples)
                 self.loss_sum += step.loss
                 self.loss_count += step.samples
-        return steps
 
     def _impatient(self) -> bool:
         return self.options.patience is not None and self.since_best >= self.options.patience
@@ -179,54 +226,40 @@ class Course:
             self._save()
 
     def _check(self) -> None:
-        loss = math.sqrt(self.loss_sum / self.loss_count) if self.loss_count else math.nan
-        with self._measured() as numbers:
-            error = self.objective.held_out_error()
-            self.loss_sum = self.loss_count = 0.0
-            self.history.append(Check(self.done, loss, error))
-            if error < self.best_error:
-                self.best, self.best_error, self.since_best = [value.clone() for value in numbers], error, 0
-            else:
-                self.since_best += 1
-
-    @contextmanager
-    def _measured(self) -> Iterator[Sequence[Tensor]]:
-        """Inside, the parameters are the numbers to be measured."""
-        kept, numbers = [p.detach().clone() for p in self.parameters], self.objective.measured()
-        self._put(numbers)
+        current, numbers = copies(self.parameters), copies(self.objective.averages or self.parameters)
+        put(self.parameters, numbers)
         try:
-            yield numbers
+            error = self.objective.held_out_error()
         finally:
-            self._put(kept)
+            put(self.parameters, current)
+        self.history.append(Check(self.done, math.sqrt(self.loss_sum / self.loss_count) if self.loss_count else math.nan, error))
+        self.loss_sum = self.loss_count = 0.0
+        self.since_best += 1
+        if error < self.best_error:
+            self.best, self.best_error, self.since_best = numbers, error, 0
 
-    def _put(self, numbers: Sequence[Tensor]) -> None:
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, numbers, strict=True):
-                parameter.copy_(value)
-
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """To `progress`, in every process; an interruption in one of them is one in all."""
-        pressed = False
-        if self.progress is not None:
-            objective = self.objective
-            stage = Stage(
-                "train", self.done, self.total, error=self.best_error, loss=self.loss, round=objective.round, constants=objective.constants
-            )  # fmt: skip
-            try:
+        objective, pressed = self.objective, False
+        stage = Stage(
+            "train", self.done, self.total, error=self.best_error, loss=self.loss, round=objective.round, constants=objective.constants
+        )  # fmt: skip
+        try:
+            if self.progress is not None:
                 self.progress(stage)
-            except Interrupted:
-                pressed = True
+        except Interrupted:
+            pressed = True
         if self.group.anywhere(pressed):
             raise Interrupted("during training")
 
     def _parts(self) -> dict[str, Sequence[Tensor]]:
-        return {"now": [p.data for p in self.parameters], "average": self.objective.averages, "best": self.best}
+        return {"now": self.parameters, "average": self.objective.averages, "best": self.best}
 
     def _save(self) -> None:
         if self.file is None or not self.group.first:
             return
-        record = {name: getattr(self, name, None) for name in _COUNTERS}
-        record |= {"calls": self.objective.calls, "scale": self.objective.scale}
+        known = {**vars(self), "seconds": self.seconds, "calls": self.objective.calls, "scale": self.objective.scale}
+        record = {name: known[name] for name in _COUNTERS}
         record["history"] = [[check.batches, check.loss, check.error] for check in self.history]
         self.file.save(self._parts(), self.objective.adam, record)
 
@@ -234,32 +267,45 @@ class Course:
         record = None if self.file is None else self.file.load(self._parts(), self.objective.adam, _COUNTERS)
         if record is None:
             return
-        for name in ("plain_error", "best_error", "loss", "loss_sum", "loss_count"):
-            setattr(self, name, record[name])
-        for name in _WHOLE:
-            setattr(self, name, int(record[name]))
-        self._before = record["seconds"]
-        self.objective.scale = record["scale"]
-        self.objective.calls += int(record["calls"])
-        # None stands for both kinds in the file: a loss that is unknown, and an error without bounds
-        self.history = [Check(int(b), loss, math.inf if math.isnan(error) else error) for b, loss, error in record["history"]]
+        self.history = [Check(*row) for row in record.pop("history")]
+        self._before = record.pop("seconds")
+        self.objective.scale = record.pop("scale")
+        self.objective.calls += record.pop("calls")
+        for name, value in record.items():
+            setattr(self, name, value)
 
 
-def trained(course: Course, result: Callable[[Course], T], batch: int, advice: str) -> T:
-    """Run `course` and return its `result`.
+def trained(
+    objective: Objective, result: Callable[[Course], T], modules: Iterable[object], progress: Progress | None,
+    resume: str | Path | None = None,
+) -> T:  # fmt: skip
+    """Run a course and return its `result`.
 
     Parameters
     ----------
-    batch, advice : samples of a batch, and what to do where they need too much memory.
+    objective : Objective
+        What is minimised.
+    result : callable
+        Makes the result of a course, also of one that failed after its first measurement.
+    modules : iterable
+        That the model consists of; only read.
+    progress, resume
+        See `train_amed` and `tune`.
 
     Raises
     ------
-    As `Course.run`; a `FitError` has the result so far as its `best`.
+    OtherState, FitError, Interrupted
+        As `Course.run`; a `FitError` has the result so far as its `best`.
     """
+    file = None
+    if resume is not None:
+        ends = torch.cat([*objective.ends, objective.held_ends])
+        file = StateFile(Path(resume), objective.identity(), float(ends.double().square().mean()), objective.start)
+    course = Course(objective, progress, file)
     try:
-        with enough_memory(batch, advice):
-            return result(course.run())
+        with borrowed(modules, objective.parameters):
+            course.run()
+        return result(course)
     except FitError as error:
-        course.stopped = str(error).rstrip(".")
         error.best = result(course) if course.history else None
         raise

@@ -1,8 +1,8 @@
 """Training with several processes: `torchrun --nproc_per_node=K` starts K copies of the same command.
 
-Each copy takes every K-th batch of seeds. What has to agree (sums of gradients, of losses, of squared distances) is added up over all
+Each copy takes every K-th batch of seeds. Whatever has to agree (sums of gradients, of losses, of squared distances) is added up over all
 of them, so all copies make the same step and hold the same numbers; the first one reports and writes files. As gradients are sums over
-samples divided by the number of samples in all, K processes do what one does with K times the batch.
+samples divided by the number of all samples, K processes do the same as one with batches K times as large.
 """
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of one training. rank: of this one, 0..size-1."""
+    """The processes of one training.
+
+    Attributes
+    ----------
+    rank : int
+        Of this one, 0..size-1.
+    size : int
+        How many there are.
+    """
 
     rank: int = 0
     size: int = 1
@@ -55,7 +63,7 @@ class Group:
         return list(chunks[self.rank :: self.size])
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         if self.size > 1:
             dist.barrier()
 

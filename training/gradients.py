@@ -1,8 +1,9 @@
 """Gradients through a model that training only borrows: its parameters ask for none and stay as they were."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ def require_gradients(modules: Iterable[object], advice: str = "") -> None:
 
     Raises
     ------
-    NoGradients : parameters that are inference tensors; the sentence ends with `advice`.
+    NoGradients
+        If parameters are inference tensors; the sentence ends with `advice`.
     """
     if any(p.is_inference() for module in modules if isinstance(module, nn.Module) for p in module.parameters()):
         raise NoGradients(_made_in_inference_mode(advice))
@@ -29,7 +31,8 @@ def differentiating(advice: str = "") -> Iterator[None]:
 
     Raises
     ------
-    NoGradients : autograd refused a tensor that was made in `torch.inference_mode`.
+    NoGradients
+        If autograd refuses a tensor that was made in `torch.inference_mode`.
     """
     try:
         with torch.enable_grad():
@@ -57,18 +60,27 @@ def _refused_by_autograd(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def borrowed(modules: Iterable[object], parameters: Iterable[Tensor] = ()) -> Iterator[None]:
-    """Inside, only `parameters` of these modules ask for gradients; afterwards those ask that did before."""
-    mine = {id(p) for p in parameters}
-    theirs = {id(p): p for module in modules if isinstance(module, nn.Module) for p in module.parameters() if id(p) not in mine}
-    asking = [p for p in theirs.values() if p.requires_grad and not p.is_inference()]
-    for parameter in asking:
-        parameter.requires_grad_(False)
+def borrowed(modules: Iterable[object], parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Inside, of the parameters of `modules` and of `parameters`, only the latter ask for gradients; afterwards those that did before."""
+    mine = {id(p): p for p in parameters}
+    theirs = {id(p): p for module in modules if isinstance(module, nn.Module) for p in module.parameters() if not p.is_inference()}
+    before = [(p, p.requires_grad) for p in {**theirs, **mine}.values()]
     try:
+        for parameter, _ in before:
+            parameter.requires_grad_(id(parameter) in mine)
         yield
     finally:
-        for parameter in asking:
-            parameter.requires_grad_(True)
+        for parameter, asked in before:
+            parameter.requires_grad_(asked)
+
+
+def ordinary(value: Any) -> Any:
+    """With copies of the inference tensors in it, of which a host's conditioning consists and which autograd does not keep."""
+    if isinstance(value, Tensor):
+        return value.clone() if value.is_inference() else value
+    if isinstance(value, Mapping):
+        return {name: ordinary(item) for name, item in value.items()}
+    return type(value)(map(ordinary, value)) if type(value) in (list, tuple) else value
 
 
 def precision(device: str | torch.device, autocast: torch.dtype | None) -> AbstractContextManager[object]:

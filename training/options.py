@@ -11,6 +11,7 @@ from ..schedules.checks import real_number, whole_number
 
 LARGEST_SEED = 2**32
 LEAST_HELD_OUT, MOST_HELD_OUT = 16, 256
+_DECIDING_NOTHING = ("minutes", "patience", "checkpointing", "limit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,19 +20,29 @@ class Options:
 
     Attributes
     ----------
-    passes : over the seeds.
-    lr : highest learning rate of Adam.
-    checks : measurements on held-out seeds.
-    patience : end after so many checks without a better error; None for never.
-    seed : 0 to 2^32; decides the order of the batches.
-    accumulate : batches that make one Adam step.
-    checkpointing : recompute the model in the backward pass instead of keeping its activations.
-    autocast : precision of the model's calls, None for the model's own.
-    minutes : end after the batch in which this time is over.
+    passes : int
+        Over the seeds.
+    lr : float
+        Highest learning rate of Adam.
+    checks : int
+        Measurements on held-out seeds.
+    patience : int or None
+        End after so many checks without a better error; None for never.
+    seed : int
+        0 to 2^32; decides the order of the batches.
+    checkpointing : bool
+        Recompute the model in the backward pass instead of keeping its activations.
+    autocast : dtype or None
+        Precision of the model's calls, None for the model's own.
+    accumulate : int
+        Batches that make one Adam step.
+    minutes : float
+        End after the batch in which this time is over.
 
     Raises
     ------
-    ValueError : a value that is not allowed, in a sentence.
+    ValueError
+        If a value is not allowed; said in a sentence.
     """
 
     passes: int
@@ -58,6 +69,10 @@ class Options:
         if not self.minutes > 0:
             raise ValueError(f"minutes was {self.minutes:g}; a time above 0 is needed.")
 
+    def deciding(self) -> dict[str, str]:
+        """Those that decide the numbers, as text."""
+        return {name: str(value) for name, value in vars(self).items() if name not in _DECIDING_NOTHING}
+
 
 def held_out_seeds(seeds: int, one_in: int, largest_share: float = 0.5) -> int:
     """How many of `seeds` are kept for measurements by default: one in `one_in`, 16 to 256, but no more than `largest_share` of them."""
@@ -69,7 +84,8 @@ def split(setting: Setting, held_out: int | None, one_in: int) -> tuple[Setting,
 
     Raises
     ------
-    ValueError : none would be left to train on.
+    ValueError
+        If none would be left to train on.
     """
     seeds = len(setting.seeds)
     kept = held_out_seeds(seeds, one_in) if held_out is None else whole_number(held_out, "held_out", 1)

@@ -1,8 +1,9 @@
-"""Where a training is to end: end points of the model's many-step pass."""
+"""What a training is to reach: end points of the model's many-step pass."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,14 +20,17 @@ class Targets:
 
     Attributes
     ----------
-    ends : [S, *shape], float32 on the CPU; zeros for seeds that were not needed.
-    calls : model calls on a batch that they took.
-    key : content key of the teacher's pass, the same however many processes share a batch; "" for end points without a pass.
+    ends : Tensor
+        [S, *shape], float32 on the CPU; zeros for seeds that were not needed.
+    calls : int
+        Model calls on a batch that they took.
+    made_by : list
+        Solver, orders and levels of the teacher's pass, as JSON values; nothing for end points without a pass.
     """
 
     ends: Tensor
     calls: int
-    key: str
+    made_by: Sequence[Any] = ()
 
 
 def targets_of(
@@ -36,17 +40,22 @@ def targets_of(
 
     Parameters
     ----------
-    teacher : a pass over the whole setting, or its end points [S, *shape]; None for a pass of 64 steps, in memory.
-    needed : positions of the seeds that count; None for all.
+    teacher : Teacher, Tensor or None
+        A pass over the whole setting, or its end points [S, *shape]; None for a pass of 64 steps, in memory.
+    needed : range or None
+        Positions of the seeds that count; None for all.
 
     Raises
     ------
-    ValueError : a teacher of other seeds, or end points of another shape.
-    FitError : end points that are not finite, or a pass that fails.
-    Interrupted : by `progress`.
+    ValueError
+        If the teacher is of other seeds, or end points have another shape.
+    FitError
+        If end points are not finite, or the pass fails.
+    Interrupted
+        By `progress`.
     """
     if isinstance(teacher, Tensor):
-        found = Targets(teacher.detach().cpu().float(), 0, "")
+        found = Targets(teacher.detach().cpu().float(), 0)
     elif teacher is None or isinstance(teacher, Teacher):
         if teacher is not None and (teacher.setting.seeds, teacher.setting.shape) != (setting.seeds, setting.shape):
             raise ValueError("The teacher's pass is of other seeds or another shape than the setting; make it from the same setting.")
@@ -66,18 +75,18 @@ def targets_of(
 def _passed(
     setting: Setting, teacher: Teacher, group: Group, progress: Progress | None, needed: range | None, round: int
 ) -> Targets:
-    tell = staged(progress, "teacher", round)
+    report = staged(progress, "teacher", round)
     before = teacher.calls
-    key = teacher.key if group.size == 1 else teacher.like(replace(teacher.setting, batch=setting.batch * group.size)).key
+    made_by = [teacher.table.solver, teacher.table.orders, teacher.table.algorithm_version, teacher.table.sigmas]
     # all of them or none: whether a stored pass is there may look different from machine to machine
     finished = not group.anywhere(not teacher.finished)
     if finished or (needed is None and group.size == 1):
-        return Targets(teacher.run(tell).end_points, teacher.calls - before, key)
-    positions: Sequence[int] = range(len(setting.seeds)) if needed is None else needed
+        return Targets(teacher.run(report).end_points, teacher.calls - before, made_by)
+    positions = range(len(setting.seeds)) if needed is None else needed
     firsts = group.share(range(0, len(positions), setting.batch))
     mine = [positions[i] for first in firsts for i in range(first, min(first + setting.batch, len(positions)))]
     ends, calls = torch.zeros(len(setting.seeds), *setting.shape), 0
     if mine:
-        part = teacher.like(setting.subset(mine)).run(tell)
+        part = teacher.like(setting.subset(mine)).run(report)
         ends[mine], calls = part.end_points, part.calls
-    return Targets(group.total(ends), calls, key)
+    return Targets(group.total(ends), calls, made_by)

@@ -15,47 +15,43 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 
 class FullWeights(nn.Module):
-    """Copies of all floating-point parameters of `network`, to be tuned in the place of the originals; those of parameters in half
-    precision are float32, whose small changes would be rounded away otherwise, and the network computes with them rounded.
+    """Copies of all floating-point parameters of `network`, to be tuned in place of the originals.
+
+    Copies of parameters in half precision are float32, because small changes would be rounded away otherwise; the network computes with
+    them rounded.
 
     Attributes
     ----------
-    names : of the parameters, as in `network.named_parameters()`. dtypes : of the originals.
+    names : tuple of str
+        Of the parameters, as in `network.named_parameters()`.
+    dtypes : frozenset of dtype
+        Of the originals.
+    layers_of_network : list of Module
+        Whose parameters the network computes with.
 
     Raises
     ------
-    ValueError : a network without such parameters.
+    ValueError
+        If the network has no such parameters.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self._network = (network,)  # a tuple: the network is no part of this module
-        self._places: list[list[tuple[nn.Module, str]]] = []
-        self._dtypes: list[torch.dtype] = []
-        self.copies = nn.ParameterList()
-        seen: dict[int, int] = {}  # a tensor that two layers share stays shared
-        names: list[str] = []
-        for prefix, module in network.named_modules():
-            for name, parameter in module._parameters.items():
-                if parameter is None or not parameter.is_floating_point():
-                    continue
-                if id(parameter) not in seen:
-                    seen[id(parameter)] = len(self.copies)
-                    with torch.inference_mode(False):  # hosts make this object where new tensors could not be trained
-                        kept = parameter.detach().to(torch.float32 if parameter.dtype in _HALVES else parameter.dtype)
-                        self.copies.append(nn.Parameter(kept.clone()))
-                    self._places.append([])
-                    self._dtypes.append(parameter.dtype)
-                    names.append(f"{prefix}.{name}" if prefix else name)
-                self._places[seen[id(parameter)]].append((module, name))
-        if not names:
+        self.layers_of_network = [network]  # a plain list: the network is no part of this module
+        originals = {name: p for name, p in network.named_parameters() if p.is_floating_point()}  # tensors that layers share only once
+        if not originals:
             raise ValueError("The network has no floating-point parameters; there is nothing to tune.")
-        self.names: tuple[str, ...] = tuple(names)
+        places: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {p: [] for p in originals.values()}
+        for module in network.modules():
+            for name, parameter in module._parameters.items():
+                if parameter in places:
+                    places[parameter].append((module, name))
+        self._places = list(places.values())
+        self._dtypes = [p.dtype for p in places]
+        with torch.inference_mode(False):  # hosts make this object where new tensors could not be trained
+            self.copies = nn.ParameterList(p.detach().to(torch.float32 if p.dtype in _HALVES else p.dtype).clone() for p in places)
+        self.names = tuple(originals)
         self.dtypes = frozenset(self._dtypes)
-
-    def layers_of_network(self) -> list[nn.Module]:
-        """The modules whose parameters take part in what the network computes."""
-        return list(self._network)
 
     @contextmanager
     def attached(self) -> Iterator[None]:

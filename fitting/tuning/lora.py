@@ -4,7 +4,7 @@ A layer with weight W gets two small matrices, and computes
 
     y = W x + bias + (alpha / rank) up (down x)                 the same as with the weight  W + (alpha / rank) up down.
 
-`down` begins at random and `up` at 0, so an adapter changes nothing, to the last bit, until it is trained. A convolution's `down` is a
+`down` starts random and `up` at 0, so an adapter changes nothing, to the last bit, until it is trained. A convolution's `down` is a
 convolution of the same kernel, stride and padding to `rank` channels, its `up` one of kernel 1, as in Kohya's and LyCORIS' files.
 
 The adapters are forward hooks: layers keep their class and their weights, so layers of hosts that move, cast or dequantise weights work
@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ LAYERS: Mapping[str, str] = {
     "attention": r"attn|attention|(^|\.)(to_[qkv]|to_out|qkv|proj|linear[12])(\.|$)",
     "all": "",
 }
-"""Words for `layers`: of the attention blocks (convolutions of kernel 1 among them), or every linear layer and convolution."""
+"""Words for `layers`: those of the attention blocks (convolutions of kernel 1 included), or every linear layer and convolution."""
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -38,20 +39,32 @@ class LoraAdapters(nn.Module):
 
     Parameters
     ----------
-    network : whose layers are adapted; only read.
-    rank : of `up down`, 1 or more, the same for all layers.
-    alpha : the adapters' scale is alpha / rank; None for alpha = rank.
-    layers : a word of `LAYERS`, or a regular expression searched for in the layers' names.
-    seed : of the random beginning.
+    network : Module
+        Whose layers are adapted; only read.
+    rank : int
+        Of `up down`, 1 or more, the same for all layers.
+    alpha : float or None
+        The adapters' scale is alpha / rank; None for alpha = rank.
+    layers : str
+        A word of `LAYERS`, or a regular expression searched for in the layers' names.
+    seed : int
+        Of the random initial values.
 
     Attributes
     ----------
-    names : of the adapted layers, as in `network.named_modules()`.
-    scale : alpha / rank. dtypes : of the adapted layers' weights.
+    names : tuple of str
+        Of the adapted layers, as in `network.named_modules()`.
+    layers_of_network : list of Module
+        The adapted layers.
+    scale : float
+        alpha / rank.
+    dtypes : frozenset of dtype
+        Of the adapted layers' weights.
 
     Raises
     ------
-    ValueError : no layer has such a name, or a pattern that is none.
+    ValueError
+        If no layer has such a name, or the pattern is no regular expression.
     """
 
     def __init__(
@@ -64,7 +77,7 @@ class LoraAdapters(nn.Module):
             raise ValueError(f"alpha was {alpha:g}; the adapters' scale is alpha / rank, so it must be above 0.")
         self.rank, self.alpha, self.layers = rank, alpha, layers
         found = adaptable(network, layers)
-        self._modules_of = [module for _, module in found]  # a plain list: the network is no part of this module
+        self.layers_of_network = [module for _, module in found]  # a plain list: the network is no part of this module
         self._working = False
         self.names = tuple(name for name, _ in found)
         generator = torch.Generator().manual_seed(whole_number(seed, "seed", 0) % 2**63)
@@ -81,45 +94,34 @@ class LoraAdapters(nn.Module):
     @property
     def dtypes(self) -> frozenset[torch.dtype]:
         """Of the adapted layers' weights, as they are now."""
-        return frozenset(p.dtype for module in self._modules_of for p in module.parameters())
-
-    def layers_of_network(self) -> list[nn.Module]:
-        """The adapted modules."""
-        return list(self._modules_of)
+        return frozenset(p.dtype for module in self.layers_of_network for p in module.parameters())
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Inside, the network computes with its adapters; once, also where one such block is inside another."""
+        """Inside, the network computes with its adapters; only once if such blocks are nested."""
         if self._working:
             yield
             return
-        handles = []
-        try:
+        with ExitStack() as hooks:
+            hooks.callback(setattr, self, "_working", False)
             self._working = True
-            for module, down, up in zip(self._modules_of, self.down, self.up, strict=True):
-                handles.append(module.register_forward_hook(_Adapter(down, up, self.scale), with_kwargs=True))
+            for module, down, up in zip(self.layers_of_network, self.down, self.up, strict=True):
+                hooks.enter_context(module.register_forward_hook(partial(_adapted, down, up, self.scale), with_kwargs=True))
             yield
-        finally:
-            self._working = False
-            for handle in handles:
-                handle.remove()
 
 
-class _Adapter:
-    """The hook of one layer."""
-
-    def __init__(self, down: nn.Parameter, up: nn.Parameter, scale: float) -> None:
-        self.down, self.up, self.scale = down, up, scale
-
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
-        given = inputs[0] if inputs else named["input"]
-        x = given if torch.is_autocast_enabled(given.device.type) else given.to(self.down.dtype)
-        if isinstance(module, nn.Linear):
-            more = F.linear(F.linear(x, self.down), self.up)
-        else:
-            kind = _CONVOLUTIONS[self.down.ndim - 2]
-            more = kind(kind(x, self.down, None, module.stride, module.padding, module.dilation), self.up)  # type: ignore[call-overload]
-        return output + (more * self.scale).to(output.dtype)
+def _adapted(
+    down: nn.Parameter, up: nn.Parameter, scale: float, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor
+) -> Tensor:
+    """The hook of one layer: its output with the adapter's added."""
+    given = inputs[0] if inputs else named["input"]
+    x = given if torch.is_autocast_enabled(given.device.type) else given.to(down.dtype)
+    if isinstance(module, nn.Linear):
+        more = F.linear(F.linear(x, down), up)
+    else:
+        kind = _CONVOLUTIONS[down.ndim - 2]
+        more = kind(kind(x, down, None, module.stride, module.padding, module.dilation), up)  # type: ignore[call-overload]
+    return output + (more * scale).to(output.dtype)
 
 
 def adaptable(network: nn.Module, layers: str = "all") -> list[tuple[str, nn.Module]]:
@@ -127,7 +129,8 @@ def adaptable(network: nn.Module, layers: str = "all") -> list[tuple[str, nn.Mod
 
     Raises
     ------
-    ValueError : no layer has such a name, or a pattern that is none.
+    ValueError
+        If no layer has such a name, or the pattern is no regular expression.
     """
     try:
         pattern = re.compile(LAYERS[layers] if layers in LAYERS else layers)
@@ -146,10 +149,9 @@ def adaptable(network: nn.Module, layers: str = "all") -> list[tuple[str, nn.Mod
 
 
 def _fits(module: nn.Module) -> bool:
-    if isinstance(module, nn.Linear):
-        return True
-    # grouped convolutions have no low-rank form that loaders know, and other paddings than zeros would have to be done twice
-    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and module.groups == 1 and module.padding_mode == "zeros"
+    # grouped convolutions have no low-rank form that loaders know, and other paddings than zeros would have to be applied twice
+    convolution = isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and module.groups == 1 and module.padding_mode == "zeros"
+    return convolution or isinstance(module, nn.Linear)
 
 
 def shapes_of(module: nn.Module, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -7,8 +7,8 @@ For a layer a.b.c of the network, as hosts name it inside their `diffusion_model
     lora_unet_a_b_c.alpha               the layer's scale is alpha / rank
 
 ComfyUI and Forge match such names against any network, AUTOMATIC1111 against its U-Nets. Metadata are plain text: Kohya's
-`ss_network_dim` and `ss_network_alpha` for tools that list LoRAs, and under `fewstep` what the file was made for, with the recipe.
-Loading is strict; nothing but tensors and JSON is read.
+`ss_network_dim` and `ss_network_alpha` for tools that list LoRAs, and under `fewstep` the facts of the tuning, with the recipe. Loading is
+strict; only tensors and JSON are read.
 """
 from __future__ import annotations
 
@@ -54,12 +54,17 @@ def save_lora(path: str | Path, adapters: LoraAdapters, dtype: torch.dtype = tor
 
     Parameters
     ----------
-    dtype : of the tensors; float16 halves the file and rounds.
-    facts : JSON values for its metadata, such as recipe="...", model_identity="...".
+    dtype : dtype
+        Of the tensors; float16 halves the file and rounds.
+    facts
+        JSON values for its metadata, such as recipe="...", model_identity="...".
 
     Raises
     ------
-    ValueError : numbers that are not finite. OSError : the disk refuses; a former file is as it was.
+    ValueError
+        If numbers are not finite.
+    OSError
+        If the disk refuses; a former file stays as it was.
     """
     path = Path(path)
     tensors = lora_tensors(adapters, dtype)
@@ -77,22 +82,24 @@ def save_lora(path: str | Path, adapters: LoraAdapters, dtype: torch.dtype = tor
 
 
 def lora_facts(path: str | Path) -> dict[str, Any]:
-    """What a file says it was made for; {} for a LoRA of another program.
+    """The facts that a file was saved with; {} for a LoRA of another program.
 
     Raises
     ------
-    ValueError : no safetensors file.
+    ValueError
+        If it is no safetensors file.
     """
     return _read(path)[1]
 
 
 def load_lora(network: nn.Module, path: str | Path) -> LoraAdapters:
-    """Adapters of `network` with the numbers of a file; `with adapters.attached():` they work.
+    """Adapters of `network` with the numbers of a file, in effect inside `with adapters.attached():`.
 
     Raises
     ------
-    ValueError : a file that cannot be read, holds anything but a LoRA of plain linear layers and convolutions, is of another network
-        (names or shapes), or has numbers that are not finite.
+    ValueError
+        If the file cannot be read, holds anything but a LoRA of plain linear layers and convolutions, is of another network (names or
+        shapes), or has numbers that are not finite.
     """
     tensors, _ = _read(path)
     modules = dict(adaptable(network))

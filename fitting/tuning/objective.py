@@ -1,4 +1,4 @@
-"""What a tuning minimises: the losses of phase 2 (losses.py) as one gradient per batch, and Adam's step with it.
+"""The losses of phase 2 (objectives.py) as one gradient per batch, and Adam's step with it.
 
 Chunks of seeds follow each other, and so do the parts of a loss, so that the graph of only one part is in memory. The teacher's states are
 made before the adapters are attached: they are the untuned model's, in the first batch and in the last.
@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ...solvers.table import SolverTable
 from ...training import NoGradients, Objective, Step
 from ...training.distributed import Group
-from ...training.gradients import differentiating, precision
-from ...training.losses import HALF_PRECISION_SCALE, set_gradients
-from ...training.objective import end_point_error
+from ...training.gradients import differentiating, ordinary, precision
+from ...training.losses import HALF_PRECISION_SCALE
+from ...training.parameters import copies, gradient_of, no_gradient, set_gradients
+from ..content import argument_fingerprint
 from ..run import run_table
 from ..setting import Setting
 from ..trajectories import Trajectories
@@ -42,7 +43,19 @@ _LARGEST_GRADIENT = 1.0  # norm; longer ones are shortened to it
 
 @dataclass
 class BatchGradient:
-    """Sums over the samples of a batch: gradient of the losses, what of the losses is reported, how many samples; whether all is finite."""
+    """Sums over the samples of a batch.
+
+    Attributes
+    ----------
+    gradient : Tensor
+        Of the losses.
+    loss : float
+        What of the losses is reported.
+    samples : int
+        How many.
+    finite : bool
+        Whether all numbers are.
+    """
 
     gradient: Tensor
     loss: float = 0.0
@@ -55,49 +68,54 @@ class TuningObjective(Objective):
 
     Parameters
     ----------
-    own, held : seeds that are tuned on and measured on, with the teacher's end points [S, *shape].
-    states : the teacher's, for method "steps".
-
-    Attributes
-    ----------
-    chunks : of the seeds that are tuned on.
+    table : SolverTable
+        That is tuned for.
+    adapters : LoraAdapters or FullWeights
+        Trained.
+    own, held, ends, held_ends, options, group
+        See `Objective`.
+    states : Trajectories or None
+        The teacher's, for method "steps".
+    samples : Samples or None
+        For the denoising loss.
     """
 
+    options: TuningOptions
     untrained = "untuned model"
+    advice = "Take smaller batches (accumulate makes up for it), checkpointing, a lower rank, or fewer layers. The best so far is kept."
 
     def __init__(
         self, own: Setting, held: Setting, ends: Tensor, held_ends: Tensor, table: SolverTable, adapters: Adapters, options: TuningOptions,
         group: Group, states: Trajectories | None = None, samples: Samples | None = None,
     ) -> None:  # fmt: skip
-        self.own = replace(own, extra_args=_ordinary(own.extra_args))
-        self.held, self.held_ends, self.group = held, held_ends, group
-        self.table, self.adapters, self.options, self.trajectories = table, adapters, options, states
-        self.samples = None if samples is None else replace(samples, extra_args=_ordinary(samples.extra_args))
-        self.parameters: list[nn.Parameter] = list(adapters.parameters())
-        self.adam = torch.optim.Adam(self.parameters, lr=options.lr, betas=(0.9, 0.99))
-        self.averages = [p.detach().clone() for p in self.parameters]
-        self.chunks, self.ends = list(self.own.chunks()), ends.split(own.batch)
-        self.batches = -(-len(self.chunks) // (group.size * options.accumulate))
+        super().__init__(own, held, ends, held_ends, options, group, adapters.parameters(), betas=(0.9, 0.99))
+        self.table, self.adapters, self.trajectories = table, adapters, states
+        self.samples = None if samples is None else replace(samples, extra_args=ordinary(samples.extra_args))
+        self.averages = copies(self.parameters) if options.average else []
         self.weights = step_weights(table, own.noise_schedule)
         half = torch.float16 in (options.autocast, own.dtype) or torch.float16 in adapters.dtypes
         self.scale = HALF_PRECISION_SCALE if half else 1.0
+
+    def identity(self) -> dict[str, Any]:
+        table, samples = self.table, self.samples
+        return {
+            **self.shared_identity(table.sigmas[0]), "kind": type(self.adapters).__name__,
+            "table": [table.sigmas, [asdict(row) for row in table.rows]], "scale": getattr(self.adapters, "scale", 1.0),
+            "adapters": [argument_fingerprint(p) for p in self.parameters],
+            "samples": None if samples is None else argument_fingerprint(
+                [samples.clean, dict(samples.per_sample), dict(samples.extra_args)]
+            ),
+        }  # fmt: skip
 
     def rate(self, lr: float, done: int, total: int) -> float:
         rise = min(1.0, (done + 1) / min(_RISE, max(1, total // 5)))
         return lr * rise * 0.5 * (1 + math.cos(math.pi * done / total))
 
-    def measured(self) -> Sequence[Tensor]:
-        """The moving average, if there is one."""
-        return self.averages if self.options.average else super().measured()
-
-    def held_out_error(self) -> float:
-        def sample(chunk: Setting) -> Tensor:
-            with self.adapters.attached(), precision(self.own.device, self.options.autocast):
-                run = run_table(chunk, self.table)
-            self.calls += run.calls
-            return run.end
-
-        return end_point_error(self.held, self.held_ends, sample, self.group)
+    def end_points(self, chunk: Setting) -> Tensor:
+        with self.adapters.attached(), precision(self.own.device, self.options.autocast):
+            run = run_table(chunk, self.table)
+        self.calls += run.calls
+        return run.end
 
     def batch(self, index: int, done: int) -> Sequence[Step]:
         """The chunks `index * each` to `index * each + each - 1`, shared among the processes, and one step."""
@@ -113,8 +131,9 @@ class TuningObjective(Objective):
         norm = float(gradient.norm())
         set_gradients(self.parameters, gradient * min(1.0, _LARGEST_GRADIENT / max(norm, 1e-12)))
         self.adam.step()
-        decay = min(self.options.average, (done + 1) / (done + 10))  # early on, forget the beginning faster
-        torch._foreach_lerp_(list(self.averages), [p.detach() for p in self.parameters], 1 - decay)
+        if self.averages:
+            decay = min(self.options.average, (done + 1) / (done + 10))  # early on, forget the beginning faster
+            torch._foreach_lerp_(list(self.averages), [p.detach() for p in self.parameters], 1 - decay)
         return [Step(loss, count, 0)]
 
     def gradient(self, positions: Sequence[int], pass_index: int) -> BatchGradient:
@@ -122,10 +141,11 @@ class TuningObjective(Objective):
 
         Raises
         ------
-        NoGradients : no gradient reaches the adapters.
+        NoGradients
+            If no gradient reaches the adapters.
         """
         states = {position: self._states(position) for position in positions}
-        found = BatchGradient(torch.zeros(sum(p.numel() for p in self.parameters), device=self.parameters[0].device))
+        found = BatchGradient(no_gradient(self.parameters))
         reached = not positions
         with differentiating(), self.adapters.attached():
             for position in positions:
@@ -145,9 +165,7 @@ class TuningObjective(Objective):
             found.finite = False
         if not found.finite or not loss.requires_grad:  # the batch is left out whole
             return
-        parts = torch.autograd.grad(loss * self.scale, self.parameters, allow_unused=True)
-        flat = [(torch.zeros_like(p) if g is None else g).reshape(-1).float() for p, g in zip(self.parameters, parts, strict=True)]
-        vector = torch.cat([part.to(found.gradient.device) for part in flat]) / self.scale
+        vector = gradient_of(loss * self.scale, self.parameters) / self.scale
         found.finite = bool(vector.isfinite().all())
         found.gradient += vector
         found.loss += float(shown)
@@ -156,11 +174,7 @@ class TuningObjective(Objective):
         """The teacher's, at the table's levels, its end point for the last; made with the untuned model."""
         if self.trajectories is None:
             return None
-        before = self.trajectories.calls
-        with torch.no_grad():
-            states = self.trajectories.states(position)
-        self.calls += self.trajectories.calls - before
-        return torch.cat([states[: self.table.steps], self.ends[position][None]])
+        return torch.cat([self.teacher_states(position)[: self.table.steps], self.ends[position][None]])
 
     def _parts(self, position: int, states: Tensor | None, pass_index: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(to be differentiated, to be shown) for one chunk of seeds."""
@@ -199,8 +213,10 @@ class TuningObjective(Objective):
 
 
 def drawn(count: int, shape: tuple[int, ...], seed: int, pass_index: int, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Which of `count` samples [B], and their noise [B, *shape], for these seeds of a setting in this pass: the same however seeds are
-    batched and shared among processes, and other noise than that of the seeds themselves."""
+    """Which of `count` samples [B], and their noise [B, *shape], for these seeds of a setting in this pass.
+
+    They are the same however seeds are batched and shared among processes; the noise is not that of the seeds themselves.
+    """
     picked, noise = [], []
     for position in positions:
         stream = int(hashlib.sha256(f"denoising {seed} {pass_index} {position}".encode()).hexdigest()[:8], 16)
@@ -208,12 +224,3 @@ def drawn(count: int, shape: tuple[int, ...], seed: int, pass_index: int, positi
         picked.append(int(torch.randint(count, (1,), generator=generator)))
         noise.append(torch.randn(shape, generator=generator))
     return torch.tensor(picked), torch.stack(noise)
-
-
-def _ordinary(value: Any) -> Any:
-    """With copies of the inference tensors in it, which a host's conditioning consists of and autograd does not keep."""
-    if isinstance(value, Tensor):
-        return value.clone() if value.is_inference() else value
-    if isinstance(value, Mapping):
-        return {name: _ordinary(item) for name, item in value.items()}
-    return type(value)(map(_ordinary, value)) if type(value) in (list, tuple) else value

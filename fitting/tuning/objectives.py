@@ -1,6 +1,6 @@
-"""What phase 2 minimises, as gradients of one batch.
+"""The losses of phase 2 for one batch.
 
-`matching` needs no data: the student, which walks a few-step table, is pulled to where a many-step teacher of the untuned model stands.
+`matching` needs no data: the student, which walks a few-step table, is trained to end where a many-step teacher of the untuned model does.
 
     end     the student's end point against the teacher's, with the gradient through all its steps: what samples are judged by. Any table.
     steps   each step by itself: it starts at the teacher's state at sigma_i, or at the student's own, with what it remembers detached, and
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ...schedules import NoiseSchedule
 from ...schedules.families import alpha_of, half_log_snr
-from ...solvers.table import Row, SolverTable
+from ...solvers.table import SolverTable
 from ...solvers.walk import Evaluate, Walk, walk_to_end
 from ...training.losses import summed_square
 
@@ -62,8 +62,12 @@ def step_losses(
 
     Parameters
     ----------
-    states : the teacher's [B, ...] at `table.sigmas`, its end point for a last 0.
-    weights : of the steps, of mean 1. own_states : start each step where the student came to instead of at the teacher's state.
+    states : sequence of Tensor
+        The teacher's [B, ...] at `table.sigmas`, its end point for a last 0.
+    weights : sequence of float
+        Of the steps, of mean 1.
+    own_states : bool
+        Start each step from the student's own state instead of the teacher's.
     """
     at, reaches, evaluate = Walk.begin(x), step_reaches(table), _evaluation(denoise)
     for step, rows in enumerate(table.step_rows):
@@ -92,18 +96,14 @@ def step_reaches(table: SolverTable) -> list[float]:
     """How far each step moves if the outputs of its own model calls all move by one: the sum of their weights in the new state, with
     those in its stages and its corrector. From sigma s to t it is 1 - t/s for a step without memory, Euler's and Heun's alike."""
     zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-
-    def moved(state: Tensor, index: int, row: Row) -> Tensor:
-        return one
-
     starts = ((rows, Walk(zero, zero, (zero,) * rows.start, False)) for rows in table.step_rows)
-    return [float(walk_to_end(table, start, moved, rows).state) for rows, start in starts]
+    return [float(walk_to_end(table, start, lambda *_: one, rows).state) for rows, start in starts]
 
 
 def require_step_states(table: SolverTable, own_states: bool) -> None:
-    """ValueError where the steps of `table` cannot be compared with a teacher's states."""
+    """Raise a ValueError if the steps of `table` cannot be compared with a teacher's states."""
     if not own_states and any(row.corrector is not None for row in table.rows):
         raise ValueError(
-            f"The table's solver is {table.solver}, whose corrector moves the state a step began at; its steps can begin at the "
-            "student's own states only. Set own_states, choose the method 'end', or build the table without corrector."
+            f"The table's solver is {table.solver}, whose corrector moves the state that a step began with; its steps can start from "
+            "the student's own states only. Set own_states, choose the method 'end', or build the table without corrector."
         )

@@ -1,4 +1,4 @@
-"""What a tuning is asked for, checked before the model is called for the first time."""
+"""Arguments of a tuning, checked before the model is called for the first time."""
 from __future__ import annotations
 
 import math
@@ -42,10 +42,8 @@ class TuningOptions(Options):
         if samples is not None and not isinstance(samples, Samples):
             raise ValueError(f"samples was {type(samples).__name__}; it must be Samples, as load_folder makes them.")
         if bool(self.denoising) != (samples is not None):
-            what = "denoising has a weight but there are no samples"
-            if samples is not None:
-                what = "samples were given but denoising has the weight 0"
-            raise ValueError(f"{what}; give both or neither.")
+            missing, given = "denoising has a weight but there are no samples", "samples were given but denoising has the weight 0"
+            raise ValueError(f"{missing if samples is None else given}; give both or neither.")
         if samples is not None and tuple(samples.clean.shape[1:]) != tuple(setting.shape):
             raise ValueError(f"The samples have shape {tuple(samples.clean.shape[1:])}, but the setting's are {tuple(setting.shape)}.")
 

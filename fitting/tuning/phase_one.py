@@ -1,22 +1,21 @@
 """Phase 1, as the alternation uses it: how the table of the next round is made.
 
-`first` makes it for the untuned model. `again` is asked inside `adapters.attached()`, where the model is the tuned one while the teacher's
-stored pass is still the untuned model's: what the tuned model is to reach does not move.
+`first` makes it for the untuned model. `again` is called inside `adapters.attached()`, where the model is the tuned one while the teacher's
+stored pass is still the untuned model's: the targets of the tuned model do not move.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...solvers import SOLVERS, SolverTable, build_table, solver_named
 from ...solvers.rounding import rounded_table
 from ..calibrate import Calibration, calibrate
 from ..candidates import Candidate
-from ..discretization import Form, discretization_costs
+from ..discretization import PairCosts, discretization_costs
 from ..effort import EFFORTS
-from ..levenberg import NO_LIMIT, Limit
-from ..progress import Stage
+from ..levenberg import Limit
 from ..setting import FitError, Interrupted, Setting
 from ..teacher import Teacher
 
@@ -27,15 +26,11 @@ Report = Callable[[int, float], object] | None
 class PhaseOne(Protocol):
     """Makes tables."""
 
-    name: str
-
     def first(self, report: Report = None) -> SolverTable:
         """For the untuned model."""
-        ...
 
     def again(self, table: SolverTable, report: Report = None) -> SolverTable | None:
         """For the model as it is tuned now, which was tuned for `table`; None if there is no other."""
-        ...
 
 
 @dataclass
@@ -43,7 +38,6 @@ class GivenTable:
     """A table that stays."""
 
     table: SolverTable
-    name: str = "given table"
 
     def first(self, report: Report = None) -> SolverTable:
         return self.table
@@ -56,16 +50,20 @@ class GivenTable:
 class DiscretizationPhase:
     """The schedule of least discretization loss ([H24] phase 1, fitting/discretization.py), for a first-order or another solver.
 
-    teacher : a pass with states over some 50 to 100 seeds. steps : N. solver, order, options : of the table.
+    Attributes
+    ----------
+    teacher : Teacher
+        A pass with states over some 50 to 100 seeds.
+    steps : int
+        Of the table.
+    solver, order : str, int or None
+        Of the table.
     """
 
     teacher: Teacher
     steps: int
     solver: str = "ddim"
     order: int | None = None
-    form: Form = "data"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    name: str = "discretization loss"
 
     def __post_init__(self) -> None:
         solver_named(self.solver)
@@ -73,28 +71,40 @@ class DiscretizationPhase:
             raise ValueError(f"steps was {self.steps}; it must be at least 1 and at most {self.teacher.steps}, the teacher's steps.")
 
     def first(self, report: Report = None) -> SolverTable:
-        return self._table(discretization_costs(self.teacher, self.form, report).schedule(self.steps).tolist())
+        return self._table(discretization_costs(self.teacher, progress=report))
 
     def again(self, table: SolverTable, report: Report = None) -> SolverTable | None:
-        """The tuned model's outputs at each level of the teacher's trajectories against the way the untuned model goes on from there."""
+        """From the tuned model's outputs at each level of the teacher's trajectories, and the untuned model's way from there."""
         _require_finished(self.teacher)
         try:
-            costs = discretization_costs(self.teacher, self.form, report, student=self.teacher.setting)
+            return self._table(discretization_costs(self.teacher, progress=report, student=self.teacher.setting))
         except FitError:  # a tuned model that fails at levels it was not tuned for
             return None
-        return self._table(costs.schedule(self.steps).tolist())
 
-    def _table(self, sigmas: list[float]) -> SolverTable:
+    def _table(self, costs: PairCosts) -> SolverTable:
+        sigmas, family = costs.schedule(self.steps).tolist(), self.teacher.setting.noise_schedule.family
         order = self.order if len(SOLVERS[self.solver].orders) > 1 else None
-        return rounded_table(build_table(self.solver, sigmas, self.teacher.setting.noise_schedule.family, order, **dict(self.options)))
+        return rounded_table(build_table(self.solver, sigmas, family, order))
 
 
 @dataclass
 class CalibrationPhase:
     """A table calibrated to the model (fitting/calibrate.py). Its weights and evaluation levels are fitted again to the tuned model.
 
-    setting, teacher : seeds to fit on, and a finished pass of the untuned model over them. nfe : model calls. limit : of a fit.
-    start : the table of the first round, e.g. a recipe's, instead of a calibration now.
+    Attributes
+    ----------
+    setting : Setting
+        Seeds to fit on.
+    teacher : Teacher
+        A pass of the untuned model over them.
+    nfe : int
+        Model calls.
+    limit : Limit or None
+        Of a fit; default of the effort "normal".
+    held_out : int or None
+        See `calibrate_all`.
+    start : SolverTable or None
+        The table of the first round, such as a recipe's, instead of a calibration now.
     """
 
     setting: Setting
@@ -103,34 +113,31 @@ class CalibrationPhase:
     limit: Limit | None = None
     held_out: int | None = None
     start: SolverTable | None = None
-    name: str = "calibration"
 
     def first(self, report: Report = None) -> SolverTable:
         if self.start is not None:
             self.teacher.run(report)
             return self.start
-        result = calibrate(
-            self.setting, self.nfe, teacher=self.teacher, held_out=self.held_out, limit=self._limit(), progress=_stages(report)
-        )  # fmt: skip
-        return _ending_in_zero(result)
+        return _ending_in_zero(self._calibrated(report))
 
     def again(self, table: SolverTable, report: Report = None) -> SolverTable | None:
         _require_finished(self.teacher)
         now = Candidate("the table so far", table)
         try:
-            result = calibrate(
-                self.setting, self.nfe, teacher=self.teacher, held_out=self.held_out, starts=[now], stock=[now],
-                groups=("evaluation", "coefficients"), limit=self._limit(), progress=_stages(report),
-            )  # fmt: skip
+            result = self._calibrated(report, starts=[now], stock=[now], groups=("evaluation", "coefficients"))
         except FitError:  # a fit that fails leaves the table as it is
             return None
-        _require_whole(result)
         return result.table if result.fit_won else None
 
-    def _limit(self) -> Limit:
-        if self.limit is not None:
-            return self.limit
-        return EFFORTS["normal"].limit(self.nfe, len(self.setting.seeds), self.setting.batch) or NO_LIMIT
+    def _calibrated(self, report: Report, **options: Any) -> Calibration:
+        result = calibrate(
+            self.setting, self.nfe, teacher=self.teacher, held_out=self.held_out,
+            limit=self.limit or EFFORTS["normal"].limit(self.nfe, len(self.setting.seeds), self.setting.batch),
+            progress=None if report is None else lambda stage: report(stage.done, stage.total), **options,
+        )  # fmt: skip
+        if result.comparison is None:  # interrupted, and calibrations keep what they have
+            raise Interrupted("during phase 1")
+        return result
 
 
 def _require_finished(teacher: Teacher) -> None:
@@ -139,19 +146,9 @@ def _require_finished(teacher: Teacher) -> None:
         raise ValueError("The teacher's pass is not finished; ask `first` for a table before `again`, which finishes it.")
 
 
-def _require_whole(result: Calibration) -> None:
-    if result.comparison is None:  # interrupted, and calibrations keep what they have
-        raise Interrupted("during phase 1")
-
-
 def _ending_in_zero(result: Calibration) -> SolverTable:
     """The best table that ends in 0, as tuning needs; some stock settings end at sigma_min."""
-    _require_whole(result)
     assert result.comparison is not None
     ranked = [score.candidate for score in result.comparison.scores]
     tables = [result.table, *(each.table for each in ranked if isinstance(each, Candidate)), result.fitted]
     return next((table for table in tables if table.sigmas[-1] == 0), result.fitted)
-
-
-def _stages(report: Report) -> Callable[[Stage], object] | None:
-    return None if report is None else lambda stage: report(stage.done, stage.total)

@@ -1,4 +1,4 @@
-"""Samples for the denoising loss: pictures or latents from a folder, or tensors at hand."""
+"""Samples for the denoising loss: pictures or latents from a folder, or tensors."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -19,13 +19,16 @@ _LATENT_NAMES = ("latent_tensor", "samples", "latents", "images")
 
 @dataclass(frozen=True)
 class Samples:
-    """Clean samples with what the model is told of them.
+    """Clean samples and their conditioning.
 
     Attributes
     ----------
-    clean : x0 [M, *shape] in the model's own scale (pictures -1 to 1, latents as the model sees them).
-    per_sample : keyword arguments of the model with one entry a sample, e.g. labels [M]. extra_args : the same for all; for the denoising
-    loss a model is asked without guidance, e.g. {"cfg": 1.0}.
+    clean : Tensor
+        x0 [M, *shape] in the model's own scale (pictures -1 to 1, latents as the model sees them).
+    per_sample : mapping
+        Keyword arguments of the model with one entry per sample, e.g. labels [M].
+    extra_args : mapping
+        Keyword arguments that are the same for all. For the denoising loss the model is called without guidance, e.g. {"cfg": 1.0}.
     """
 
     clean: Tensor
@@ -34,16 +37,15 @@ class Samples:
 
     def __post_init__(self) -> None:
         if not isinstance(self.clean, Tensor) or self.clean.ndim < 2 or not len(self.clean) or not self.clean.is_floating_point():
-            shown = type(self.clean).__name__
-            if isinstance(self.clean, Tensor):
-                shown = f"{self.clean.dtype} of shape {tuple(self.clean.shape)}"
+            tensor = isinstance(self.clean, Tensor)
+            shown = f"{self.clean.dtype} of shape {tuple(self.clean.shape)}" if tensor else type(self.clean).__name__
             raise ValueError(f"clean was {shown}; samples are a floating-point tensor [M, *shape] with at least one of them.")
         if not bool(self.clean.isfinite().all()):
             raise ValueError("The samples are not all finite (NaN or infinity); leave the damaged ones out.")
         for name, value in self.per_sample.items():
             if not isinstance(value, Tensor) or value.ndim < 1 or len(value) != len(self.clean):
                 shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(f"per_sample[{name!r}] had {shown}; it must be a tensor with {len(self.clean)} entries, one a sample.")
+                raise ValueError(f"per_sample[{name!r}] had {shown}; it must be a tensor with {len(self.clean)} entries, one per sample.")
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -52,12 +54,13 @@ class Samples:
 def load_folder(folder: str | Path, shape: tuple[int, ...], extra_args: Mapping[str, Any] | None = None) -> Samples:
     """Pictures (png, jpg, webp, bmp) or latents (safetensors) of a folder, sorted by name, as samples of `shape`.
 
-    Pictures are scaled so that they cover the size, cut to it around the middle, and brought to -1..1; with one channel they are made
-    grey. A safetensors file holds latents [M, *shape] or one of them, under any name if it is the only tensor.
+    Pictures are scaled so that they cover the size, cropped to it around the centre, and mapped to -1..1; models with one channel get
+    greyscale. A safetensors file holds latents [M, *shape] or one of them, under any name if it is the only tensor.
 
     Raises
     ------
-    ValueError : no such folder, nothing in it that can be used, or a file that is damaged or of another shape; in a sentence.
+    ValueError
+        If there is no such folder, nothing in it can be used, or a file is damaged or of another shape; said in a sentence.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -1,23 +1,23 @@
 """Phase 2 of [H24] (arXiv 2412.10786): the network is tuned at the noise levels of one few-step table.
 
-A few-step solver asks the network at N noise levels only, and at each of them it needs something slightly else than the denoiser's answer:
-the D that carries the sample to where many steps would have carried it. A small change of the weights (lora.py), or of all of them for a
+A few-step solver calls the network at N noise levels only, and at each of them it needs a D that differs a little from the denoiser's: the
+one that carries the sample to where many steps would have carried it. A small change of the weights (lora.py), or of all of them for a
 small network (full.py), teaches it that. The paper's second phase trains with the denoising loss at the scheduled levels; matching a
-teacher (objectives.py) needs no data and is judged by what counts, end points. How the two are weighted, which gradients pass where,
-average and restart are decided here and not quoted from it.
+teacher (objectives.py) needs no data and minimises what is measured, the error of end points. The weights of the two, which gradients pass
+where, the average and restarts are decided here; they are not the paper's.
 
     teacher     one many-step pass of the untuned model over all seeds
-    tune        Adam on the adapters, learning rate risen over the first batches and fallen to 0 as half a cosine, moving average of weights
-    check       `checks` times, end points of held-out seeds; the best is kept, the untuned model among them
+    tune        Adam on the adapters; the learning rate rises over the first batches and falls to 0 as half a cosine; moving average
+    check       `checks` times, end points of held-out seeds; the best is kept, which may be the untuned model
 
-So on its held-out seeds what comes back is never worse than the untuned model with the same table. The network itself is not changed: it
-is tuned only inside `adapters.attached()`.
+So on its held-out seeds the result is never worse than the untuned model with the same table. The network itself is not changed: it is
+tuned only inside `adapters.attached()`.
 """
 from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,16 @@ import torch
 from torch import Tensor
 
 from ...solvers import SolverTable
-from ...training import Check, Course, OtherState, StateFile
+from ...training import Check, OtherState, Training
 from ...training.course import trained
 from ...training.distributed import Group, current_group
-from ...training.gradients import borrowed, require_gradients
+from ...training.gradients import require_gradients
 from ...training.options import split
-from ...training.state import identity_of
 from ...training.targets import targets_of
 from ..failures import enough_memory
-from ..progress import Ending, Progress
+from ..progress import Progress
 from ..setting import Setting
-from ..teacher import Teacher, argument_fingerprint
+from ..teacher import Teacher
 from ..trajectories import Trajectories
 from .full import FullWeights
 from .lora import LoraAdapters
@@ -47,41 +46,27 @@ from .samples import Samples
 HELD_OUT_ONE_IN = 10
 """Of the seeds, by default."""
 
-_LESS_MEMORY = (
-    "Take smaller batches (accumulate makes up for it), checkpointing, a lower rank, or fewer layers. The best so far is kept."
-)
 
-
-@dataclass
-class Tuning:
-    """What came out.
+@dataclass(kw_only=True)
+class Tuning(Training):
+    """A tuned model.
 
     Attributes
     ----------
-    adapters : with the best numbers found; `with adapters.attached():` the network is the tuned one.
-    table : it is tuned for.
-    history : a `Check` before the first batch and after every part.
-    held_out_before, held_out_after : root mean square end-point error on the held-out seeds.
-    ending, stopped : how it ended, and that in words.
-    calls : of the model on one batch, teacher included, a backward pass counted as two.
-    seconds : wall time, including the part before an interruption. skipped : batches whose loss was not finite.
+    adapters : LoraAdapters or FullWeights
+        With the best numbers found, what they began with if nothing was better; `with adapters.attached():` the network is the tuned one.
+    table : SolverTable
+        It is tuned for.
+    round : int
+        Of an alternation, from 1; 0 elsewhere.
+    kept : bool
+        Whether it was the best round of the alternation so far.
     """
 
     adapters: Adapters
     table: SolverTable
-    history: list[Check]
-    held_out_before: float
-    held_out_after: float
-    ending: Ending
-    stopped: str
-    calls: int
-    seconds: float
-    skipped: int = 0
-
-    @property
-    def improved(self) -> bool:
-        """Whether tuning beat the untuned model; the adapters are what they began with otherwise."""
-        return self.held_out_after < self.held_out_before
+    round: int = 0
+    kept: bool = True
 
 
 def tune(
@@ -116,41 +101,74 @@ def tune(
 
     Parameters
     ----------
-    setting : model and seeds, some hundreds to thousands; `batch` seeds make one model call.
-    table : a deterministic one that ends at 0, with whatever steps, weights and corrector it has; it is not changed.
-    adapters : of the network behind `setting.model`, `LoraAdapters` or `FullWeights`; begun where they are, and left at the best found.
-    method : of the matching loss: "end", or "steps", which needs the memory of one model call and fits one step at a time.
-    matching, denoising : weights of the two losses, 0 or more, not both 0.
-    samples : for the denoising loss.
-    own_states : method "steps": begin each step where the student came to, instead of at the teacher's state.
-    held_out : how many of the seeds, the last ones, are only measured on; default one in ten, 16 to 256 of them.
-    teacher : a pass of the untuned model over the whole setting, or its end points [S, *shape]; default one of 64 steps, in memory.
-    between : levels of the teacher between two of the table's, for its states (method "steps"). folder : where these are kept, None for
-        memory; needs `setting.name`.
-    passes : over the seeds. lr : of Adam, highest. average : decay of the moving average of the tuned numbers, which is what is measured
-        and kept; 0 for none.
-    accumulate : batches an Adam step is made of.
-    checks : measurements on held-out seeds. patience : end after so many without a better error; default never.
-    seed : decides the order of the batches and the noise of the denoising loss.
-    resume : file for the state of the tuning, written at every check and when interrupted; if it exists, the tuning is resumed from it.
-        `adapters` must begin with the numbers that they had then.
-    progress : see `Progress`. round : reported to it.
-    checkpointing : recompute each model call in the backward pass: the memory of one call instead of all, for a third more time.
-    autocast : torch.bfloat16 or torch.float16 for the model's calls.
-    minutes : ends after the batch in which this time is over, the teacher's pass not included, with a last check.
+    setting : Setting
+        Model and seeds, some hundreds to thousands; `batch` seeds make one model call.
+    table : SolverTable
+        A deterministic one that ends at 0, with whatever steps, weights and corrector it has; it is not changed.
+    adapters : LoraAdapters or FullWeights
+        Of the network behind `setting.model`. Tuning starts from their numbers and leaves the best found in them.
+    method : str
+        Of the matching loss: "end", or "steps", which needs the memory of one model call and fits one step at a time.
+    matching, denoising : float
+        Weights of the two losses, 0 or more, not both 0.
+    samples : Samples or None
+        For the denoising loss.
+    own_states : bool
+        Method "steps": start each step from the student's own state instead of the teacher's.
+    held_out : int or None
+        How many of the seeds, the last ones, are only measured on; by default one in ten, 16 to 256 of them.
+    teacher : Teacher, Tensor or None
+        A pass of the untuned model over the whole setting, or its end points [S, *shape]; by default one of 64 steps, in memory.
+    between : int
+        Method "steps": levels of the teacher between two of the table's.
+    folder : path or None
+        Method "steps": where the teacher's states are stored, which needs `setting.name`; None keeps them in memory.
+    passes : int
+        Over the seeds.
+    lr : float
+        Of Adam, highest.
+    average : float
+        Decay of the moving average of the tuned numbers, which is what is measured and kept; 0 for none.
+    accumulate : int
+        Batches per Adam step.
+    checks : int
+        Measurements on held-out seeds.
+    patience : int or None
+        End after so many checks without a better error; None for never.
+    seed : int
+        Decides the order of the batches and the noise of the denoising loss.
+    resume : path or None
+        File for the state of the tuning, written at every check and when interrupted; if it exists, the tuning is resumed from it.
+        `adapters` must start with the same numbers as then.
+    progress : callable or None
+        See `Progress`.
+    checkpointing : bool
+        Recompute each model call in the backward pass: the memory of one call instead of all, for a third more time.
+    autocast : dtype or None
+        torch.bfloat16 or torch.float16 for the model's calls.
+    minutes : float
+        End, with a last check, after the batch in which this time is over; the teacher's pass does not count.
+    round : int
+        Passed on to `progress`.
 
     Returns
     -------
-    Tuning ; with an interruption during the tuning, the best so far.
+    Tuning
+        After an interruption during the tuning, the best so far.
 
     Raises
     ------
-    ValueError : arguments outside what is allowed.
-    NoGradients : a ValueError; gradients cannot pass through the model.
-    OtherState : a ValueError; the resume file is of another tuning, or damaged.
-    FitError : model or teacher fail, memory runs out, the resume file cannot be written, or losses are not finite batch after batch; the
+    ValueError
+        If arguments are outside what is allowed.
+    NoGradients
+        A ValueError; gradients cannot pass through the model.
+    OtherState
+        A ValueError; the resume file is of another tuning, or damaged.
+    FitError
+        If model or teacher fail, memory runs out, the resume file cannot be written, or losses are not finite batch after batch; the
         adapters hold the best so far, and its `best` is the `Tuning` so far.
-    Interrupted : by `progress` before the first measurement.
+    Interrupted
+        By `progress` before the first measurement.
     """
     options = TuningOptions(
         method=method, matching=matching, denoising=denoising, own_states=own_states, passes=passes, lr=lr, average=average,
@@ -163,28 +181,19 @@ def tune(
     if stepwise:
         require_step_states(table, own_states)
     group = current_group()
-    with torch.inference_mode(False), enough_memory(setting.batch, _LESS_MEMORY):  # hosts run nodes without gradients
+    with torch.inference_mode(False), enough_memory(setting.batch, TuningObjective.advice):  # hosts run nodes without gradients
         own, held = split(setting, held_out, HELD_OUT_ONE_IN)
+        modules = [*adapters.layers_of_network, setting.model]
         with adapters.attached():  # full tuning has its own copies in the place of the network's weights
-            require_gradients([*adapters.layers_of_network(), setting.model])
+            require_gradients(modules)
         states = Trajectories(own, _stamps(table, setting), "unipc", 3, between, folder) if stepwise else None
         targets = targets_of(setting, teacher, group, progress, round=round)
         count = len(own.seeds)
         objective = TuningObjective(own, held, targets.ends[:count], targets.ends[count:], table, adapters, options, group, states, samples)
         objective.calls, objective.round = targets.calls, round
-        file = None
-        if resume is not None:
-            file = StateFile(Path(resume), _identity(objective), float(targets.ends.double().square().mean()))
-        course = Course(objective, options, group, progress, file)
-        with borrowed([*adapters.layers_of_network(), setting.model], objective.parameters):
-            return trained(course, lambda done: _result(done, objective), setting.batch, _LESS_MEMORY)
-
-
-def _result(course: Course, objective: TuningObjective) -> Tuning:
-    return Tuning(
-        objective.adapters, objective.table, course.history, course.plain_error, course.best_error, course.ending, course.stopped,
-        objective.calls, course.seconds, course.skipped,
-    )  # fmt: skip
+        return trained(
+            objective, lambda course: Tuning(adapters=adapters, table=table, round=round, **course.result()), modules, progress, resume
+        )  # fmt: skip
 
 
 def check_arguments(setting: Setting, adapters: Adapters, **options: Any) -> None:
@@ -206,26 +215,6 @@ def _stamps(table: SolverTable, setting: Setting) -> list[float]:
     levels = list(table.sigmas)
     lowest = setting.noise_schedule.sigma_min
     return [*levels[:-1], lowest, 0.0] if levels[-2] > lowest * 1.001 else levels
-
-
-def _identity(objective: TuningObjective) -> str:
-    """Of everything that decides the numbers."""
-    own, states, samples = objective.own, objective.trajectories, objective.samples
-    options = asdict(objective.options)
-    for name in ("minutes", "patience", "checkpointing"):
-        options.pop(name)
-    return identity_of({
-        "kind": type(objective.adapters).__name__, "name": own.name, "noise_schedule": own.noise_schedule.fingerprint(), "seeds": own.seeds,
-        "held": objective.held.seeds, "batch": own.batch * objective.group.size, "dtype": str(own.dtype), "options": options,
-        "arguments": {name: argument_fingerprint(value) for name, value in sorted({**own.extra_args, **own.per_seed}.items())},
-        "begins": argument_fingerprint(own.subset([0]).initial(objective.table.sigmas[0])),  # what `noise` and `start` make
-        "table": [objective.table.sigmas, [asdict(row) for row in objective.table.rows]],
-        "scale": getattr(objective.adapters, "scale", 1.0), "adapters": [argument_fingerprint(p) for p in objective.parameters],
-        "between": None if states is None else states.between,
-        "samples": None if samples is None else argument_fingerprint(
-            [samples.clean, dict(samples.per_sample), dict(samples.extra_args)]
-        ),
-    })  # fmt: skip
 
 
 __all__ = ["Adapters", "Check", "Group", "OtherState", "Tuning", "tune"]

@@ -290,7 +290,7 @@ class FewStepTuneLora(io.ComfyNode):
                 f"for its text encoder, and sample with the recipe of this node at about cfg {cfg:g}. It is for this recipe only."
             )
         plan.forget()
-        history = [(each.number, at.batches, at.loss, at.error) for each in outcome.result.rounds for at in each.history]
+        history = [(each.round, at.batches, at.loss, at.error) for each in outcome.result.rounds for at in each.history]
         seeds = f"{plan.fitting} trajectories, {held_out} held out and {held_out} to decide"
         report = "\n".join(
             [

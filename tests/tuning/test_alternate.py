@@ -51,18 +51,17 @@ def test_a_given_table():
     assert result.table is table and result.first_table is table and len(result.rounds) == 1
     assert result.stopped == "phase 1 has no other table for the tuned model"
     (round_,) = result.rounds
-    assert round_.kept and round_.after < 0.98 * round_.before and round_.history[0].error == round_.before
+    assert round_.kept and round_.held_out_after < 0.98 * round_.held_out_before and round_.history[0].error == round_.held_out_before
     unseen, ends = setting.subset(range(32, 40)), teacher.end_points[32:]
     with adapters.attached():
         tuned = error_of(unseen, table, ends)
     scores = {score.candidate.name: score.error for score in result.comparison.scores}
     assert scores == pytest.approx({"tuned model": tuned, "phase 1 alone": error_of(unseen, table, ends)}, rel=1e-5)
-    assert result.ships and result.verdict.startswith("Tuning wins: ") and "Round 1: held-out error" in result.report()
-    assert "| tuned model" in result.report() or "**tuned model**" in result.report()
+    assert result.ships
     assert [stage.what for stage in stages] == sorted((stage.what for stage in stages), key=["teacher", "train", "guard"].index)
     held = setting.subset(range(24, 32))
     with adapters.attached():
-        assert error_of(held, table, teacher.end_points[24:32]) == pytest.approx(round_.after, rel=1e-5)
+        assert error_of(held, table, teacher.end_points[24:32]) == pytest.approx(round_.held_out_after, rel=1e-5)
 
 
 def test_the_guard_refuses_what_does_not_win():
@@ -71,11 +70,11 @@ def test_the_guard_refuses_what_does_not_win():
     ends = teacher_of(setting).end_points
     rival = Candidate("many steps", table_of("unipc", 20, order=3))
     result = alternate(setting, GivenTable(table_of()), LoraAdapters(setting.model, 3), teacher=ends, stock=[rival], **SPLIT, **LR)
-    assert not result.ships and result.verdict.startswith("Tuning does not win, so do not use it") and "many steps" in result.verdict
+    assert not result.ships and result.comparison.winner.candidate is rival
     wrong = ends.clone()
     wrong[:32] += 1.0  # of the guard's seeds it is the truth
     result = alternate(setting, GivenTable(table_of()), LoraAdapters(setting.model, 3), teacher=wrong, **SPLIT, **LR)
-    assert result.rounds[0].after < result.rounds[0].before and not result.ships
+    assert result.rounds[0].held_out_after < result.rounds[0].held_out_before and not result.ships
     judged = alternate(
         setting, GivenTable(table_of()), adapters := LoraAdapters(setting.model, 3), teacher=ends, **SPLIT, **LR,
         judge=lambda images, chunk: -torch.ones(len(images)) * bool(setting.model.out._forward_hooks or not is_plain(images, chunk)),
@@ -130,8 +129,7 @@ def test_the_best_round_comes_back():
     assert result.stopped == "the last round lowered the held-out error by less than 2%"
     with adapters.attached():
         error = error_of(setting.subset(range(24, 32)), tables[0], teacher.end_points[24:32])
-    assert error == pytest.approx(result.rounds[0].after, rel=1e-5)
-    assert "not kept" in result.report().splitlines()[2]
+    assert error == pytest.approx(result.rounds[0].held_out_after, rel=1e-5)
 
 
 def test_rounds_go_on_from_each_other():
@@ -143,12 +141,12 @@ def test_rounds_go_on_from_each_other():
     plain = setting.subset(range(4)).denoised(torch.ones(4, 1, SIDE, SIDE), 1.0)
     assert torch.equal(phase.asked[0][1], plain)  # the first table is for the untuned model
     assert all(not torch.equal(said, plain) for _, said in phase.asked[1:])  # the others for the tuned one
-    assert len(result.rounds) > 1 and [each.number for each in result.rounds] == list(range(1, len(result.rounds) + 1))
-    best = min(result.rounds, key=lambda each: each.after)
-    assert result.table is best.table and [each.kept for each in result.rounds][best.number - 1]
+    assert len(result.rounds) > 1 and [each.round for each in result.rounds] == list(range(1, len(result.rounds) + 1))
+    best = min(result.rounds, key=lambda each: each.held_out_after)
+    assert result.table is best.table and [each.kept for each in result.rounds][best.round - 1]
     again = LoraAdapters(setting.model, 3)
     one = alternate(setting, GivenTable(lists(1.0)[0]), again, teacher=teacher_of(setting), rounds=1, **SPLIT, **LR)
-    assert one.stopped == "one round was made" and one.rounds[0].after == result.rounds[0].after
+    assert one.stopped == "one round was made" and one.rounds[0].held_out_after == result.rounds[0].held_out_after
 
 
 def test_an_error_of_nothing_ends_the_rounds():
@@ -157,8 +155,7 @@ def test_an_error_of_nothing_ends_the_rounds():
     tables = lists(3.0, 2.0)
     ends = torch.cat([run_table(chunk, tables[0]).end for chunk in setting.chunks()])
     result = alternate(setting, Listed(setting.subset([0]), tables), LoraAdapters(setting.model, 3), teacher=ends, **SPLIT, **LR)
-    assert result.rounds[0].after == 0 and result.stopped.startswith("the last round lowered") and not result.ships
-    assert result.verdict.startswith("Tuning does not win")
+    assert result.rounds[0].held_out_after == 0 and result.stopped.startswith("the last round lowered") and not result.ships
 
 
 def test_what_is_as_good_as_before_does_not_ship():
@@ -167,9 +164,9 @@ def test_what_is_as_good_as_before_does_not_ship():
     ends = teacher_of(setting).end_points
     wrong = torch.cat([ends[:24] + 3.0, ends[24:]])
     result = alternate(setting, GivenTable(table_of()), LoraAdapters(setting.model, 3), teacher=wrong, **SPLIT, **(LR | {"lr": 0.2}))
-    assert result.rounds[0].after == result.rounds[0].before
+    assert result.rounds[0].held_out_after == result.rounds[0].held_out_before
     assert len({score.error for score in result.comparison.scores}) == 1
-    assert not result.ships and result.verdict.startswith("Tuning does not win")
+    assert not result.ships
 
 
 @pytest.mark.parametrize("error", [FitError("broken"), Interrupted("enough"), ValueError("wrong")])
@@ -181,8 +178,7 @@ def test_a_failing_second_round_leaves_the_first_one_s_numbers(error):
     adapters, phase = LoraAdapters(setting.model, 3), Listed(setting.subset([0]), tables, error=error)
     if isinstance(error, Interrupted):
         result = alternate(setting, phase, adapters, teacher=teacher, **SPLIT, **LR)
-        assert result.stopped == INTERRUPTED and result.comparison is None and not result.ships and "unproven" in result.verdict
-        assert "unproven" in result.report()
+        assert result.stopped == INTERRUPTED and result.comparison is None and not result.ships
     else:
         with pytest.raises(type(error), match=str(error)):
             alternate(setting, phase, adapters, teacher=teacher, **SPLIT, **LR)
@@ -213,7 +209,7 @@ def test_memory_that_runs_out_in_the_second_round_keeps_the_best_so_far():
     assert same(numbers(adapters), numbers(first)) and isinstance(part, Alternation) and len(part.rounds) == 1
     adapters, _, part = run(model.here - 6 - 8)  # six calls of the guard; the eight before are of the second round's last third
     assert isinstance(part, Alternation) and part.ending is Ending.FAILED and part.comparison is None and "Memory ran out" in part.stopped
-    assert len(part.rounds) == 2 and part.rounds[1].kept and part.rounds[1].after < part.rounds[0].after
+    assert len(part.rounds) == 2 and part.rounds[1].kept and part.rounds[1].held_out_after < part.rounds[0].held_out_after
     assert not same(numbers(adapters), numbers(whole)) and not same(numbers(adapters), numbers(first))
 
 
@@ -232,7 +228,7 @@ def test_the_schedule_is_made_again_for_the_tuned_model():
     told = [(stage.done, stage.total) for stage in stages if stage.what == "table" and stage.round == 2]
     assert told == [(k + 1, 24) for k in range(24)]  # the tuned model is asked once at each level
     assert phase.first().sigmas == result.first_table.sigmas  # the stored pass is still the untuned model's
-    assert result.rounds[0].after < 0.98 * result.rounds[0].before
+    assert result.rounds[0].held_out_after < 0.98 * result.rounds[0].held_out_before
 
 
 def test_an_unfinished_teacher_is_never_made_by_the_tuned_model():
@@ -266,8 +262,6 @@ def test_a_stock_setting_that_ends_above_zero_is_not_what_is_tuned_for():
     ranked = [score.candidate.table for score in result.comparison.scores if score.candidate.table.sigmas[-1] == 0]
     assert _ending_in_zero(replace(result, table=ending[0])) is ranked[0]
     assert _ending_in_zero(replace(result, table=ranked[-1])) is ranked[-1]
-    with pytest.raises(Interrupted):
-        _ending_in_zero(replace(result, comparison=None))
 
 
 class StopIn:
@@ -323,11 +317,13 @@ def test_wherever_it_is_interrupted_the_rest_gives_the_same(tmp_path):
         except Interrupted:
             assert at == 2 and not file.exists()
         else:
-            assert part.comparison is None and not part.ships and "Interrupted before" in part.verdict
-            assert not same(kept, numbers(LoraAdapters(Tunable(), 3))) or part.rounds[-1].after == part.rounds[0].before
+            assert part.comparison is None and not part.ships
+            assert not same(kept, numbers(LoraAdapters(Tunable(), 3))) or part.rounds[-1].held_out_after == part.rounds[0].held_out_before
         rest, found, _ = run(resume=file)
         assert same(found, wanted) and rest.ships
-        assert [(r.before, r.after, r.history[1:]) for r in rest.rounds] == [(r.before, r.after, r.history[1:]) for r in whole.rounds]
+        for ours, theirs in zip(rest.rounds, whole.rounds, strict=True):
+            assert (ours.held_out_before, ours.held_out_after) == (theirs.held_out_before, theirs.held_out_after)
+            assert ours.history[1:] == theirs.history[1:]
         assert [score.error for score in rest.comparison.scores] == [score.error for score in whole.comparison.scores]
     assert sorted(path.name for path in file.parent.iterdir()) == ["state.round-2.safetensors", "state.safetensors"]
     with pytest.raises(OtherState):
@@ -343,7 +339,7 @@ def test_an_interruption_in_the_guard_keeps_the_tuned_model():
     setting = tunable_setting(SEEDS)
     adapters = LoraAdapters(setting.model, 3)
     result = alternate(setting, GivenTable(table_of()), adapters, teacher=teacher_of(setting), progress=StopIn("guard", 2), **SPLIT, **LR)
-    assert result.comparison is None and result.rounds[0].kept and "unproven" in result.verdict
+    assert result.comparison is None and result.rounds[0].kept
     assert not same(numbers(adapters), numbers(LoraAdapters(setting.model, 3)))
 
 
@@ -353,7 +349,7 @@ def test_full_weights_and_the_network_afterwards():
     result = alternate(setting, GivenTable(table_of()), FullWeights(setting.model), teacher=teacher_of(setting), **SPLIT, **LR)
     assert result.ships
     assert all(id(p) == identity and torch.equal(p, value) for p, (identity, value) in zip(setting.model.parameters(), before, strict=True))
-    json.dumps([round_.after for round_ in result.rounds])
+    json.dumps([round_.held_out_after for round_ in result.rounds])
 
 
 BAD = [
