@@ -2,6 +2,7 @@
 
 from .baselines import BASELINES, baseline_sigmas
 from .families import FAMILIES
+from .first_level import first_call_level, jump_sigmas, measured_structure_scale, structure_scale
 from .noise import NoiseSchedule
 from .objective import order_profile, released_objective
 from .optimal import DEFAULT_BOUND, optimal_sigmas
@@ -13,8 +14,12 @@ __all__ = [
     "FAMILIES",
     "NoiseSchedule",
     "baseline_sigmas",
+    "first_call_level",
+    "jump_sigmas",
+    "measured_structure_scale",
     "optimal_sigmas",
     "optimize_released_objective",
     "order_profile",
     "released_objective",
+    "structure_scale",
 ]
