@@ -74,7 +74,7 @@ def run_command(command: list[str], **options) -> int:
         if isinstance(interruption, Stopped):
             press_ctrl_c(process)
         if process.poll() is None:
-            say(f"waiting up to {PATIENCE:.0f} s for what runs to stop; Ctrl+C once more ends it at once.")
+            say(f"waiting up to {PATIENCE:.0f} s for the running command to stop; press Ctrl+C again to end it at once.")
             with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
                 process.wait(PATIENCE)
         raise

@@ -58,12 +58,12 @@ _FIRST_HELD_OUT, _FIRST_GUARD = 100_000, 200_000  # after the first seed
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trajectories", type=int, default=TRAJECTORIES, help="images a predictor is trained on (default 10000)")
+    parser.add_argument("--trajectories", type=int, default=TRAJECTORIES, help="images to train a predictor on (default 10000)")
     parser.add_argument("--tables", nargs="*", default=list(TABLE_FORMS), metavar="FORM")
     parser.add_argument("--predictors", nargs="*", default=list(PREDICTOR_FORMS), metavar="FORM")
     parser.add_argument("--nfe", nargs="+", type=int, default=list(AMED_NFES), help="predictors are made for 5 and 9 of these")
-    parser.add_argument("--schedule", help="of which every second level is a time stamp (default: that of FORM_SCHEDULES)")
-    parser.add_argument("--batch", type=int, default=25, help="images an optimisation step of a predictor takes (default 25)")
+    parser.add_argument("--schedule", help="schedule whose every second level is a time stamp (default: that of FORM_SCHEDULES)")
+    parser.add_argument("--batch", type=int, default=25, help="images per optimisation step of a predictor (default 25)")
     return run_maker(parser, arguments, AMED_FOLDER, _make)
 
 

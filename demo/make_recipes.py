@@ -53,7 +53,7 @@ def _make_family(family: str, args: argparse.Namespace, bar: StageBar) -> None:
     for nfe in sorted(set(args.nfe)):
         path = recipe_file(family, nfe, args.out)
         recipe = None if args.again else _made_before(path, args.cfg, facts["model_identity"])
-        said = f"{path.name} is there."
+        said = f"{path.name} exists already."
         if recipe is None:
             outcome = calibrate(setting, replace(plan, nfes=[nfe]), bar)
             outcome.raise_error()

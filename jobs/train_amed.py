@@ -18,7 +18,7 @@ from .plan import Costs, Part, ResumablePlan
 CHECKS = 10
 _FITTED_ON = 96  # seeds, at most, for a predictor's first constants
 _CALLS_OF_A_FIT = 90  # expected for each step and batch: there is no limit
-_ADVICE = "Take smaller batches, checkpointing, or a table with the method 'forward'."
+_ADVICE = "Use smaller batches, checkpointing, or a table with the method 'forward'."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ class FewStepTeacherSettings(io.ComfyNode):
                     "effort or number of calls starts at once. The 24 most recently used runs are kept.",
                 ),
             ],
-            outputs=[TeacherType.Output("teacher", display_name="teacher", tooltip="For the inputs of this name of other FewStep nodes.")],
+            outputs=[TeacherType.Output("teacher", display_name="teacher", tooltip="For the teacher input of other FewStep nodes.")],
         )
 
     @classmethod

@@ -303,7 +303,7 @@ def test_other_levels_other_families_and_networks_without_features_are_refused(c
     shown = source.graph.node(
         "FewStepAmedTimes", sampler=source.graph.node("KSamplerSelect", sampler_name="euler")[0], samples=source.latent
     )
-    assert "no AMED sampler" in failed(comfy, source, shown[2])
+    assert "not an AMED sampler" in failed(comfy, source, shown[2])
 
 
 def test_warnings_for_another_model_cfg_and_size(comfy, tmp_path):
