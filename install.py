@@ -581,7 +581,7 @@ def main(arguments: list[str]) -> int:
             print(__doc__)
             return 0
         if first not in commands:
-            raise InstallError(f"unknown argument {first!r}. Use --demo, --test, --help, or none (the hosts' hook).")
+            raise InstallError(f"unknown argument {first!r}. Use --demo, --test, --help, or no argument (as hosts run it).")
         return commands[first](rest[1:] if rest[:1] == ["--"] else rest)
     except InstallError as problem:
         print(f"FewStep: {problem}", file=sys.stderr)

@@ -33,7 +33,7 @@ class FewStepTeacherSettings(io.ComfyNode):
                     "solver",
                     options=list(SOLVER_CHOICES),
                     default="unipc",
-                    tooltip="Solver of the run, with its default order. With many steps they all end in the same picture.",
+                    tooltip="Solver of the run, with its default order. With many steps all solvers end in the same picture.",
                 ),
                 io.Boolean.Input(
                     "store_on_disk",
