@@ -1,10 +1,10 @@
 """Makes the AMED predictors and tables that ship with the demo model: `python -m fewstep.demo.make_amed --cache FOLDER`.
 
-Tables first, fitted with forward passes; a predictor then begins with the table of its form and learns, with gradients through all steps,
-what its features are worth. The best on held-out seeds goes to the guard: on seeds that neither training nor the choice has seen it must
-have a smaller error than its own plain solver (c = 1, a = 1, and r = 0.5 or what gives the list whose every second level the stamps are),
-or else that is what is saved, and the file says so. A file is written when it is finished, and what is there (for this network, guidance
-and number of trajectories) is not made again; with --cache teacher passes and trainings that were stopped are resumed.
+Tables come first, fitted with forward passes; a predictor then starts from the table of its form and learns, with gradients through all
+steps, what its features are worth. The best on held-out seeds goes to the guard: on seeds that neither training nor the choice has seen, it
+must have a smaller error than its own plain solver (c = 1, a = 1, and r = 0.5 or the values that give the list whose every second level is
+a stamp); otherwise the plain solver is saved, and the file says so. Each file is written when it is finished. Existing files (for this
+network, guidance and number of trajectories) are not made again; with --cache, interrupted teacher passes and trainings are resumed.
 """
 from __future__ import annotations
 

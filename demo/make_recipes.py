@@ -1,8 +1,7 @@
 """Makes the recipes that ship with the demo model: `python -m fewstep.demo.make_recipes`.
 
-For every family, recipes with 3 to 10 model calls, each warm-started from the one before. A recipe is written when it is finished, and
-what is there already (for this network and guidance) is not made again, so an interrupted run is resumed; with --cache the teacher's pass
-is, too.
+For every family, recipes with 3 to 10 model calls, each warm-started from the one before. Each recipe is written when it is finished.
+Existing ones (for this network and guidance) are not made again, so an interrupted run resumes; with --cache the teacher's pass does, too.
 """
 from __future__ import annotations
 

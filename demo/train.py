@@ -5,7 +5,7 @@ normal, label dropout for classifier-free guidance, EMA of the weights. The lear
 the last quarter, so a run can be lengthened or cut short by resuming with another --iterations.
 
 The run folder holds `state.safetensors` (network, EMA, optimiser, random state; rewritten every --save-every iterations) and at the
-end `demo_unet.safetensors` (EMA weights, float16). Called again, it goes on where it stopped.
+end `demo_unet.safetensors` (EMA weights, float16). Called again, it continues where it stopped.
 """
 from __future__ import annotations
 

@@ -112,9 +112,9 @@ class Calibration:
         calls = self.calls
         lines = [
             f"{self.nfe} model calls: {self.verdict}",
-            f"The fit started from {self.start.name}, whose error on its first {batch} seeds was {first:.4g}; the fitted table's on its "
-            f"own {seeds} seeds is {last:.4g}. It ended because {self.fit.stopped}.",
-            f"Model calls on a batch: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, comparison {calls.guard}; "
+            f"The fit started from {self.start.name}, with error {first:.4g} on its first {batch} seeds, and reached {last:.4g} on the "
+            f"{seeds} seeds it used. It ended because {self.fit.stopped}.",
+            f"Model calls, each on a batch: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, comparison {calls.guard}; "
             f"{self.seconds:.0f} s.",
         ]
         return "\n".join(lines if self.comparison is None else [*lines, "", self.comparison.table()])

@@ -228,7 +228,7 @@ def verdict(outcome: TuningOutcome, plan: TuningPlan, rounded_in: str = "") -> s
     if rounded_in:
         measured = f" Measured with the LoRA added to weights in {rounded_in}, which rounds it; before rounding {tuned:.4g}."
     if outcome.wins:
-        return f"Tuning wins: error {error:.4g} on {plan.guard} new seeds, {ratio} of that of the recipe alone, {alone:.4g}.{measured}"
+        return f"Tuning wins: error {error:.4g} on {plan.guard} new seeds, {ratio} times the {alone:.4g} of the recipe alone.{measured}"
     advice = "More trajectories, another effort, rank or learning rate may help."
     if rounded_in and tuned < alone:
         advice = "Load the model in a higher precision, or tune longer."
@@ -245,7 +245,7 @@ def round_lines(result: Alternation) -> list[str]:
         kept = "" if each.kept else ", not kept"
         lines.append(
             f"Round {each.round}: error on held-out seeds {each.held_out_before:.4g}, after tuning {each.held_out_after:.4g}{kept}; "
-            f"{each.calls} model calls on a batch in {each.seconds:.0f} s; {each.stopped}"
+            f"{each.calls} model calls, each on a batch, in {each.seconds:.0f} s; {each.stopped}"
         )
     return [*lines, f"It ended because {result.stopped}."]
 
