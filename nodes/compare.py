@@ -57,7 +57,7 @@ class FewStepCompareSchedules(io.ComfyNode):
             category="FewStep",
             description=(
                 "Samples the same noise with several schedules and shows the pictures in rows, with the model calls counted, the time, and "
-                "the distance to a many-step run of the same model. The way to find out what works on your model."
+                "the distance to a many-step run of the same model. Use it to find out what works on your model."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample."),
