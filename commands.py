@@ -130,7 +130,7 @@ def _sample_tuned(args: argparse.Namespace) -> Outcome:
 
     recipe = lora_facts(args.lora).get("recipe")
     if not isinstance(recipe, str):
-        raise ValueError(f"{args.lora} has no recipe in it; fewstep sample takes a LoRA that fewstep tune made.")
+        raise ValueError(f"{args.lora} has no recipe in it; fewstep sample needs a LoRA that fewstep tune made.")
     table, family = Recipe.from_text(recipe).table(), Recipe.from_text(recipe).family
     if family != args.family:
         raise ValueError(f"{args.lora} is for the {family} model, but --family was {args.family}; give --family {family}.")
@@ -188,7 +188,8 @@ def compare(args: argparse.Namespace) -> Outcome:
     result = {"teacher_accuracy": teacher_accuracy, "images": args.images, "scores": [vars(score) for score in scores]}
     text = (
         as_text(scores)
-        + f"\n{args.images} images, {args.family} model, cfg {args.cfg:g}; the 100-step teacher is judged {100 * teacher_accuracy:.1f}%."
+        + f"\n{args.images} images, {args.family} model, cfg {args.cfg:g}; "
+        f"the judge recognises {100 * teacher_accuracy:.1f}% of the 100-step teacher's."
     )
     return result, text
 

@@ -74,7 +74,7 @@ def run_command(command: list[str], **options) -> int:
         if isinstance(interruption, Stopped):
             press_ctrl_c(process)
         if process.poll() is None:
-            say(f"waiting up to {PATIENCE:.0f} s for what runs to stop; Ctrl+C once more ends it at once.")
+            say(f"waiting up to {PATIENCE:.0f} s for the running command to stop; press Ctrl+C again to end it at once.")
             with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
                 process.wait(PATIENCE)
         raise
@@ -581,7 +581,7 @@ def main(arguments: list[str]) -> int:
             print(__doc__)
             return 0
         if first not in commands:
-            raise InstallError(f"unknown argument {first!r}. Use --demo, --test, --help, or none (the hosts' hook).")
+            raise InstallError(f"unknown argument {first!r}. Use --demo, --test, --help, or no argument (as hosts run it).")
         return commands[first](rest[1:] if rest[:1] == ["--"] else rest)
     except InstallError as problem:
         print(f"FewStep: {problem}", file=sys.stderr)

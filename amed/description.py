@@ -21,7 +21,7 @@ def describe(net: AmedPredictor | AmedTable) -> list[str]:
     lines = [
         f"AMED {kind_of(net)}: {FORMS[config.form].title} ({config.form}), {config.nfe} model calls, {config.family}",
         f"Stamps: {', '.join(f'{stamp:.5g}' for stamp in config.stamps)}",
-        f"Guidance doubles the work of every call; cfg it was trained at: {'unknown' if cfg is None else f'{cfg:g}'}",
+        f"Guidance doubles the work of every call; trained at cfg: {'unknown' if cfg is None else f'{cfg:g}'}",
     ]
     if config.afs:
         lines.append("Analytical first step: the first model call is replaced by a guess")

@@ -55,7 +55,7 @@ class AmedObjective(Objective):
 
     options: AmedOptions
     untrained = "plain solver"
-    advice = "Take smaller batches, checkpointing, or a table with the method 'forward'."
+    advice = "Use smaller batches, checkpointing, or a table with the method 'forward'."
 
     def __init__(
         self, net: Net, own: Setting, held: Setting, targets: Targets, options: AmedOptions, group: Group, tap: FeatureTap | None,

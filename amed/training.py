@@ -174,13 +174,13 @@ def _trajectories(own: Setting, config: AmedConfig, method: str, given: Trajecto
     """The teacher's states for method "steps"."""
     if method != "steps":
         if given is not None:
-            raise ValueError(f"trajectories were given for the method {method!r}; only 'steps' compares states in between.")
+            raise ValueError(f"trajectories were given for the method {method!r}; only 'steps' uses them. Leave them out, or choose it.")
         return None
     if given is None:
         solver, order, between = teacher_for(config.form)
         return Trajectories(own, config.stamps, solver, order, between)
     if (given.setting.seeds, given.setting.batch, given.stamps) != (own.seeds, own.batch, config.stamps):
-        raise ValueError("The trajectories are of other seeds, batches or stamps; make them from the setting without its held-out seeds.")
+        raise ValueError("The trajectories have other seeds, batches or stamps; make them from the setting without its held-out seeds.")
     return given
 
 

@@ -74,9 +74,9 @@ def _check(args: argparse.Namespace) -> None:
         if unused:
             raise ValueError(f"{unused[0]} was given with --method forward, which does not use it; leave it out, or choose end or steps.")
     if args.teacher_states and args.method != "steps":
-        raise ValueError(f"--teacher-states was given with --method {args.method}; only steps begins anywhere else than at the noise.")
+        raise ValueError(f"--teacher-states was given with --method {args.method}; only steps can start from the teacher's states.")
     if args.stamps is not None and (args.nfe is not None or args.schedule is not None):
-        raise ValueError("--stamps was given with --nfe or --schedule; noise levels of your own decide the calls, so leave these out.")
+        raise ValueError("--stamps was given with --nfe or --schedule; your own noise levels determine the calls, so leave the others out.")
     check_files(args.out, args.overwrite, args.resume)
 
 
@@ -96,7 +96,7 @@ def _config(args: argparse.Namespace, ns: NoiseSchedule) -> AmedConfig:
     else:
         nfe = args.nfe or (4 if args.afs else 5)
         if args.afs and nfe % 2:
-            raise ValueError(f"--nfe was {nfe}; with --afs the first call is a guess, so the number is even, 2 or more.")
+            raise ValueError(f"--nfe was {nfe}; with --afs the first call is a guess, so the number must be even, 2 or more.")
         stamps = amed_stamps(ns, nfe + args.afs, args.schedule or "fewstep")
     config = AmedConfig(args.form, stamps, ns.family, args.afs, args.scale_dir, args.scale_time)
     if args.teacher_states and config.method.kind != "step":

@@ -68,7 +68,7 @@ def amed_stamps(ns: NoiseSchedule, nfe: int, schedule: str = "fewstep") -> tuple
     schedule : "fewstep" (optimized steps), "recipe" (the levels of the demo model's calibrated recipe) or a name in `BASELINES`.
     """
     if whole_number(nfe, "nfe", 3) % 2 == 0:
-        raise ValueError(f"nfe was {nfe}; stamps that end in 0 take an odd number of calls, 3 or more (two a step, one for the last).")
+        raise ValueError(f"nfe was {nfe}; stamps that end in 0 take an odd number of calls, 3 or more (two per step, one for the last).")
     return stamps_of(schedule_levels(ns, nfe, schedule))
 
 
@@ -88,7 +88,7 @@ def _recipe_levels(family: str, steps: int) -> list[float]:
             table = table if calls == steps else resampled(table, steps)
             if table is not None:
                 return list(table.sigmas)
-    raise ValueError(f"No recipe ships for the {family} model with {steps} model calls or fewer that levels could be taken from.")
+    raise ValueError(f"No recipe ships for the {family} model with at most {steps} model calls, whose levels could be used.")
 
 
 def demo_config(ns: NoiseSchedule, form: str, nfe: int, schedule: str = "fewstep", scales: Sequence[float] = AMED_SCALES) -> AmedConfig:

@@ -1,10 +1,10 @@
 """Makes the AMED predictors and tables that ship with the demo model: `python -m fewstep.demo.make_amed --cache FOLDER`.
 
-Tables first, fitted with forward passes; a predictor then begins with the table of its form and learns, with gradients through all steps,
-what its features are worth. The best on held-out seeds goes to the guard: on seeds that neither training nor the choice has seen it must
-have a smaller error than its own plain solver (c = 1, a = 1, and r = 0.5 or what gives the list whose every second level the stamps are),
-or else that is what is saved, and the file says so. A file is written when it is finished, and what is there (for this network, guidance
-and number of trajectories) is not made again; with --cache teacher passes and trainings that were stopped are resumed.
+Tables come first, fitted with forward passes; a predictor then starts from the table of its form and learns, with gradients through all
+steps, what its features are worth. The best on held-out seeds goes to the guard: on seeds that neither training nor the choice has seen, it
+must have a smaller error than its own plain solver (c = 1, a = 1, and r = 0.5 or the values that give the list whose every second level is
+a stamp); otherwise the plain solver is saved, and the file says so. Each file is written when it is finished. Existing files (for this
+network, guidance and number of trajectories) are not made again; with --cache, interrupted teacher passes and trainings are resumed.
 """
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ _FIRST_HELD_OUT, _FIRST_GUARD = 100_000, 200_000  # after the first seed
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trajectories", type=int, default=TRAJECTORIES, help="images a predictor is trained on (default 10000)")
+    parser.add_argument("--trajectories", type=int, default=TRAJECTORIES, help="images to train a predictor on (default 10000)")
     parser.add_argument("--tables", nargs="*", default=list(TABLE_FORMS), metavar="FORM")
     parser.add_argument("--predictors", nargs="*", default=list(PREDICTOR_FORMS), metavar="FORM")
     parser.add_argument("--nfe", nargs="+", type=int, default=list(AMED_NFES), help="predictors are made for 5 and 9 of these")
-    parser.add_argument("--schedule", help="of which every second level is a time stamp (default: that of FORM_SCHEDULES)")
-    parser.add_argument("--batch", type=int, default=25, help="images an optimisation step of a predictor takes (default 25)")
+    parser.add_argument("--schedule", help="schedule whose every second level is a time stamp (default: that of FORM_SCHEDULES)")
+    parser.add_argument("--batch", type=int, default=25, help="images per optimisation step of a predictor (default 25)")
     return run_maker(parser, arguments, AMED_FOLDER, _make)
 
 

@@ -1,8 +1,7 @@
 """Makes the recipes that ship with the demo model: `python -m fewstep.demo.make_recipes`.
 
-For every family, recipes with 3 to 10 model calls, each warm-started from the one before. A recipe is written when it is finished, and
-what is there already (for this network and guidance) is not made again, so an interrupted run is resumed; with --cache the teacher's pass
-is, too.
+For every family, recipes with 3 to 10 model calls, each warm-started from the one before. Each recipe is written when it is finished.
+Existing ones (for this network and guidance) are not made again, so an interrupted run resumes; with --cache the teacher's pass does, too.
 """
 from __future__ import annotations
 
@@ -53,7 +52,7 @@ def _make_family(family: str, args: argparse.Namespace, bar: StageBar) -> None:
     for nfe in sorted(set(args.nfe)):
         path = recipe_file(family, nfe, args.out)
         recipe = None if args.again else _made_before(path, args.cfg, facts["model_identity"])
-        said = f"{path.name} is there."
+        said = f"{path.name} exists already."
         if recipe is None:
             outcome = calibrate(setting, replace(plan, nfes=[nfe]), bar)
             outcome.raise_error()

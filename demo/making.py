@@ -31,7 +31,7 @@ def run_maker(
     parser.add_argument("--out", type=Path, default=out)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--again", action="store_true", help="also make what is there")
+    parser.add_argument("--again", action="store_true", help="make the files that exist again, too")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     with StageBar() as bar:

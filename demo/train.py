@@ -5,7 +5,7 @@ normal, label dropout for classifier-free guidance, EMA of the weights. The lear
 the last quarter, so a run can be lengthened or cut short by resuming with another --iterations.
 
 The run folder holds `state.safetensors` (network, EMA, optimiser, random state; rewritten every --save-every iterations) and at the
-end `demo_unet.safetensors` (EMA weights, float16). Called again, it goes on where it stopped.
+end `demo_unet.safetensors` (EMA weights, float16). Called again, it continues where it stopped.
 """
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def train(run: Path, iterations: int, batch: int, peak_rate: float, ema_decay: f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; an interrupted run found there goes on")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run; an interrupted run found there is resumed")
     parser.add_argument("--iterations", type=int, default=30_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")

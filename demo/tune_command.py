@@ -99,7 +99,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.data is not None and not args.denoising:
         raise ValueError("--data was given, but only the denoising loss uses it; give --denoising a weight, such as 0.1.")
     if args.full and (args.rank != 16 or args.alpha is not None or args.layers != "all"):
-        raise ValueError("--full tunes all weights; --rank, --alpha and --layers are of LoRA, so leave them out.")
+        raise ValueError("--full tunes all weights; --rank, --alpha and --layers are for a LoRA, so leave them out.")
 
 
 def _report(

@@ -489,8 +489,9 @@ TRAIN_AMED = Graph(
             """
 ## AMED trained for a model
 
-**Run**: *FewStep Train AMED Predictor* learns, in half a minute with this small model, where two steps should each call it once more. Then
-ten pictures are sampled that way. Columns and dots: the times for seeds not used in training. Below: the training progress.
+**Run**: *FewStep Train AMED Predictor* learns where two steps should each call the model once more, in half a minute with this
+small model. Then ten pictures are sampled that way. Columns and dots: the times for seeds not used in training. Below: the training
+progress.
 
 The predictor is saved in *models/fewstep*; *FewStep Load AMED Predictor* lists it from then on.
 
@@ -583,7 +584,7 @@ TUNE_LORA = Graph(
 ## The model tuned to a recipe
 
 **Run**: *FewStep Tune LoRA for Recipe* tunes this small model to 4 steps of a first-order solver, in about a minute. Then ten pictures
-are sampled with both. The bars show whether the recipe is better with the LoRA, on seeds used for nothing else.
+are sampled with the LoRA and the recipe. The bars show whether the recipe is better with the LoRA, on seeds used for nothing else.
 
 The LoRA is in *models/loras*. From then on: **Keep in workflow** in *FewStep Apply Recipe*, and ComfyUI's *LoraLoaderModelOnly* (press
 **R** first) in place of the tuning node.

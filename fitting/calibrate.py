@@ -89,7 +89,7 @@ class Calibration:
     def verdict(self) -> str:
         """One sentence for the user."""
         if self.comparison is None:
-            return "Interrupted before the fitted table was compared on held-out seeds; the start is kept, the fit is there unproven."
+            return "Interrupted before the fitted table was compared on held-out seeds; you get the start; the fit is kept, but unproven."
         return self.comparison.verdict
 
     @property
@@ -112,9 +112,9 @@ class Calibration:
         calls = self.calls
         lines = [
             f"{self.nfe} model calls: {self.verdict}",
-            f"The fit began with {self.start.name}, whose error on its first {batch} seeds was {first:.4g}; the fitted table's on its own "
-            f"{seeds} seeds is {last:.4g}; {self.fit.stopped}.",
-            f"Model calls on a batch: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, guard {calls.guard}; "
+            f"The fit started from {self.start.name}, with error {first:.4g} on its first {batch} seeds, and reached {last:.4g} on the "
+            f"{seeds} seeds it used. It ended because {self.fit.stopped}.",
+            f"Model calls, each on a batch: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, comparison {calls.guard}; "
             f"{self.seconds:.0f} s.",
         ]
         return "\n".join(lines if self.comparison is None else [*lines, "", self.comparison.table()])
@@ -181,7 +181,7 @@ def calibrate_all(
     if teacher is None:
         teacher = Teacher(setting, DEFAULT_STEPS)
     elif teacher.setting.seeds != setting.seeds or teacher.setting.shape != setting.shape:
-        raise ValueError("The teacher's pass is of other seeds or another shape than the setting; make it from the same setting.")
+        raise ValueError("The teacher's pass has other seeds or another shape than the setting; make it from the same setting.")
     teacher.run(staged(progress, "teacher"))
     targets = teacher.end_points
     work = _Work(setting.subset(fitting), targets[: len(fitting)], setting.subset(guarding), targets[len(fitting) :], progress)

@@ -25,7 +25,7 @@ class Interrupted(RuntimeError):
 
 
 @contextmanager
-def enough_memory(batch: int, advice: str = "Take smaller batches.") -> Iterator[None]:
+def enough_memory(batch: int, advice: str = "Use smaller batches.") -> Iterator[None]:
     """FitError where memory runs out inside."""
     try:
         yield

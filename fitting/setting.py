@@ -82,7 +82,7 @@ class Setting:
                 shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(f"per_seed[{name!r}] had {shown}; it must be a tensor with {len(self.seeds)} entries, one per seed.")
             if name in self.extra_args:
-                raise ValueError(f"{name!r} is both in extra_args and in per_seed; give it in one of them.")
+                raise ValueError(f"{name!r} is both in extra_args and in per_seed; give it in only one of them.")
 
     def subset(self, indices: Sequence[int]) -> Setting:
         """The setting with only the seeds (and their arguments) at these positions."""

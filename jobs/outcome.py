@@ -74,7 +74,7 @@ class Outcome:
 
 
 @contextmanager
-def ending_of(outcome: Outcome, plan: Plan, advice: str = "Take smaller batches.") -> Iterator[None]:
+def ending_of(outcome: Outcome, plan: Plan, advice: str = "Use smaller batches.") -> Iterator[None]:
     """Run a job inside: `outcome` says afterwards how it ended.
 
     Memory and disks that run out become a `FitError` in the outcome, as does what `fitting` and `training` refuse to go on with.

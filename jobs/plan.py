@@ -90,7 +90,7 @@ class Plan:
         whole_number(self.batch, "batch", 1)
         if not 1 <= whole_number(self.held_out, "held_out", 1) < len(self.seeds):
             raise ValueError(
-                f"There are {len(self.seeds)} seeds and {self.held_out} of them are to decide; at least one must be left. Give more seeds."
+                f"There are {len(self.seeds)} seeds and {self.held_out} of them are held out; at least one must be left. Give more seeds."
             )
 
     @property

@@ -38,5 +38,5 @@ def save_somewhere(path: Path, write: Callable[[Path], object]) -> tuple[Path, s
             shutil.rmtree(folder, ignore_errors=True)
         raise OSError(
             f"The result could not be written to {path} ({problem}), nor to the folder for temporary files ({error}). Free space or choose "
-            "another folder, and start again: what is stored by then is not made again."
+            "another folder, and start again: what was stored is reused."
         ) from error

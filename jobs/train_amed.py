@@ -18,7 +18,7 @@ from .plan import Costs, Part, ResumablePlan
 CHECKS = 10
 _FITTED_ON = 96  # seeds, at most, for a predictor's first constants
 _CALLS_OF_A_FIT = 90  # expected for each step and batch: there is no limit
-_ADVICE = "Take smaller batches, checkpointing, or a table with the method 'forward'."
+_ADVICE = "Use smaller batches, checkpointing, or a table with the method 'forward'."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ def _fitted_table(setting: Setting, plan: AmedPlan, teacher: Teacher, progress: 
 def verdict(training: AmedTraining) -> str:
     """What was gained, in one sentence for the user."""
     config, before, after = training.net.config, training.held_out_before, training.held_out_after
-    what = f"{config.method.title} with {config.nfe} model calls"
+    what = f"{config.method.title}, {config.nfe} model calls"
     if training.improved:
         return f"{what}: error {after:.4g} on held-out seeds, {after / before:.2f} of the plain solver's {before:.4g}."
     return (
@@ -154,4 +154,4 @@ def verdict(training: AmedTraining) -> str:
 def cost_sentence(training: AmedTraining) -> str:
     """What the training cost, and why it ended."""
     skipped = f"; {training.skipped} batches without a finite loss" if training.skipped else ""
-    return f"{training.calls} model calls on a batch in {training.seconds:.0f} s; {training.stopped}{skipped}."
+    return f"{training.calls} model calls, each on a batch, in {training.seconds:.0f} s; {training.stopped}{skipped}."

@@ -72,8 +72,8 @@ class TuningPlan(ResumablePlan):
         super().__post_init__()
         if self.held_out + self.guard >= len(self.seeds):
             raise ValueError(
-                f"There are {len(self.seeds)} seeds, of which {self.held_out} are to choose and {self.guard} to decide; at least one must "
-                "be left to tune on. Give more seeds."
+                f"There are {len(self.seeds)} seeds, of which {self.held_out} are for choosing and {self.guard} for deciding; at least "
+                "one must be left to tune on. Give more seeds."
             )
 
     @property
@@ -181,7 +181,7 @@ def run(
             method=plan.method, passes=plan.passes, checks=CHECKS, **{"own_states": corrected, **plan.options},
         )  # fmt: skip
 
-    with ending_of(outcome, plan, "Take smaller batches, checkpointing, a lower rank, or fewer layers. The best so far is kept."):
+    with ending_of(outcome, plan, "Use smaller batches, checkpointing, a lower rank, or fewer layers. The best so far is kept."):
         teacher = outcome.teacher = plan.teacher.of(setting)
         outcome.result = resumed(plan, work)
         outcome.comparison = outcome.result.comparison
@@ -228,12 +228,12 @@ def verdict(outcome: TuningOutcome, plan: TuningPlan, rounded_in: str = "") -> s
     if rounded_in:
         measured = f" Measured with the LoRA added to weights in {rounded_in}, which rounds it; before rounding {tuned:.4g}."
     if outcome.wins:
-        return f"Tuning wins: error {error:.4g} on {plan.guard} new seeds, {ratio} of the recipe's alone, {alone:.4g}.{measured}"
+        return f"Tuning wins: error {error:.4g} on {plan.guard} new seeds, {ratio} times the {alone:.4g} of the recipe alone.{measured}"
     advice = "More trajectories, another effort, rank or learning rate may help."
     if rounded_in and tuned < alone:
         advice = "Load the model in a higher precision, or tune longer."
     return (
-        f"Tuning does not win, so do not use it: error {error:.4g} against {alone:.4g} of the recipe alone ({ratio}) on {plan.guard} new "
+        f"Tuning does not win, so do not use it: error {error:.4g} against {alone:.4g} for the recipe alone ({ratio}) on {plan.guard} new "
         f"seeds. {advice}{measured}"
     )
 
@@ -245,7 +245,7 @@ def round_lines(result: Alternation) -> list[str]:
         kept = "" if each.kept else ", not kept"
         lines.append(
             f"Round {each.round}: error on held-out seeds {each.held_out_before:.4g}, after tuning {each.held_out_after:.4g}{kept}; "
-            f"{each.calls} model calls on a batch in {each.seconds:.0f} s; {each.stopped}"
+            f"{each.calls} model calls, each on a batch, in {each.seconds:.0f} s; {each.stopped}"
         )
     return [*lines, f"It ended because {result.stopped}."]
 

@@ -57,7 +57,7 @@ class FewStepCompareSchedules(io.ComfyNode):
             category="FewStep",
             description=(
                 "Samples the same noise with several schedules and shows the pictures in rows, with the model calls counted, the time, and "
-                "the distance to a many-step run of the same model. The way to find out what works on your model."
+                "the distance to a many-step run of the same model. Use it to find out what works on your model."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample."),
@@ -76,7 +76,7 @@ class FewStepCompareSchedules(io.ComfyNode):
                 io.Float.Input(
                     "cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance scale; 1 is without guidance."
                 ),
-                steps_input(tooltip="Number of steps of every schedule. Solvers like heun call the model twice a step."),
+                steps_input(tooltip="Number of steps of every schedule. Solvers like heun call the model twice per step."),
                 solver_input(
                     tooltip="The solver for all schedules, with its default order (2 from cfg "
                     f"{HIGH_GUIDANCE:g} up). Not used for sampling if a sampler is connected."
@@ -85,7 +85,7 @@ class FewStepCompareSchedules(io.ComfyNode):
                     "schedules",
                     default="optimized\nuniform_lambda\nkarras\nsgm_uniform",
                     multiline=True,
-                    tooltip=f"Schedules to compare, one a line, at most {MOST_SCHEDULES}: {OPTIMIZED} or {', '.join(BASELINES)}.",
+                    tooltip=f"Schedules to compare, one per line, at most {MOST_SCHEDULES}: {OPTIMIZED} or {', '.join(BASELINES)}.",
                 ),
                 io.Int.Input(
                     "reference_steps",
@@ -93,7 +93,7 @@ class FewStepCompareSchedules(io.ComfyNode):
                     min=0,
                     max=MOST_STEPS,
                     tooltip="Steps of the reference run (UniPC on even half-log-SNR) that distances are measured to: 50 or more. 0: none. "
-                    "It takes as long as sampling with so many steps does. A schedule closer to it gives more exactly what the model "
+                    "It takes as long as sampling with that many steps. A schedule closer to it gives more exactly what the model "
                     "means.",
                 ),
                 io.Int.Input(
@@ -107,7 +107,7 @@ class FewStepCompareSchedules(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="grid", tooltip="One row a schedule, one column a picture of the batch."),
+                io.Image.Output(display_name="grid", tooltip="One row per schedule, one column per picture of the batch."),
                 io.String.Output(display_name="table", tooltip="The figures as a Markdown table."),
             ],
             is_output_node=True,
@@ -155,7 +155,7 @@ class FewStepCompareSchedules(io.ComfyNode):
 
 
 def schedule_names(text: str) -> list[str]:
-    """The names in the text, one a line or between commas, each once."""
+    """The names in the text, one per line or between commas, each once."""
     return list(dict.fromkeys(part.strip() for part in re.split(r"[\n,;]", text) if part.strip()))
 
 
@@ -166,7 +166,7 @@ def _problem(solver: Any, schedules: Any) -> str | None:
     names = schedule_names(schedules)
     if not 1 <= len(names) <= MOST_SCHEDULES:
         known = ", ".join((OPTIMIZED, *BASELINES))
-        return f"schedules named {len(names)} schedules; it must name 1 to {MOST_SCHEDULES} of {known}, one a line."
+        return f"schedules named {len(names)} schedules; it must name 1 to {MOST_SCHEDULES} of {known}, one per line."
     return next(filter(None, (problem_with(schedules=(name, (OPTIMIZED, *BASELINES))) for name in names)), None)
 
 

@@ -105,7 +105,7 @@ def inputs_to_check() -> list[io.Input]:
             step=0.1,
             round=0.01,
             optional=True,
-            tooltip="Only to check the guidance scale that you sample with. 0: not checked here (the log tells when sampling).",
+            tooltip="Only to check the guidance scale that you sample with. 0: not checked here (the log warns during sampling).",
         ),
     ]
 

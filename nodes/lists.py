@@ -78,7 +78,7 @@ class ScheduleRequest:
         sigmas = values.to(torch.float32)
         if not bool((sigmas[1:] < sigmas[:-1]).all()):
             raise ValueError(
-                f"steps was {steps}; in float32, in which ComfyUI keeps noise levels, so many levels of {self.schedule!r} are not "
+                f"steps was {steps}; in float32, in which ComfyUI keeps noise levels, that many levels of {self.schedule!r} are not "
                 "distinct. Use fewer steps."
             )
         return sigmas

@@ -56,7 +56,7 @@ class ModelFolder:
             return f"name had {len(plain.encode())} bytes; at most {_LONGEST_NAME} are allowed."
         allowed = all(c.isalnum() or c in " -_+,()." for c in plain)
         if not allowed or not plain[0].isalnum() or plain.endswith(".") or ".." in plain or _RESERVED.fullmatch(plain):
-            return f"name was {name!r}; {_RULES}, and not one that systems reserve. The file goes into the folder {self.place}."
+            return f"name was {name!r}; {_RULES}, and not one that operating systems reserve. The file goes into the folder {self.place}."
         return None
 
     def path_for(self, name: str, overwrite: bool = False) -> Path:

@@ -33,8 +33,8 @@ class FewStepApplyRecipe(io.ComfyNode):
             display_name="FewStep Apply Recipe",
             category="FewStep/recipes",
             description="Samples with a recipe: connect both outputs to SamplerCustomAdvanced or SamplerCustom, with denoise 1. Paste a "
-            "recipe's text, or connect a recipe. A text wins: then what is connected is not even run, so a shared workflow or picture "
-            "gives the same again without the fitting.",
+            "recipe's text, or connect a recipe. A text takes precedence, and the nodes that would make the connected recipe then do not "
+            "run, so a shared workflow or picture gives the same result without fitting again.",
             inputs=[
                 io.String.Input(
                     "text",
@@ -43,16 +43,16 @@ class FewStepApplyRecipe(io.ComfyNode):
                     tooltip="The recipe's text, which begins with fewstep1:. It is kept in the workflow and in saved pictures. Empty: the "
                     "connected recipe is used.",
                 ),
-                RecipeType.Input("recipe", optional=True, lazy=True, tooltip="Used where the text is empty."),
+                RecipeType.Input("recipe", optional=True, lazy=True, tooltip="Used if the text is empty."),
                 io.Model.Input(
-                    "model", optional=True, tooltip="Only to check: the report warns where the recipe was made for another model."
+                    "model", optional=True, tooltip="Only to check: the report warns if the recipe was made for another model."
                 ),
                 *inputs_to_check(),
             ],
             outputs=[
                 io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="The recipe's noise levels."),
                 io.Sampler.Output("sampler", display_name="sampler", tooltip="The recipe's sampler; it takes these noise levels only."),
-                io.String.Output("report", display_name="report", tooltip="What the recipe is, and warnings."),
+                io.String.Output("report", display_name="report", tooltip="A description of the recipe and any warnings."),
                 RecipeType.Output("used", display_name="used", tooltip="The recipe itself, for example to save a pasted one."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.extra_pnginfo],
@@ -166,14 +166,14 @@ class FewStepRecipeToText(io.ComfyNode):
             node_id="FewStepRecipeToText",
             display_name="FewStep Recipe To Text",
             category="FewStep/recipes",
-            description="The texts of a recipe: the line to share, its noise levels for stock nodes, and what it is.",
+            description="The texts of a recipe: the line to share, its noise levels for stock nodes, and a description.",
             inputs=[RecipeType.Input("recipe", tooltip="The recipe to write out as text.")],
             outputs=[
-                io.String.Output("text", display_name="text", tooltip="One line that FewStep Apply Recipe takes."),
+                io.String.Output("text", display_name="text", tooltip="One line, for FewStep Apply Recipe."),
                 io.String.Output(
                     "sigmas", display_name="sigmas", tooltip="Its noise levels alone, for stock nodes; fitted weights are not in them."
                 ),
-                io.String.Output("description", display_name="description", tooltip="What it is, for people."),
+                io.String.Output("description", display_name="description", tooltip="A readable description."),
             ],
             is_output_node=True,
         )

@@ -173,7 +173,7 @@ def pairing_line(solver: str, dropdown_sampler: str | None, unipc_entry: str | N
     if unipc_entry is None:
         return line
     return (
-        f"{line} In ComfyUI's KSampler, do not combine the scheduler fewstep with {_DISCARDING}: for these KSampler drops the last level "
+        f"{line} In ComfyUI's KSampler, do not combine the scheduler fewstep with {_DISCARDING}: for these, KSampler drops the last level "
         f"before 0. Choose {unipc_entry} instead."
     )
 

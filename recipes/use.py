@@ -57,7 +57,7 @@ def warnings_for_use(
             )
     if cfg is not None and facts.cfg is not None and _far(number(cfg, "cfg"), facts.cfg):
         near = f"it fits from {facts.cfg / _CFG_FACTOR:.3g} to {facts.cfg * _CFG_FACTOR:.3g}" if facts.cfg > 0 else "it fits no other value"
-        warnings.append(f"The recipe was fitted at cfg {facts.cfg:g}, but cfg is {cfg:g}; {near}. Calibrate again for other scales.")
+        warnings.append(f"The recipe was fitted at cfg {facts.cfg:g}, but cfg is {cfg:g}; {near}. Calibrate again for this value.")
     if solver is not None and not _same_solver(recipe.solver, solver):
         lost = "the coefficients fitted for it are lost" if recipe.calibrated else "its noise levels were chosen for it"
         warnings.append(f"The recipe is for the solver {recipe.solver}, but {solver} was chosen; {lost}. Choose {recipe.solver}.")

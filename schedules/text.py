@@ -62,7 +62,7 @@ def parse_sigmas(text: str, append_zero: bool = False) -> list[float]:
 
 def _number(token: str) -> float:
     if _NOT_FINITE.fullmatch(token):
-        raise ValueError(f"The text contains {token!r}; noise levels must be finite numbers. Replace it by a number.")
+        raise ValueError(f"The text contains {token!r}; noise levels must be finite numbers. Replace it with a number.")
     if not _NUMBER.fullmatch(token):
         raise ValueError(
             f"The text contains {token[:40]!r}, which is not a number; write decimal numbers such as 14.6, 0.029 or 2.9e-2, separated by "

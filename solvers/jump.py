@@ -54,8 +54,8 @@ def with_jump(start: float, rows: list[Row], family: str) -> list[Row]:
     length = 1.0 if first.basis == "data" else 1.0 + b * first.q_x / first.q_d
     if length < _SHORTEST:  # from s = 1 the noise is known, and says nothing of D
         raise ValueError(
-            f"jump was on for a solver that remembers the {first.basis}, and sigma_0 was {start:g}, from where D cannot be told from the "
-            f"{first.basis}. Take a solver that remembers D, such as unipc or dpmpp_multistep, or begin at a lower level."
+            f"jump was on for a solver that remembers the {first.basis}, and sigma_0 was {start:g}, where D does not follow from the "
+            f"{first.basis}. Use a solver that remembers D, such as unipc or dpmpp_multistep, or start at a lower level."
         )
     corrected = replace(first, q_d=q_d, corrector=Corrector(a / length, (b / first.q_d / length,)))
     jump = Row(0, start, a, (b,), afs=0.0)

@@ -56,7 +56,7 @@ def test_tables_by_other_methods(tmp_path, capsys, method):
         (["train", "--nfe", "5", "--afs"], "even"),
         (["train", "--nfe", "5"], "twice as many, 10"),
         (["train", "--stamps", "20,x"], "numbers separated by commas"),
-        (["train", "--stamps", "20,1,0", "--nfe", "3"], "leave these out"),
+        (["train", "--stamps", "20,1,0", "--nfe", "3"], "leave the others out"),
         (["train", "--stamps", "1,20,0"], "decreasing"),
         (["train", "--nfe", "3", "--teacher-states"], "--method end"),
         (["train", "--nfe", "3", "--teacher-states", "--method", "steps"], "choose amed or dpm2"),

@@ -264,7 +264,7 @@ def test_recipes_are_made_and_an_interrupted_run_goes_on(tmp_path, monkeypatch, 
     monkeypatch.setattr(making, "StageBar", StageBar)
     first = (tmp_path / "vp-2.json").read_bytes()
     assert make(tmp_path, "--nfe", 2, 3) == 0
-    assert "vp-2.json is there." in capsys.readouterr().err
+    assert "vp-2.json exists already." in capsys.readouterr().err
     assert (tmp_path / "vp-2.json").read_bytes() == first
     # the same as in one go, byte for byte
     assert make(tmp_path / "whole", "--nfe", 2, 3) == 0

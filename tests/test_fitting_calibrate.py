@@ -350,7 +350,7 @@ def test_a_fit_takes_as_many_seeds_as_its_limit_allows():
     for calls in (20, 90, 120, math.inf):
         result = quick(setting, [3], held_out=6, limit=Limit(calls=calls))[0]
         taken.append(sum(len(part) for part in result.fit.evaluation.residuals))
-        assert f"its own {taken[-1]} seeds" in result.report() and result.calls.fit <= calls
+        assert f"the {taken[-1]} seeds it used" in result.report() and result.calls.fit <= calls
     assert taken[0] == 4 and taken[-1] == 24, "those that it came to within 20 calls, all of them without a limit"
     assert taken == sorted(taken) and len(set(taken)) >= 3
 

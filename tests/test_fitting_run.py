@@ -160,7 +160,7 @@ def test_a_setting_says_what_is_wrong_with_it():
         ({"noise_schedule": None}, "NoiseSchedule"),
         ({"per_seed": {"labels": torch.zeros(2)}}, "3 entries"),
         ({"per_seed": {"labels": [0, 1, 2]}}, "list"),
-        ({"per_seed": {"cfg": torch.zeros(3)}, "extra_args": {"cfg": 2.0}}, "in one of them"),
+        ({"per_seed": {"cfg": torch.zeros(3)}, "extra_args": {"cfg": 2.0}}, "in only one of them"),
     ]
     for changes, says in wrong:
         with pytest.raises(ValueError, match=says):

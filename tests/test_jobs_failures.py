@@ -96,7 +96,7 @@ def test_memory_runs_out(case, tmp_path):
         folder = tmp_path / str(number)
         outcome, stages = run(case, case.stored_plan(folder), from_call(call, error))
         check(case, outcome, stages)
-        assert str(outcome.error).startswith("Memory ran out in a batch of 4 samples. Take smaller batches"), call
+        assert str(outcome.error).startswith("Memory ran out in a batch of 4 samples. Use smaller batches"), call
         check_resumed(case, folder)
 
 

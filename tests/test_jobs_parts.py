@@ -227,7 +227,7 @@ def test_the_newest_are_kept(tmp_path, most, left):
 
 
 def test_a_plan_needs_seeds_on_both_sides():
-    with pytest.raises(ValueError, match=r"^There are 4 seeds and 4 of them are to decide; .* Give more seeds\.$"):
+    with pytest.raises(ValueError, match=r"^There are 4 seeds and 4 of them are held out; .* Give more seeds\.$"):
         Plan(seeds=range(4), held_out=4, batch=2)
     with pytest.raises(ValueError, match=r"^batch was 0"):
         Plan(seeds=range(4), held_out=1, batch=0)

@@ -142,7 +142,7 @@ def test_no_weight_is_fitted_for_an_answer_that_was_never_given():
         ({"afs": True}, "choose one of them"),
         ({"order": [2, 1, 1]}, r"order\[0\] was 2"),
         ({"order": [1, 1]}, "has 3 steps"),
-        ({"solver": "deis", "family": "flow", "sigmas": [1.0, 0.9, 0.5, 0.0]}, "Take a solver that remembers D"),
+        ({"solver": "deis", "family": "flow", "sigmas": [1.0, 0.9, 0.5, 0.0]}, "Use a solver that remembers D"),
     ],
 )
 def test_what_cannot_be_is_said(arguments, said):

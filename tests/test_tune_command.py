@@ -86,7 +86,7 @@ def test_all_weights_on_a_recipe_with_data(tmp_path, capsys):
         (["--start", "recipe", "--cfg", "7"], "No recipe ships"),
         (["--data", "."], "--denoising a weight"),
         (["--full"], "--full tunes all weights"),
-        (["--start", "schedule", "--layers", "("], "no regular expression"),
+        (["--start", "schedule", "--layers", "("], "not a regular expression"),
         (["--start", "schedule", "--layers", "nosuch"], "no linear layer or convolution"),
         (["--start", "schedule", "--solver", "rk4"], "solver"),
         (["--start", "schedule", "--lr", "2"], "lr was 2"),

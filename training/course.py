@@ -185,7 +185,7 @@ class Course:
             if self.group.anywhere(self.seconds > 60 * self.options.minutes):
                 if self.history[-1].batches < self.done:
                     self._check()
-                self.ending, self.stopped = Ending.LIMITED, f"{self.options.minutes:g} minutes were over"
+                self.ending, self.stopped = Ending.LIMITED, f"{self.options.minutes:g} minutes had passed"
                 return
             pass_index, position = divmod(self.done, self.objective.batches)
             generator = torch.Generator().manual_seed(self.options.seed * 1_000_003 + pass_index)
@@ -208,7 +208,7 @@ class Course:
             self.failing = 0 if step.samples else self.failing + 1
             if self.failing >= _TOLERATED:
                 raise FitError(
-                    f"The losses of {_TOLERATED} batches in a row were not finite (NaN or infinity). Take a lower learning rate or "
+                    f"The losses of {_TOLERATED} batches in a row were not finite (NaN or infinity). Use a lower learning rate or "
                     "guidance, or float32 or bfloat16 instead of float16. The best so far is kept."
                 )
             if step.samples:

@@ -58,7 +58,7 @@ def targets_of(
         found = Targets(teacher.detach().cpu().float(), 0)
     elif teacher is None or isinstance(teacher, Teacher):
         if teacher is not None and (teacher.setting.seeds, teacher.setting.shape) != (setting.seeds, setting.shape):
-            raise ValueError("The teacher's pass is of other seeds or another shape than the setting; make it from the same setting.")
+            raise ValueError("The teacher's pass has other seeds or another shape than the setting; make it from the same setting.")
         found = _passed(setting, teacher or Teacher(setting, DEFAULT_STEPS), group, progress, needed, round)
     else:
         raise ValueError(f"teacher was {type(teacher).__name__}; it must be a Teacher, its end points as a tensor, or None.")

@@ -56,7 +56,7 @@ def plan_of(calls: str, effort: str, seeds: int, batch: int) -> CalibrationPlan:
         If something is outside what is possible; nothing was called.
     """
     if not 2 <= seeds <= MOST_SEEDS:
-        raise ValueError(f"The number of seeds was {seeds}; 2 to {MOST_SEEDS} are possible, and 36 are good.")
+        raise ValueError(f"The number of seeds was {seeds}; it must be 2 to {MOST_SEEDS}; 36 is a good number.")
     if not 1 <= batch <= MOST_BATCH:
         raise ValueError(f"The batch size was {batch}; it must be between 1 and {MOST_BATCH}.")
     return CalibrationPlan(

@@ -164,8 +164,8 @@ def alternate(
     held, kept = default if held_out is None else held_out, default if guard is None else guard
     if whole_number(held, "held_out", 1) + whole_number(kept, "guard", 1) >= count:
         raise ValueError(
-            f"There are {count} seeds, of which {held} are to choose and {kept} to guard; at least one must be left to tune on. Give more "
-            "seeds, or lower held_out or guard."
+            f"There are {count} seeds, of which {held} are for choosing and {kept} for the guard; at least one must be left to tune "
+            "on. Give more seeds, or lower held_out or guard."
         )
     whole_number(rounds, "rounds", 1)
     if not 0 <= real_number(tolerance, "tolerance") < 1:

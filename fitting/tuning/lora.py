@@ -136,7 +136,8 @@ def adaptable(network: nn.Module, layers: str = "all") -> list[tuple[str, nn.Mod
         pattern = re.compile(LAYERS[layers] if layers in LAYERS else layers)
     except (re.error, TypeError) as error:
         raise ValueError(
-            f"layers was {layers!r}, which is no regular expression ({error}); give {', '.join(LAYERS)}, or a pattern for layers' names."
+            f"layers was {layers!r}, which is not a regular expression ({error}); "
+            f"give {', '.join(LAYERS)}, or a pattern for layers' names."
         ) from error
     every = [(name, module) for name, module in network.named_modules() if _fits(module)]
     found = [(name, module) for name, module in every if pattern.search(name)]
@@ -144,7 +145,7 @@ def adaptable(network: nn.Module, layers: str = "all") -> list[tuple[str, nn.Mod
         raise ValueError("The network has no linear layers or convolutions that could be adapted.")
     if not found:
         some = ", ".join(name for name, _ in every[:4])
-        raise ValueError(f"layers was {layers!r}, which no linear layer or convolution of the network is called; some are {some}.")
+        raise ValueError(f"layers was {layers!r}, which matches no linear layer or convolution of the network; some are {some}.")
     return found
 
 

@@ -116,10 +116,10 @@ def load_lora(network: nn.Module, path: str | Path) -> LoraAdapters:
         raise ValueError(f"{path} {what}; it was made for another model.")
     doubtful = [key for key in layers if sum(key_of(name) == key for name in modules) > 1]
     if doubtful:
-        raise ValueError(f"{path} has a layer {doubtful[0]!r}, but two layers of the network are called so with underscores for dots.")
+        raise ValueError(f"{path} has a layer {doubtful[0]!r}, but two layers of the network have that name with underscores for dots.")
     facts = {_checked_layer(path, key, parts, modules[every[key]]) for key, parts in layers.items()}
     if len(facts) != 1:
-        raise ValueError(f"{path} has layers of different rank or alpha; files of FewStep have one of each.")
+        raise ValueError(f"{path} has layers of different rank or alpha; FewStep's files have one of each.")
     rank, alpha = facts.pop()
     wanted = "|".join(re.escape(every[key]) for key in layers)
     adapters = LoraAdapters(network, rank, alpha, f"^({wanted})$")
@@ -138,11 +138,11 @@ def _checked_layer(path: str | Path, key: str, parts: Mapping[str, Tensor], modu
     rank = parts[_DOWN].shape[0] if parts[_DOWN].ndim else 0
     for given, wanted in zip((parts[_DOWN], parts[_UP]), shapes_of(module, rank), strict=True):
         if tuple(given.shape) != wanted or not rank:
-            raise ValueError(f"{path} was made for another model: {key!r} has shape {tuple(given.shape)}, here it needs {wanted}.")
+            raise ValueError(f"{path} was made for another model: {key!r} has shape {tuple(given.shape)}, but this model needs {wanted}.")
     alpha = parts.get(_ALPHA, torch.tensor(float(rank)))
     for given in (parts[_DOWN], parts[_UP], alpha):
         if not given.is_floating_point() or not bool(given.float().isfinite().all()):
-            raise ValueError(f"{path} is damaged: {key!r} has numbers that are not finite or no floating-point numbers.")
+            raise ValueError(f"{path} is damaged: {key!r} has numbers that are not finite or not floating-point.")
     if alpha.numel() != 1 or not float(alpha) > 0:
         raise ValueError(f"{path} is damaged: the alpha of {key!r} is not one number above 0.")
     return rank, float(alpha)
@@ -167,5 +167,5 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         facts = {}
     version = facts.get("version", FORMAT_VERSION)
     if facts.get("format", FORMAT) != FORMAT or not isinstance(version, int) or version > FORMAT_VERSION:
-        raise ValueError(f"{path} was made by a newer FewStep or is no LoRA of its own (format {facts.get('format')!r}, {version!r}).")
+        raise ValueError(f"{path} was made by a newer FewStep, or not by FewStep (format {facts.get('format')!r}, {version!r}).")
     return tensors, facts

@@ -82,7 +82,7 @@ class TuningObjective(Objective):
 
     options: TuningOptions
     untrained = "untuned model"
-    advice = "Take smaller batches (accumulate makes up for it), checkpointing, a lower rank, or fewer layers. The best so far is kept."
+    advice = "Use smaller batches (accumulate makes up for it), checkpointing, a lower rank, or fewer layers. The best so far is kept."
 
     def __init__(
         self, own: Setting, held: Setting, ends: Tensor, held_ends: Tensor, table: SolverTable, adapters: Adapters, options: TuningOptions,
@@ -156,7 +156,7 @@ class TuningObjective(Objective):
         if not reached:
             raise NoGradients(
                 "No gradient of the loss reaches the adapters: the model computes without gradients, or calls none of the adapted layers. "
-                "Take other layers, or a model without what switches gradients off."
+                "Choose other layers, or remove what switches gradients off."
             )
         return found
 

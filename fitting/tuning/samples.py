@@ -87,7 +87,7 @@ def _picture(path: Path, shape: tuple[int, ...]) -> Tensor:
                 turned = turned.convert("I").point(lambda value: value / 257).convert("L")
             fitted = ImageOps.fit(turned.convert("L" if shape[0] == 1 else "RGB"), (shape[2], shape[1]), Image.Resampling.LANCZOS)
     except Exception as error:  # decoders of damaged files raise whatever they like, a picture too large to unpack its own type
-        raise ValueError(f"{path} cannot be read as a picture ({error}); leave it out or mend it.") from error
+        raise ValueError(f"{path} cannot be read as a picture ({error}); leave it out or repair it.") from error
     pixels = torch.from_numpy(np.asarray(fitted, dtype=np.float32)) / 127.5 - 1
     return pixels[None] if shape[0] == 1 else pixels.permute(2, 0, 1)
 
@@ -96,7 +96,7 @@ def _latents(path: Path, shape: tuple[int, ...]) -> Tensor:
     try:
         tensors, _ = load_tensors(path)
     except Exception as error:  # safetensors has its own exception type
-        raise ValueError(f"{path} cannot be read as latents ({error}); leave it out or mend it.") from error
+        raise ValueError(f"{path} cannot be read as latents ({error}); leave it out or repair it.") from error
     names = list(tensors) if len(tensors) == 1 else [name for name in _LATENT_NAMES if name in tensors]
     if len(names) != 1:
         raise ValueError(f"{path} holds the tensors {', '.join(tensors) or 'none'}; one, or one called {_LATENT_NAMES[0]}, is needed.")
@@ -106,5 +106,7 @@ def _latents(path: Path, shape: tuple[int, ...]) -> Tensor:
     value = value.float()
     value = value[None] if value.ndim == len(shape) else value
     if tuple(value.shape[1:]) != tuple(shape):
-        raise ValueError(f"{path} holds samples of shape {tuple(value.shape[1:])}, but the model's have {tuple(shape)}; give such ones.")
+        raise ValueError(
+            f"{path} holds samples of shape {tuple(value.shape[1:])}, but the model's have {tuple(shape)}; give samples of that shape."
+        )
     return value

@@ -46,7 +46,7 @@ def wrong_solver(solver: str, config: AmedConfig) -> str | None:
         return None
     return (
         f"solver was {solver!r}, but this predictor was trained with {config.form!r}, and its times suit no other: choose {config.form}, "
-        "or leave the solver to the predictor."
+        "or \"the predictor's own\"."
     )
 
 
@@ -55,8 +55,8 @@ def cfg_warning(net: AmedPredictor | AmedTable, cfg: float | None) -> str | None
     trained = number_in(net.facts, "cfg")
     if cfg is None or trained is None or cfg == trained or (trained > 0 and trained / _CFG_FACTOR <= cfg <= trained * _CFG_FACTOR):
         return None
-    fits = f"it fits from {trained / _CFG_FACTOR:.3g} to {trained * _CFG_FACTOR:.3g}" if trained > 0 else "it fits there only"
-    return f"The AMED {kind_of(net)} was trained at cfg {trained:g}, but cfg is {cfg:g}; {fits}. Train another for other scales."
+    fits = f"it fits from {trained / _CFG_FACTOR:.3g} to {trained * _CFG_FACTOR:.3g}" if trained > 0 else "it fits no other value"
+    return f"The AMED {kind_of(net)} was trained at cfg {trained:g}, but cfg is {cfg:g}; {fits}. Train one for this value."
 
 
 def warnings_for(
@@ -91,8 +91,8 @@ def warnings_for(
         start, trained = ns.sigma_max, facts.get(NOISE_SCHEDULE)
         if config.family == ns.family and trained is not None and trained != schedule_key(model):
             found.append(
-                "It was trained with other noise levels of the model (another shift, or other ModelSampling nodes); set them as they were, "
-                "or train again."
+                "It was trained while the model had other noise levels (another shift, or other ModelSampling nodes); restore those, or "
+                "train again."
             )
         elif config.stamps[0] > start * (1 + 1e-4):
             found.append(
@@ -106,7 +106,7 @@ def _source_warning(source: str, here: str) -> str | None:
     """Class names differ between hosts, so only the place is compared."""
     if not source or source.split(" of ")[0] == here.split(" of ")[0]:
         return None
-    return f"The predictor was trained on features of the {source}, but this model gives those of the {here}; train one for this model."
+    return f"The predictor was trained on features of the {source}, but this model provides those of the {here}; train one for this model."
 
 
 def _size_warning(net: AmedPredictor | AmedTable, shape: Sequence[int] | None) -> str | None:
@@ -119,4 +119,7 @@ def _size_warning(net: AmedPredictor | AmedTable, shape: Sequence[int] | None) -
     if 1 / _SIZE_FACTOR <= ratio <= _SIZE_FACTOR:
         return None
     sizes = ["x".join(map(str, size)) for size in (trained, shape)]
-    return f"The AMED {kind_of(net)} was trained on latents of {sizes[0]}, but these are {sizes[1]}: it may be off; train one at this size."
+    return (
+        f"The AMED {kind_of(net)} was trained on latents of {sizes[0]}, but these are {sizes[1]}: the times may be off; train one at this "
+        "size."
+    )

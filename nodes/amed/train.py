@@ -89,9 +89,9 @@ class FewStepTrainAmed(io.ComfyNode):
                     "method",
                     options=list(METHODS),
                     default="end",
-                    tooltip="steps: each step against the state of the many-step run, as published. end: the end point, with gradients "
-                    "through all steps, which needs the most memory. forward: forward passes only, for tables; works with quantised and "
-                    "huge models.",
+                    tooltip="steps: compares each step with the state of the many-step run, as published. end: the end point, with "
+                    "gradients through all steps, which needs the most memory. forward: forward passes only, for tables; works with "
+                    "quantised and huge models.",
                 ),
                 *seed_inputs(
                     name="trajectories",
@@ -309,6 +309,7 @@ def _problem(form: Any, mode: Any, method: Any, effort: Any, schedule: Any) -> s
         return wrong
     if method == "forward" and mode == "predictor":
         return (
-            "method was 'forward' with mode 'predictor'; forward passes alone fit a table: choose mode 'table', or method 'end' or 'steps'."
+            "method was 'forward' with mode 'predictor'; forward passes alone can only fit a table: choose mode 'table', or method "
+            "'end' or 'steps'."
         )
     return None

@@ -47,7 +47,7 @@ class FewStepLoadAmed(LoadNode):
             "solver.",
             outputs=[
                 AmedType.Output("predictor", display_name="predictor", tooltip="For FewStep AMED Sampler and FewStep AMED Scheduler."),
-                io.String.Output("description", display_name="description", tooltip="A description to read."),
+                io.String.Output("description", display_name="description", tooltip="A readable description."),
             ],
         )
 
@@ -94,24 +94,23 @@ class FewStepAmedSampler(io.ComfyNode):
             node_id="FewStepAmedSampler",
             display_name="FewStep AMED Sampler",
             category="FewStep/AMED",
-            description="Samples with an AMED predictor or table: in every step the model is also called at an intermediate time that was "
-            "learned for it, with a predictor another one for each image. Connect it to SamplerCustomAdvanced or SamplerCustom, with the "
-            "noise levels of FewStep AMED Scheduler and denoise 1.",
+            description="Samples with an AMED predictor or table: each step also calls the model at a learned intermediate time, which "
+            "a predictor chooses separately for each image. Connect it to SamplerCustomAdvanced or SamplerCustom, with the noise levels of "
+            "FewStep AMED Scheduler and denoise 1.",
             inputs=[
                 AmedType.Input("predictor", tooltip="From FewStep Load AMED Predictor or FewStep Train AMED Predictor."),
                 io.Combo.Input(
                     "solver",
                     options=list(SOLVERS),
                     default=OWN,
-                    tooltip="The solver that takes the steps. It must be the one it was trained with, which is what is taken by itself; "
-                    "choose one to be told where a file is for another.",
+                    tooltip="By default the solver it was trained with. Choose a name to get an error if the predictor is for another.",
                 ),
-                io.Model.Input("model", optional=True, tooltip="Only to check: the report warns where it was trained for another model."),
+                io.Model.Input("model", optional=True, tooltip="Only to check: the report warns if it was trained for another model."),
                 *inputs_to_check(),
             ],
             outputs=[
                 io.Sampler.Output("sampler", display_name="sampler", tooltip="For SamplerCustomAdvanced and SamplerCustom."),
-                io.String.Output("report", display_name="report", tooltip="What it is, and warnings."),
+                io.String.Output("report", display_name="report", tooltip="A description and any warnings."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
@@ -157,14 +156,14 @@ class FewStepAmedScheduler(io.ComfyNode):
             display_name="FewStep AMED Scheduler",
             category="FewStep/AMED",
             description="The noise levels that an AMED predictor or table was trained on: its time stamps. Between two of them FewStep "
-            "AMED Sampler calls the model once more, at a time that is learned.",
+            "AMED Sampler calls the model once more, at a learned time.",
             inputs=[
-                AmedType.Input("predictor", tooltip="The same as that of FewStep AMED Sampler."),
+                AmedType.Input("predictor", tooltip="The same predictor as for FewStep AMED Sampler."),
                 io.Model.Input("model", optional=True, tooltip="Only to check, and to draw percentages."),
             ],
             outputs=[
-                io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="The time stamps; for this sampler only."),
-                io.String.Output("report", display_name="report", tooltip="The levels as text, and warnings."),
+                io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="The time stamps, for SamplerCustomAdvanced or SamplerCustom."),
+                io.String.Output("report", display_name="report", tooltip="The levels as text, and any warnings."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
@@ -189,16 +188,16 @@ class FewStepAmedTimes(io.ComfyNode):
             node_id="FewStepAmedTimes",
             display_name="FewStep AMED Times",
             category="FewStep/AMED",
-            description="Shows which intermediate times FewStep AMED Sampler took in a run: a column for each step, a dot for each image. "
-            "Put it behind the sampling, so that it runs afterwards; of several runs with the same sampler it shows the last.",
+            description="Shows which intermediate times FewStep AMED Sampler used in a run: one column per step, one dot per image. "
+            "Connect it after the sampling node, so that it runs afterwards. If several runs used the same sampler, it shows the last.",
             inputs=[
                 io.Sampler.Input("sampler", tooltip="The output of FewStep AMED Sampler that the run used."),
-                io.Latent.Input("samples", tooltip="What the run gave; it is passed on unchanged."),
+                io.Latent.Input("samples", tooltip="The output of the run; passed on unchanged."),
             ],
             outputs=[
                 io.Latent.Output("samples_out", display_name="samples", tooltip="The latents, unchanged."),
                 io.Image.Output("plot", display_name="plot", tooltip="The times as a picture."),
-                io.String.Output("report", display_name="report", tooltip="The times as text, a line for each step."),
+                io.String.Output("report", display_name="report", tooltip="The times as text, one line per step."),
             ],
             is_output_node=True,
         )
@@ -207,7 +206,7 @@ class FewStepAmedTimes(io.ComfyNode):
     def execute(cls, sampler: Any, samples: dict[str, Any]) -> io.NodeOutput:
         function = getattr(sampler, "sampler_function", None)
         if not isinstance(function, AmedFunction):
-            raise ValueError("sampler is no AMED sampler; connect the output of FewStep AMED Sampler that the run used.")
+            raise ValueError("The connected sampler is not an AMED sampler; connect the output of FewStep AMED Sampler that the run used.")
         chosen = function.chosen()
         if chosen is None:
             raise ValueError(

@@ -40,8 +40,8 @@ class FewStepCalibrate(io.ComfyNode):
                 io.String.Input(
                     "nfe",
                     default="5",
-                    tooltip=f"Model calls, 1 to {MOST_CALLS}. Up to {MOST_TABLES} numbers, such as 5, 8, give one recipe each; the first "
-                    "is the output. (Guidance doubles the work of every call.)",
+                    tooltip=f"Model calls, 1 to {MOST_CALLS}. Up to {MOST_TABLES} numbers, such as 5, 8, give one recipe each; the output "
+                    "is the first. (Guidance doubles the work of every call.)",
                 ),
                 io.Combo.Input(
                     "effort",
@@ -69,7 +69,7 @@ class FewStepCalibrate(io.ComfyNode):
                 teacher_input(),
             ],
             outputs=[
-                RecipeType.Output("recipe", display_name="recipe", tooltip="For the first number in nfe; connect FewStep Apply Recipe."),
+                RecipeType.Output("recipe", display_name="recipe", tooltip="For the first number in nfe; for FewStep Apply Recipe."),
                 io.String.Output("texts", display_name="texts", tooltip="All recipes as text, one per line, in the order of nfe."),
                 io.String.Output("report", display_name="report", tooltip="The result, its cost, and all scores."),
                 io.Image.Output("plot", display_name="plot", tooltip="Errors of the candidates on the held-out seeds."),

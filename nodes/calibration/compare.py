@@ -171,12 +171,12 @@ class FewStepCompareRecipes(io.ComfyNode):
                 *sampled.headline("comparison", f", {seeds} seeds from {first_seed}"),
                 comparison.verdict,
                 *(f"Warning: {doubt}" for doubt in doubts),
-                *([] if named == winner else [f"The winner decides while it samples, so it is no recipe; the output best is {named}."]),
+                *([] if named == winner else [f"The winner decides while sampling, as no recipe can; the output best is {named}."]),
                 "",
                 comparison.table(),
                 "",
-                "Error is the root mean square distance of the latents to those of the many-step run.",
-                *([f"Left out after {SCREENED_ON} seeds: {len(comparison.screened_out)}."] if comparison.screened_out else []),
+                "Error is the root mean square distance between the latents and those of the many-step run.",
+                *([f"Candidates left out after {SCREENED_ON} seeds: {len(comparison.screened_out)}."] if comparison.screened_out else []),
             ]
         )
         title = f"Up to {most} model calls, cfg {cfg:g}: error on {seeds} seeds (RMSE)"
@@ -194,7 +194,7 @@ def _best_recipe(comparison: Comparison, pool: Mapping[str, Recipe], facts: dict
         if isinstance(known, Candidate):
             won = "not fitted: it won a comparison" if known.kind != "fitted" else "AMED table"
             return recipe_of(known.table, {**facts, "error": score.error, "note": won}), known.name
-    raise ValueError("Only a predictor was compared, and it is no recipe; compare it with stock settings.")
+    raise ValueError("Only a predictor was compared, which cannot be written as a recipe; compare it with stock settings, too.")
 
 
 def _lines(texts: str) -> list[str]:

@@ -33,7 +33,7 @@ class FewStepTeacherSettings(io.ComfyNode):
                     "solver",
                     options=list(SOLVER_CHOICES),
                     default="unipc",
-                    tooltip="Solver of the run, with its default order. With many steps they all end in the same picture.",
+                    tooltip="Solver of the run, with its default order. With many steps all solvers end in the same picture.",
                 ),
                 io.Boolean.Input(
                     "store_on_disk",
@@ -42,7 +42,7 @@ class FewStepTeacherSettings(io.ComfyNode):
                     "effort or number of calls starts at once. The 24 most recently used runs are kept.",
                 ),
             ],
-            outputs=[TeacherType.Output("teacher", display_name="teacher", tooltip="For the inputs of this name of other FewStep nodes.")],
+            outputs=[TeacherType.Output("teacher", display_name="teacher", tooltip="For the teacher input of other FewStep nodes.")],
         )
 
     @classmethod

@@ -61,8 +61,8 @@ def warnings_for(recipe: Recipe, model: Any = None, cfg: float | None = None, sh
     start, fitted = ns.sigma_max, recipe.facts.extra.get(NOISE_SCHEDULE)
     if fitted is not None and fitted != schedule_key(model):
         found.append(
-            "The recipe was fitted with other noise levels of the model (another shift, or other ModelSampling nodes); set them as they "
-            "were, or calibrate again."
+            "The recipe was fitted while the model had other noise levels (another shift, or other ModelSampling nodes); restore those, or "
+            "calibrate again."
         )
     elif abs(recipe.levels[0] - start) > _SAME * start:
         found.append(

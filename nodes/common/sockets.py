@@ -123,4 +123,4 @@ def checkpointing_input() -> io.Input:
 
 def teacher_input() -> io.Input:
     """Input for the settings of the many-step run."""
-    return TeacherType.Input("teacher", optional=True, tooltip="From FewStep Teacher Settings; without it 64 steps of UniPC.")
+    return TeacherType.Input("teacher", optional=True, tooltip="From FewStep Teacher Settings; without it: 64 steps of UniPC.")

@@ -30,9 +30,9 @@ class FewStepLoadDemoModel(io.ComfyNode):
             category="FewStep",
             description=(
                 "A small trained model that comes with FewStep, for trying samplers and schedules without a checkpoint: 32x32 grey "
-                "pictures of clothes (Fashion-MNIST), one class each, a few milliseconds a step on a CPU. It is a real model with "
-                "guidance: connect it to KSampler, SamplerCustomAdvanced or FewStep's nodes. The three families are the same network seen "
-                "as the three kinds of models there are, so what works here works with SD 1.5 or SDXL (vp), SVD or other EDM models (edm), "
+                "pictures of clothes (Fashion-MNIST), one class each, a few milliseconds per step on a CPU. It is a real model with "
+                "guidance: connect it to KSampler, SamplerCustomAdvanced or FewStep's nodes. The three families are the same network as "
+                "each of the three kinds of model, so what works here also works with SD 1.5 or SDXL (vp), SVD or other EDM models (edm), "
                 "SD3, Flux or Wan (flow)."
             ),
             inputs=[
@@ -47,16 +47,16 @@ class FewStepLoadDemoModel(io.ComfyNode):
                     "class_name",
                     options=list(CHOICES),
                     default=MIXED,
-                    tooltip="What the positive conditioning asks for. mixed: image k of a batch shows class k, from the start again after "
+                    tooltip="What the positive conditioning asks for. mixed: image k of a batch shows class k, starting over after "
                     "ten. unconditional: no class, the same as the negative conditioning.",
                 ),
                 io.Int.Input("batch_size", default=10, min=1, max=4096, tooltip="Number of pictures in the empty latent."),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model, with the noise schedule of the chosen family."),
-                io.Conditioning.Output(display_name="positive", tooltip="The class asked for."),
+                io.Conditioning.Output(display_name="positive", tooltip="The chosen class."),
                 io.Conditioning.Output(display_name="negative", tooltip="No class: what guidance moves away from."),
-                io.Latent.Output(display_name="latent", tooltip="Empty latent for 32x32 pictures: one channel, one value a pixel."),
+                io.Latent.Output(display_name="latent", tooltip="Empty latent for 32x32 pictures: one channel, one value per pixel."),
                 io.Vae.Output(display_name="vae", tooltip="Turns latents into images and, for image to image, images into latents."),
             ],
         )

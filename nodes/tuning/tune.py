@@ -361,5 +361,5 @@ def _problem(text: Any, method: Any, effort: Any, layers: Any, name: Any, precis
     try:
         re.compile(layers.strip())
     except re.error as error:
-        return f"layers was {layers[:40]!r}, which is no regular expression ({error}); give {known}, or a pattern for layers' names."
+        return f"layers was {layers[:40]!r}, which is not a regular expression ({error}); give {known}, or a pattern for layers' names."
     return None

@@ -146,7 +146,7 @@ def test_interrupting_the_teacher_leaves_the_server_healthy(comfy, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"mode": "predictor", "method": "forward"}, "forward passes alone fit a table"),
+        ({"mode": "predictor", "method": "forward"}, "forward passes alone can only fit a table"),
         ({"form": "heun"}, "form was 'heun'; it must be one of amed"),
         ({"effort": "huge"}, "effort was 'huge'"),
         ({"trajectories": 2}, "trajectories"),

@@ -170,7 +170,7 @@ def test_another_shift_of_the_model_warns(comfy, tmp_path):
     shifted = source.graph.node("ModelSamplingSD3", model=source.model, shift=8.0)
     table = build_table("unipc", optimal_sigmas(load_demo_model("flow").noise_schedule, 4), "flow", 2)
     text = Recipe.from_table(table, extra={"noise_schedule": "0123456789abcdef"}).to_text()
-    assert "other noise levels of the model" in report_of(comfy, source, tmp_path, text, model=shifted[0])
+    assert "the model had other noise levels" in report_of(comfy, source, tmp_path, text, model=shifted[0])
 
 
 # --- Pictures ---------------------------------------------------------------------------------------------------------

@@ -398,7 +398,7 @@ REFUSED = {
     "an unknown method": ({"method": "middle"}, "method was 'middle'"),
     "an unknown effort": ({"effort": "huge"}, "effort was 'huge'"),
     "an unknown precision": ({"precision": "int4"}, "precision was 'int4'"),
-    "no pattern": ({"layers": "(attn"}, "no regular expression"),
+    "no pattern": ({"layers": "(attn"}, "not a regular expression"),
     "no layers": ({"layers": " "}, "layers was ' '"),
     "a path": ({"name": "../outside"}, "The file goes into the folder models/loras"),
     "no name": ({"name": ""}, "plain file name"),
@@ -422,7 +422,7 @@ CANNOT = {
     "a recipe of another family": ({"text": recipe("flow").to_text()}, "The recipe is for flow models, but the model's family is edm"),
     "a stochastic recipe": ({"text": recipe("edm", 3, "dpmpp_2m_sde").to_text()}, "adds fresh noise"),
     "a recipe with an open end": ({"text": recipe("edm", levels=[20.0, 2.0, 0.5]).to_text()}, "The recipe ends at sigma 0.5"),
-    "layers that are not there": ({"layers": "no_such_layer"}, "no linear layer or convolution of the network is called"),
+    "layers that are not there": ({"layers": "no_such_layer"}, "matches no linear layer or convolution of the network"),
 }
 
 

@@ -133,19 +133,19 @@ HOSTILE = {
     "unknown layer": ({"lora_unet_to_k.lora_down.weight": torch.ones(2, 4)}, "lacks; it was made for another model"),
     "unknown part": ({"lora_unet_to_out.hada_w1_a": torch.ones(2, 4)}, "no part of a plain LoRA"),
     "text encoder": ({"lora_te_x.lora_down.weight": torch.ones(2, 4)}, "lacks; it was made for another model"),
-    "wrong in": ({DOWN: torch.ones(2, 5)}, r"has shape \(2, 5\), here it needs \(2, 4\)"),
-    "wrong out": ({UP: torch.ones(4, 2)}, r"has shape \(4, 2\), here it needs \(3, 2\)"),
-    "other rank in up": ({UP: torch.ones(3, 3)}, "here it needs"),
-    "no dimensions": ({DOWN: torch.tensor(1.0)}, "here it needs"),
-    "rank 0": ({DOWN: torch.ones(0, 4), UP: torch.ones(3, 0)}, "here it needs"),
-    "billions in no bytes": ({DOWN: torch.ones(10**9, 0)}, "here it needs"),
+    "wrong in": ({DOWN: torch.ones(2, 5)}, r"has shape \(2, 5\), but this model needs \(2, 4\)"),
+    "wrong out": ({UP: torch.ones(4, 2)}, r"has shape \(4, 2\), but this model needs \(3, 2\)"),
+    "other rank in up": ({UP: torch.ones(3, 3)}, "this model needs"),
+    "no dimensions": ({DOWN: torch.tensor(1.0)}, "this model needs"),
+    "rank 0": ({DOWN: torch.ones(0, 4), UP: torch.ones(3, 0)}, "this model needs"),
+    "billions in no bytes": ({DOWN: torch.ones(10**9, 0)}, "this model needs"),
     "NaN": ({UP: torch.full((3, 2), float("nan"))}, "not finite"),
     "infinite": ({DOWN: torch.full((2, 4), float("inf"))}, "not finite"),
-    "integers": ({UP: torch.ones(3, 2, dtype=torch.int32)}, "no floating-point"),
+    "integers": ({UP: torch.ones(3, 2, dtype=torch.int32)}, "not floating-point"),
     "alpha NaN": ({ALPHA: torch.tensor(float("nan"))}, "not finite"),
     "alpha 0": ({ALPHA: torch.tensor(0.0)}, "not one number above 0"),
     "alpha twice": ({ALPHA: torch.ones(2)}, "not one number above 0"),
-    "convolution for a linear layer": ({DOWN: torch.ones(2, 4, 1, 1), UP: torch.ones(3, 2, 1, 1)}, "here it needs"),
+    "convolution for a linear layer": ({DOWN: torch.ones(2, 4, 1, 1), UP: torch.ones(3, 2, 1, 1)}, "this model needs"),
     "other ranks": (
         {"lora_unet_block_1_2.lora_down.weight": torch.ones(1, 4, 1, 1), "lora_unet_block_1_2.lora_up.weight": torch.ones(4, 1, 1, 1)},
         "different rank",
@@ -183,7 +183,7 @@ def test_files_that_are_none(tmp_path):
         load_lora(network, path)
     for record in ({"format": "fewstep-lora", "version": 2}, {"format": "amed", "version": 1}, {"format": "fewstep-lora", "version": "1"}):
         save_file(good(), path, {"fewstep": json.dumps(record)})
-        with pytest.raises(ValueError, match="newer FewStep or is no LoRA"):
+        with pytest.raises(ValueError, match="newer FewStep, or not by FewStep"):
             load_lora(network, path)
     save_file(good(), path, {"fewstep": "{"})
     with pytest.raises(ValueError, match="cannot be read"):
@@ -197,7 +197,7 @@ def test_two_layers_with_one_name(tmp_path):
     with pytest.raises(ValueError, match="same name with underscores"):
         save_lora(tmp_path / "a.safetensors", LoraAdapters(network, 2))
     save_lora(tmp_path / "a.safetensors", LoraAdapters(network, 2, layers="^a[.]"))
-    with pytest.raises(ValueError, match="two layers of the network are called so"):
+    with pytest.raises(ValueError, match="two layers of the network have that name"):
         load_lora(network, tmp_path / "a.safetensors")
 
 

@@ -625,7 +625,7 @@ def test_early_stop_and_time_limit(tmp_path):
     assert len(result.history) == 3 and "2 measurements on held-out seeds in a row were no better" in result.stopped
     file = tmp_path / "state.safetensors"
     result, _ = course(passes=10, minutes=1e-9, resume=file)
-    assert "minutes were over" in result.stopped and len(result.history) == 1
+    assert "minutes had passed" in result.stopped and len(result.history) == 1
     rest, found = course(passes=10, resume=file)
     _, wanted = course(passes=10)
     assert same(found, wanted) and rest.stopped == "all passes were made"
