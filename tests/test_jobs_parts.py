@@ -226,6 +226,18 @@ def test_the_newest_are_kept(tmp_path, most, left):
     keep_newest(tmp_path / "missing", "used", most)
 
 
+def test_states_of_all_rounds_are_kept_together(tmp_path):
+    """A state of a later round is of no use without those before it."""
+    for age, name in enumerate(("a.round-3", "a.round-2", "b.round-2", "b", "a", "c")):
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(b"x")
+        os.utime(path, (1e9 - age, 1e9 - age))
+    keep_newest(tmp_path, "used", 3)
+    assert {path.stem for path in tmp_path.iterdir()} == {"a", "a.round-2", "a.round-3", "b", "b.round-2"}
+    keep_newest(tmp_path, "used", 2)
+    assert {path.stem for path in tmp_path.iterdir()} == {"a", "a.round-2", "a.round-3"}
+
+
 def test_a_plan_needs_seeds_on_both_sides():
     with pytest.raises(ValueError, match=r"^There are 4 seeds and 4 of them are to decide; .* Give more seeds\.$"):
         Plan(seeds=range(4), held_out=4, batch=2)
