@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fewstep.demo.model import load_demo_model
+from fewstep.demo.tuning import phase_cost, phase_one, tuning_setting
 from fewstep.fitting import Candidate, Setting
 from fewstep.fitting.tuning import Samples
 from fewstep.jobs.compare import ComparisonPlan
@@ -70,3 +72,24 @@ def test_a_job_costs_what_its_plan_says(case):
     assert setting.model.cost <= sum(costs.values())
     for part in {("teacher", 0), ("train", 0), ("train", 1)} & costs.keys() & found.keys():
         assert 0.4 * costs[part] <= found[part], (part, found, costs)
+
+
+@pytest.mark.parametrize("start", ["schedule", "recipe", "calibrate"])
+def test_phase_one_of_the_command_costs_what_it_says(start, monkeypatch):
+    """The first table, and one for a tuned model."""
+    model, cost = load_demo_model("edm"), 0
+    usual = type(model).forward
+
+    def counted(self: Any, x: Tensor, *rest: Any, **known: Any) -> Tensor:
+        nonlocal cost
+        cost += len(x)
+        return usual(self, x, *rest, **known)
+
+    monkeypatch.setattr(type(model), "forward", counted)
+    phase = phase_one(tuning_setting(model, 2.0, 6, 6), start, 3)
+    first, again = phase_cost(phase)
+    table = phase.first()
+    assert 0.4 * first <= cost <= first
+    cost = 0
+    phase.again(table)
+    assert 0 < cost <= again
