@@ -12,7 +12,6 @@ from collections.abc import Callable
 from ..fitting import Stage
 from .plan import Costs, Part
 
-
 _RESUMED = ("teacher", "train")  # what is kept of these is not made again
 
 
