@@ -344,6 +344,16 @@ def written_results() -> dict[str, Callable[[Path], object]]:
 
 
 @pytest.mark.parametrize("name", written_results())
+def test_a_full_disk_is_an_error_of_the_system(name, tmp_path):
+    """Of every kind of file: the nodes that save them know no other."""
+    write, path = written_results()[name], tmp_path / name
+    with disk() as fill, pytest.raises(OSError):
+        fill()
+        write(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", written_results())
 def test_a_result_is_saved_where_it_can_be(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setattr(tempfile, "tempdir", None)
