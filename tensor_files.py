@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,9 +21,10 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict, others:
                   metadata={"fewstep": json.dumps(metadata, sort_keys=True), **(others or {})})
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except SafetensorError as error:  # what a full disk is to safetensors
+        raise OSError(str(error)) from error
+    finally:
         Path(name).unlink(missing_ok=True)
-        raise
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:

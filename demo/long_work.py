@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -101,7 +102,9 @@ def require_result(outcome: Outcome, there: bool, first: bool = True) -> None:
             raise ValueError(str(outcome.error)) from outcome.error
         raise KeyboardInterrupt
     if not first:
-        raise SystemExit(0)
+        if outcome.error is not None:
+            print(outcome.error, file=sys.stderr)
+        raise SystemExit(0)  # torchrun would end the first one, too, if this were an error
 
 
 def ended_early(outcome: Outcome, resume: Path | None = None) -> list[str]:

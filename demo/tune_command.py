@@ -30,7 +30,7 @@ from .network import NUM_CLASSES
 from .pictures import save_image_grid, save_tuning_plot
 from .showcase import set_threads
 from .stage_bar import StageBar
-from .tuning import SCHEDULE, STARTS, phase_one, samples_for, stock_candidates, tuning_setting
+from .tuning import SCHEDULE, STARTS, phase_cost, phase_one, samples_for, stock_candidates, tuning_setting
 
 _SHOWN = 30  # images behind the figures of the picture
 
@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         plan = TuningPlan(
             seeds=setting.seeds, held_out=args.held_out, guard=args.guard, batch=args.batch,
             teacher=TeacherPlan(args.teacher_steps, folder=args.cache), name=setting.name, resume=args.resume, table=None,
-            phase=lambda *_: phase, nfe=args.steps, method=args.method, passes=args.passes, rank=args.rank, alpha=args.alpha,
+            phase=lambda *_: phase, phase_cost=phase_cost(phase),
+            nfe=args.steps, method=args.method, passes=args.passes, rank=args.rank, alpha=args.alpha,
             layers=args.layers, rounds=args.rounds, stock=stock_candidates(setting, args.steps), judge=recognised,
             options={
                 "lr": _rate(args), "own_states": args.own_states, "matching": args.matching, "denoising": args.denoising,

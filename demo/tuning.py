@@ -10,9 +10,11 @@ from pathlib import Path
 
 import torch
 
-from ..fitting import Candidate, Setting, Teacher
+from ..fitting import EFFORTS, Candidate, Setting, Teacher
 from ..fitting.calibrate import MOST_CALLS
 from ..fitting.tuning import CalibrationPhase, DiscretizationPhase, GivenTable, PhaseOne, Samples, load_folder
+from ..jobs import TeacherPlan
+from ..jobs.calibrate import CalibrationPlan
 from ..recipes import Recipe
 from ..solvers import SolverTable, build_table
 from .calibration import demo_setting
@@ -86,6 +88,22 @@ def _calibration(setting: Setting, nfe: int, cache: Path | None, start: SolverTa
     chosen = setting.subset(range(min(_CALIBRATED_ON + _CALIBRATION_GUARD, len(setting.seeds))))
     on = replace(chosen, batch=_CALIBRATION_GUARD)
     return CalibrationPhase(on, Teacher(on, folder=cache), nfe, held_out=max(1, len(on.seeds) // 3), start=start)
+
+
+def phase_cost(phase: PhaseOne) -> tuple[float, float]:
+    """Expected sample-calls of phase 1, for the untuned model and for a tuned one."""
+    if isinstance(phase, DiscretizationPhase):
+        cost = float(phase.teacher.steps * len(phase.teacher.setting.seeds))
+        return cost, cost
+    if not isinstance(phase, CalibrationPhase):
+        return 0.0, 0.0
+    on, teacher = phase.setting, phase.teacher
+    plan = CalibrationPlan(
+        seeds=on.seeds, held_out=phase.held_out or 1, batch=on.batch, nfes=[phase.nfe], teacher=TeacherPlan(teacher.steps),
+        limit=EFFORTS["normal"].limit(phase.nfe, len(on.seeds), on.batch),
+    )  # fmt: skip
+    cost = sum(plan.costs(on.noise_schedule).values())
+    return (cost if phase.start is None else plan.teacher_cost), cost - plan.teacher_cost
 
 
 def stock_candidates(setting: Setting, nfe: int) -> list[Candidate]:

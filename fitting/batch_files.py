@@ -9,7 +9,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..tensor_files import load_tensors, save_tensors
@@ -78,7 +77,7 @@ class BatchFiles:
             return
         try:
             save_tensors(self._file(self.folder, index), tensors, {"key": self.key, "format": FORMAT_VERSION, **facts})
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise FitError(
                 f"The {self.what} could not be stored in {self.folder} ({error}). Free space or choose another folder."
             ) from error

@@ -37,6 +37,7 @@ def enough_memory(batch: int, advice: str = "Use smaller batches.") -> Iterator[
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on whatever device."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+    kinds = (MemoryError, torch.cuda.OutOfMemoryError)  # of all devices; the shorter name is not known to torch before 2.5
+    return isinstance(error, kinds) or (
         isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
     )

@@ -47,7 +47,8 @@ class ComparisonPlan(Plan):
         seeds, count = len(self.seeds), len(self.candidates) + self.more_count
         most = self.most_calls or max((candidate.nfe for candidate in self.candidates), default=0)
         screened = count * min(seeds, SCREENED_ON) if count > FINALISTS else 0
-        return {("teacher", 0): self.teacher_cost, ("guard", 0): float(most * (screened + min(count, FINALISTS) * seeds))}
+        fitted = sum(candidate.kind == "fitted" for candidate in self.candidates) + self.more_count  # never screened out
+        return {("teacher", 0): self.teacher_cost, ("guard", 0): float(most * (screened + min(count, FINALISTS + fitted) * seeds))}
 
 
 @dataclass

@@ -16,6 +16,8 @@ from ..fitting import Setting, Teacher
 from ..fitting.teacher import DEFAULT_STEPS
 from ..schedules.checks import whole_number
 
+_ROUND = ".round-"  # between the name of a state and the number of a later round
+
 Part = tuple[str, int]
 """A stage with the model calls of its table, or its round; 0 where it has neither."""
 
@@ -137,22 +139,27 @@ class ResumablePlan(Plan):
 
 
 def keep_newest(folder: Path, used: str, most: int) -> None:
-    """Remove the oldest files and folders in `folder`, so that `most` are left; those whose name begins with `used` count as new."""
+    """Remove the oldest files and folders in `folder`, so that `most` are left; those whose name begins with `used` count as new.
+
+    The states of all rounds of a tuning count as one, and are as old as the newest of them.
+    """
     with contextlib.suppress(OSError):  # another run may be doing the same
-        others = []
+        others: dict[str, list[Path]] = {}
         for path in folder.iterdir():
             if path.name.startswith(used):
                 os.utime(path)
             else:
-                others.append(path)
-        for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[most - 1 :]:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+                others.setdefault(path.stem.partition(_ROUND)[0], []).append(path)
+        ages = {name: max(path.stat().st_mtime for path in paths) for name, paths in others.items()}
+        for name in sorted(others, key=lambda name: ages[name], reverse=True)[most - 1 :]:
+            for path in others[name]:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def remove_states(file: Path) -> None:
     """The state in `file`, and those of further rounds beside it."""
-    for path in (file, *file.parent.glob(f"{file.stem}.round-*{file.suffix}")):
+    for path in (file, *file.parent.glob(f"{file.stem}{_ROUND}*{file.suffix}")):
         path.unlink(missing_ok=True)

@@ -6,8 +6,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 
 def save_somewhere(path: Path, write: Callable[[Path], object]) -> tuple[Path, str]:
     """Call `write` with `path`, or with a file of that name in a new temporary folder where that fails.
@@ -26,14 +24,14 @@ def save_somewhere(path: Path, write: Callable[[Path], object]) -> tuple[Path, s
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path)
         return path, ""
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         problem = error
     folder = None
     try:
         folder = Path(tempfile.mkdtemp(prefix="fewstep-"))
         write(folder / path.name)
         return folder / path.name, f"{path} could not be written ({problem}). The file is in {folder} instead; move it where you want it."
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         raise OSError(

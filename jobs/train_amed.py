@@ -12,6 +12,7 @@ from ..amed.training import MODES, AmedTraining, Method, Mode, saved_table
 from ..fitting import Ending, Interrupted, Setting, Teacher
 from ..fitting.progress import Progress, staged
 from ..fitting.trajectories import Trajectories, teacher_for
+from ..solvers import SOLVERS
 from .outcome import Outcome, ending_of, resumed
 from .plan import Costs, Part, ResumablePlan
 
@@ -58,14 +59,22 @@ class AmedPlan(ResumablePlan):
 
     def costs(self) -> Costs:
         """Expected sample-calls."""
-        nfe = self.config.nfe
-        costs: dict[Part, float] = {("teacher", 0): self.teacher_cost}
+        nfe, stepwise = self.config.nfe, self.method == "steps"
+        passed = self.held_out if stepwise and not self.fits_first else len(self.seeds)  # "steps" needs other states of the rest
+        costs: dict[Part, float] = {("teacher", 0): float(self.teacher.steps * passed)}
         if self.method == "forward" or self.fits_first:
             fitted = self.fitting if self.method == "forward" else min(self.fitting, _FITTED_ON)
             costs["fit", nfe] = float(_CALLS_OF_A_FIT * self.config.pairs * fitted)
         if self.method != "forward":
-            costs["train", 0] = float(3 * nfe * self.passes * self.fitting + (CHECKS + 1) * nfe * self.held_out)
+            trained = (3 * nfe * self.passes + (self._states if stepwise else 0)) * self.fitting
+            costs["train", 0] = float(trained + (CHECKS + 1 + self.fits_first) * nfe * self.held_out)
         return costs
+
+    @property
+    def _states(self) -> int:
+        """Model calls of the teacher's states at the stamps, which method "steps" compares."""
+        solver, _, between = teacher_for(self.config.form)
+        return (len(self.config.stamps) - 1) * (between + 1) * SOLVERS[solver].calls_per_step
 
     @property
     def state_file(self) -> Path | None:

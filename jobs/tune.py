@@ -13,7 +13,7 @@ from ..fitting.progress import Progress, staged
 from ..fitting.tuning import Alternation, CalibrationPhase, GivenTable, LoraAdapters, PhaseOne, alternate
 from ..fitting.tuning.alternate import PHASE_ONE, TUNED
 from ..fitting.tuning.options import Method, check_table
-from ..fitting.tuning.tune import Adapters
+from ..fitting.tuning.tune import BETWEEN, Adapters
 from ..recipes import Recipe
 from ..solvers import SolverTable
 from .facts import shortened
@@ -44,6 +44,8 @@ class TuningPlan(ResumablePlan):
         Makes phase 1; by default it is the table, whose weights are fitted again to the tuned model in later rounds.
     nfe : int
         Model calls of the table, where `phase` makes it.
+    phase_cost : tuple of float
+        Expected sample-calls of `phase`, for the untuned model and for a tuned one.
     method, passes : str and int
         See `fitting.tuning.tune`.
     rank, alpha, layers : int, float or None, str
@@ -58,6 +60,7 @@ class TuningPlan(ResumablePlan):
     guard: int
     phase: PhaseMaker | None = field(default=None, repr=False)
     nfe: int = 0
+    phase_cost: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
     method: Method = "end"
     passes: int = 1
     rank: int = 16
@@ -90,14 +93,30 @@ class TuningPlan(ResumablePlan):
         """Seeds that a later round's table is fitted to; 0 where the table stays."""
         return min(_REFITTED_ON, self.fitting) if self.rounds > 1 and self.fitting > 1 and self.calls <= MOST_CALLS else 0
 
+    @property
+    def _losses(self) -> int:
+        return int(self.options.get("matching", 1.0) > 0) + int(self.options.get("denoising", 0.0) > 0)
+
+    @property
+    def _states(self) -> int:
+        """Model calls of the teacher's states at the table's levels, which method "steps" compares."""
+        if self.method != "steps" or not self.options.get("matching", 1.0):
+            return 0
+        steps = self.calls if self.table is None else self.table.steps
+        return steps * (self.options.get("between", BETWEEN) + 1) + 1
+
     def costs(self) -> Costs:
         """Expected sample-calls."""
-        refitted, batch = self.refitted_on, min(self.batch, len(self.seeds))
+        refitted, batch = self.refitted_on if self.phase is None else 0, min(self.batch, len(self.seeds))
+        first, again = self.phase_cost
+        if refitted:
+            again = EFFORTS["low"].limit(self.calls, refitted, batch).calls * batch
         costs: dict[Part, float] = {("teacher", 1): float(self.teacher.steps * (len(self.seeds) + refitted))}
         for number in range(1, self.rounds + 1):
-            if number > 1 and refitted:
-                costs["table", number] = EFFORTS["low"].limit(self.calls, refitted, batch).calls * batch
-            costs["train", number] = float(3 * self.calls * self.passes * self.fitting + (CHECKS + 1) * self.calls * self.held_out)
+            if cost := again if number > 1 else first:
+                costs["table", number] = cost
+            trained = (3 * self.calls * self.passes * self._losses + self._states) * self.fitting
+            costs["train", number] = float(trained + (CHECKS + 1) * self.calls * self.held_out)
         return {**costs, ("guard", 1): float(2 * self.calls * self.guard)}
 
     def phase_for(self, setting: Setting, teacher: Teacher) -> PhaseOne:

@@ -10,8 +10,10 @@ from fewstep.amed import AmedPredictor, AmedTable, load_amed
 from fewstep.cli import main
 from fewstep.demo import amed_command
 from fewstep.demo.amed_shipped import AMED_FOLDER, AMED_NFES, PREDICTOR_FORMS, PREDICTOR_NFES, TABLE_FORMS, amed_file, demo_amed
+from fewstep.demo.long_work import require_result
 from fewstep.demo.stage_bar import StageBar
-from fewstep.fitting import Stage
+from fewstep.fitting import Ending, FitError, Stage
+from fewstep.jobs.train_amed import AmedOutcome
 
 SMALL = ["--cfg", "1", "--trajectories", "8", "--held-out", "4", "--batch", "4", "--teacher-steps", "6"]
 
@@ -134,3 +136,10 @@ def test_everything_that_should_ship_does_and_is_better_than_its_plain_solver():
         assert path.stat().st_size < 60_000
     with pytest.raises(ValueError, match="No predictor ships"):
         demo_amed("predictor", "ipndm3", 3)
+
+
+def test_a_process_that_does_not_report_says_why_it_failed(capsys):
+    outcome = AmedOutcome(ending=Ending.FAILED, error=FitError("Memory ran out."))
+    with pytest.raises(SystemExit) as ended:
+        require_result(outcome, True, first=False)
+    assert ended.value.code == 0 and capsys.readouterr().err == "Memory ran out.\n"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fewstep.amed import AmedTable, save_amed
 from fewstep.fitting import Ending, FitError, Interrupted, Stage
+from fewstep.fitting.failures import enough_memory
 from fewstep.fitting.tuning import LoraAdapters, save_lora
 from fewstep.jobs import Outcome
 from fewstep.jobs.saving import save_somewhere
@@ -343,6 +344,16 @@ def written_results() -> dict[str, Callable[[Path], object]]:
 
 
 @pytest.mark.parametrize("name", written_results())
+def test_a_full_disk_is_an_error_of_the_system(name, tmp_path):
+    """Of every kind of file: the nodes that save them know no other."""
+    write, path = written_results()[name], tmp_path / name
+    with disk() as fill, pytest.raises(OSError):
+        fill()
+        write(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", written_results())
 def test_a_result_is_saved_where_it_can_be(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -363,3 +374,13 @@ def test_a_result_is_saved_where_it_can_be(name, tmp_path, monkeypatch):
     assert is_a_sentence(str(error.value)) and str(path) in str(error.value) and "Free space" in str(error.value)
     assert path.read_bytes() == content  # the former file
     assert list((tmp_path / "temporary").iterdir()) == [] and [file.name for file in path.parent.iterdir()] == [name]
+
+
+def test_errors_of_the_model_are_told_apart_in_older_torch(monkeypatch):
+    """Before 2.5, `torch` has no `OutOfMemoryError` of its own."""
+    monkeypatch.delattr(torch, "OutOfMemoryError", raising=False)
+    for error in (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), torch.cuda.OutOfMemoryError("CUDA out of memory.")):
+        expected = FitError if isinstance(error, torch.cuda.OutOfMemoryError) else RuntimeError
+        with pytest.raises(RuntimeError) as raised, enough_memory(4):
+            raise error
+        assert type(raised.value) is expected

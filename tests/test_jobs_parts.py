@@ -62,6 +62,7 @@ def test_a_part_that_ends_early_shortens_the_rest():
     """The fit is over after a tenth of its calls: the rest is what the others cost, at the pace of what was done."""
     clock = Clock()
     pace = Pace(COSTS, 8, clock)
+    pace.reach(stage_of(("teacher", 0), 1, 50))
     clock.now += 40  # 10 sample-calls per second
     pace.reach(stage_of(("teacher", 0), 50, 50))
     assert pace.seconds_left == pytest.approx(60) and pace.share == pytest.approx(0.4)
@@ -80,6 +81,25 @@ def test_a_part_that_was_found_on_disk_does_not_count_as_pace():
     clock.now += 6  # 5 sample-calls per second
     pace.reach(stage_of(("fit", 5), 5, 50))
     assert pace.seconds_left == pytest.approx((270 + 100 + 200) / 5) and pace.share == pytest.approx(0.43)
+
+
+def test_what_is_resumed_does_not_count_as_pace():
+    """Of the teacher's calls 4 of 5 were there, and half of the training: only the others took time."""
+    clock = Clock()
+    pace = Pace(COSTS, 8, clock)
+    for done in range(41, 51):
+        clock.now += 1  # 8 sample-calls per second
+        pace.reach(stage_of(("teacher", 0), done, 50))
+    assert pace.seconds_left == pytest.approx(600 / 8) and pace.share == pytest.approx(0.4)
+    for part in (("fit", 5), ("guard", 5)):
+        for done in range(1, 51):
+            clock.now += COSTS[part] / 50 / 8
+            pace.reach(stage_of(part, done, 50))
+    for done in range(26, 51):
+        clock.now += 4 / 8
+        pace.reach(stage_of(("train", 2), done, 50))
+        assert pace.seconds_left == pytest.approx((50 - done) * 4 / 8)
+    assert pace.share == 1
 
 
 def test_a_part_without_a_bound_comes_closer_to_its_end():
@@ -224,6 +244,18 @@ def test_the_newest_are_kept(tmp_path, most, left):
     assert {path.name for path in tmp_path.iterdir()} == left
     assert (tmp_path / "used").stat().st_mtime > 1.5e9
     keep_newest(tmp_path / "missing", "used", most)
+
+
+def test_states_of_all_rounds_are_kept_together(tmp_path):
+    """A state of a later round is of no use without those before it."""
+    for age, name in enumerate(("a.round-3", "a.round-2", "b.round-2", "b", "a", "c")):
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(b"x")
+        os.utime(path, (1e9 - age, 1e9 - age))
+    keep_newest(tmp_path, "used", 3)
+    assert {path.stem for path in tmp_path.iterdir()} == {"a", "a.round-2", "a.round-3", "b", "b.round-2"}
+    keep_newest(tmp_path, "used", 2)
+    assert {path.stem for path in tmp_path.iterdir()} == {"a", "a.round-2", "a.round-3"}
 
 
 def test_a_plan_needs_seeds_on_both_sides():

@@ -7,13 +7,16 @@ samples divided by the number of all samples, K processes do the same as one wit
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from ..fitting.setting import FitError
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Group:
         summed = values.detach().clone()
         if dist.get_backend() == "nccl":
             summed = summed.cuda()
-        dist.all_reduce(summed)
+        with _together():
+            dist.all_reduce(summed)
         return summed.to(values.device)
 
     def anywhere(self, flag: bool) -> bool:
@@ -55,7 +59,8 @@ class Group:
         if self.size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box)
+        with _together():
+            dist.broadcast_object_list(box)
         return box[0]
 
     def share(self, chunks: Sequence[int]) -> list[int]:
@@ -65,7 +70,17 @@ class Group:
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.size > 1:
-            dist.barrier()
+            with _together():
+                dist.barrier()
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """FitError where another process is gone, so that this one keeps the best so far."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise FitError("Another process of this training has ended; its own message says why. Start all of them again.") from error
 
 
 def current_group() -> Group:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..fitting.content import content_key
@@ -73,7 +72,7 @@ class StateFile:
         facts = {"training": FORMAT_VERSION, "identity": self.identity, "target": self.target, "record": record}
         try:
             save_tensors(self.path, {**_named(parts), **moments, **self.start}, facts)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise FitError(
                 f"The state of the training could not be written to {self.path} ({error}). Free space or choose another place."
             ) from error

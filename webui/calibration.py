@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
@@ -23,9 +24,11 @@ from ..jobs import Pace
 from ..jobs.calibrate import CalibrationOutcome, CalibrationPlan, numbers_of, recipe_from
 from ..jobs.calibrate import run as calibrate
 from ..jobs.facts import shortened
+from ..jobs.saving import save_somewhere
 from ..jobs.words import cost_line, progress_lines
 from ..recipes import Recipe, model_identity
 from ..schedules import NoiseSchedule
+from .folders import recipe_path
 from .levels import network_of, noise_schedule_of
 from .names import CALIBRATED, SCHEDULES
 from .samplers import WORK
@@ -78,6 +81,10 @@ class Course:
         Of the job.
     saved : list of (Recipe, Path)
         Finished recipes and their files.
+    unsaved : list of Recipe
+        Those that could not be written.
+    problems : list of str
+        What happened to files.
     calls : int
         Model calls so far.
     stop : bool
@@ -88,6 +95,8 @@ class Course:
     share: float = 0.0
     outcome: CalibrationOutcome = field(default_factory=CalibrationOutcome)
     saved: list[tuple[Recipe, Path]] = field(default_factory=list)
+    unsaved: list[Recipe] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     calls: int = 0
     stop: bool = False
 
@@ -176,25 +185,32 @@ def run(picture: Picture, plan: CalibrationPlan, course: Course) -> None:
     p.scheduler = SCHEDULES[0].label
     p.scripts = scripts.ScriptRunner()  # without scripts; a host (reForge) looks for one of its own in it and fails without any
     setattr(p, WORK, work)
-    course.lines = ["Preparing the model"]
+    course.lines, course.outcome.began = ["Preparing the model"], time.monotonic()  # it may have waited for the queue
     try:
         processing.process_images(p)
     finally:
         close = getattr(p, "close", None)
         if close is not None:
             close()
-        course.saved += [_saved(result, picture, plan, facts) for result in course.outcome.done.values()]
+        for result in course.outcome.done.values():
+            _save(result, picture, plan, facts, course)
     _logger.info("FewStep: calibration took %.0f s and %d model calls", course.outcome.seconds, course.calls)
 
 
-def _saved(result: Calibration, picture: Picture, plan: CalibrationPlan, facts: dict[str, Any]) -> tuple[Recipe, Path]:
-    from .folders import save_recipe
-
+def _save(result: Calibration, picture: Picture, plan: CalibrationPlan, facts: dict[str, Any], course: Course) -> None:
+    """Save a recipe; one that no disk takes is shown by the panel."""
     recipe = recipe_from(result, plan, facts)
     name = f"{recipe.facts.model or 'model'}, {recipe.nfe} calls, cfg {picture.cfg:g}, {picture.width}x{picture.height}"
-    path = save_recipe(recipe, name + (", interrupted" if result.comparison is None else ""))
+    file = recipe_path(name + (", interrupted" if result.comparison is None else ""))
+    try:
+        path, problem = save_somewhere(file, recipe.save)
+    except OSError as error:
+        course.problems.append(str(error))
+        course.unsaved.append(recipe)
+        return
+    course.saved.append((recipe, path))
+    course.problems += [problem] if problem else []
     _logger.info("FewStep: recipe for %d model calls saved in %s", recipe.nfe, path)
-    return recipe, path
 
 
 def _facts(model: Any, loaded: Any, shape: tuple[int, ...], cfg: float) -> dict[str, Any]:

@@ -39,12 +39,10 @@ def load_recipe(name: str) -> Recipe:
     raise ValueError(f"There is no recipe {name!r} in {folder('recipes')}; the saved recipes are: {', '.join(recipe_names()) or 'none'}.")
 
 
-def save_recipe(recipe: Recipe, name: str) -> Path:
-    """Save it under `name`, without characters that file names cannot have; an existing file of this name is replaced."""
+def recipe_path(name: str) -> Path:
+    """The file for a recipe with this name, without characters that file names cannot have."""
     plain = re.sub(r"[^\w .,()+-]+", "_", name).strip(" .")[:120] or "recipe"
-    path = folder("recipes") / f"{plain}.json"
-    recipe.save(path)
-    return path
+    return folder("recipes") / f"{plain}.json"
 
 
 def predictor_path(name: str) -> Path:

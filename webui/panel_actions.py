@@ -198,8 +198,9 @@ def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, controls: dict[st
     while thread.is_alive():
         yield _progress(course, time.monotonic() - began), keep, keep
         thread.join(_SECONDS_BETWEEN_NEWS)
-    if course.saved:
-        yield _report(course, failed), course.saved[0][0].to_text(), gr.update(choices=["", *recipe_names()])
+    recipes = [*(recipe for recipe, _ in course.saved), *course.unsaved]
+    if recipes:
+        yield _report(course, failed), recipes[0].to_text(), gr.update(choices=["", *recipe_names()])
     else:
         yield _report(course, failed), keep, keep
 
@@ -215,7 +216,10 @@ def _progress(course: Course, seconds: float) -> str:
 def _report(course: Course, failed: list[BaseException]) -> str:
     parts = [f"<p><b>{html.escape(str(error) or type(error).__name__)}</b></p>" for error in failed]
     if course.outcome.interrupted:
-        parts.append(f"<p>Interrupted; {'what was finished is kept' if course.saved else 'nothing was finished'}.</p>")
+        parts.append(f"<p>Interrupted; {'what was finished is kept' if course.saved or course.unsaved else 'nothing was finished'}.</p>")
+    parts += [f"<p>{html.escape(problem)}</p>" for problem in course.problems]
+    for recipe in course.unsaved:
+        parts.append(f"<p>Recipe for {recipe.nfe} model calls, not saved:</p><pre>{html.escape(recipe.to_text())}</pre>")
     for recipe, path in course.saved:
         parts.append(f"<p>Recipe for {recipe.nfe} model calls, saved as {html.escape(path.stem)}:</p>")
     results = course.outcome.done.values()

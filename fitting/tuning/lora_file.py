@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ...tensor_files import load_tensors, save_tensors
@@ -75,10 +74,7 @@ def save_lora(path: str | Path, adapters: LoraAdapters, dtype: torch.dtype = tor
     others = {
         "ss_network_module": "networks.lora", "ss_network_dim": str(adapters.rank), "ss_network_alpha": f"{adapters.alpha:g}",
     }  # fmt: skip
-    try:
-        save_tensors(path, tensors, record, others)
-    except SafetensorError as error:  # a full disk, in its own exception type
-        raise OSError(f"{path} could not be written ({error}).") from error
+    save_tensors(path, tensors, record, others)
 
 
 def lora_facts(path: str | Path) -> dict[str, Any]:

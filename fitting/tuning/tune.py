@@ -46,6 +46,9 @@ from .samples import Samples
 HELD_OUT_ONE_IN = 10
 """Of the seeds, by default."""
 
+BETWEEN = 4
+"""Levels of the teacher between two of the table's, by default."""
+
 
 @dataclass(kw_only=True)
 class Tuning(Training):
@@ -81,7 +84,7 @@ def tune(
     own_states: bool = False,
     held_out: int | None = None,
     teacher: Teacher | Tensor | None = None,
-    between: int = 4,
+    between: int = BETWEEN,
     folder: str | Path | None = None,
     passes: int = 2,
     lr: float = 1.5e-3,

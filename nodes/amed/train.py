@@ -258,7 +258,6 @@ class FewStepTrainAmed(io.ComfyNode):
         with keeping(outcome, progress, keep):
             chosen = sampled.run(plan, progress, work, nullcontext if method == "forward" else differentiable)
         training = described()
-        plan.forget()
         report = "\n".join(
             [
                 *sampled.headline(
@@ -280,6 +279,7 @@ class FewStepTrainAmed(io.ComfyNode):
         course = progress.chart(WIDTH, _CHART_HEIGHT)
         picture = as_images([stacked(times, course) if times or course else Image.new("RGB", (WIDTH, _CHART_HEIGHT), PAPER)])
         shown = with_picture(cls, picture, report, stamps_curve(training.net, model))
+        plan.forget()
         return io.NodeOutput(training.net, report, picture, ui=shown)
 
 

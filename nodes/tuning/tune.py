@@ -289,7 +289,6 @@ class FewStepTuneLora(io.ComfyNode):
                 f"Saved as {lora_name} in models/loras ({size:.3g} MB). Load it with any LoRA loader at strength 1, for the model but not "
                 f"for its text encoder, and sample with the recipe of this node at about cfg {cfg:g}. It is for this recipe only."
             )
-        plan.forget()
         history = [(each.round, at.batches, at.loss, at.error) for each in outcome.result.rounds for at in each.history]
         seeds = f"{plan.fitting} trajectories, {held_out} held out and {held_out} to decide"
         report = "\n".join(
@@ -312,6 +311,7 @@ class FewStepTuneLora(io.ComfyNode):
         )
         plot = as_images([stacked(progress.chart(WIDTH, _CHART_HEIGHT), _errors(outcome, plan))])
         shown = with_picture(cls, plot, report, curve(used.sigmas, ns, f"{used.solver}, {used.nfe} calls", used.nfe))
+        plan.forget()
         return io.NodeOutput(tuned, used, lora_name, report, plot, ui={**shown, "fewstep_recipe": [used.to_text()]})
 
 

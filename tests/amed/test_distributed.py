@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,12 +18,16 @@ PROGRAM = Path(__file__).with_name("train_in_group.py")
 
 
 def run(folder: Path, method: str, processes: int, batch: int) -> None:
+    launch(processes, PROGRAM, method, folder, batch)
+
+
+def launch(processes: int, program: Path, *arguments: object) -> None:
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RANK", "WORLD_SIZE", "MASTER_", "LOCAL_"))}
     done = subprocess.run(
-        [*launcher, str(PROGRAM), method, str(folder), str(batch)], env=environment | {"OMP_NUM_THREADS": "1"},
+        [*launcher, str(program), *map(str, arguments)], env=environment | {"OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -42,6 +47,17 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path, method):
     moved = [value.abs().max() for name, value in one.state_dict().items() if name.startswith("heads")]
     assert all(float(value) > 1e-3 for value in moved)
     assert (tmp_path / "state-2.safetensors").exists()
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_where_one_process_fails_all_keep_the_best_so_far(tmp_path, failing):
+    """Memory runs out in one of them, in the middle of the training: the other one does not wait, and does not lose what there was."""
+    launch(2, PROGRAM.with_name("fail_in_group.py"), failing, 400, tmp_path)
+    known = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [each["ending"] for each in known] == ["failed"] * 2
+    assert known[failing]["error"].startswith("Memory ran out in a batch of 4 samples.")
+    assert known[1 - failing]["error"].startswith("Another process of this training has ended")
+    assert known[0]["after"] == known[1]["after"] < 0.9 * known[0]["before"]
 
 
 def test_one_process_is_a_group_of_one():

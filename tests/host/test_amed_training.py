@@ -302,6 +302,17 @@ with torch.inference_mode():
     job._fitted_table = not_again
     told["gone on with"] = run(nfe=3, afs=False, fit_table_first=True)[0].config.nfe == 3 and not state.exists()
 
+    node = part("nodes.amed.train")
+    shows = node.with_picture
+    def disk_is_full(*arguments):
+        raise OSError("No space left on device")
+    node.with_picture = disk_is_full
+    try:
+        run(nfe=3, afs=False)
+    except OSError:
+        told["kept where the picture cannot be written"] = state.exists()
+    node.with_picture = shows
+
     net.facts["resolution"] = ["one", 32, 32]
     told["odd facts"] = facts.warnings_for(net, None, None, (1, 64, 64)) == []
 
@@ -320,4 +331,4 @@ def test_what_happens_around_a_training(in_host, tmp_path):
     """A file of another training, a picture that fails, an interruption at the last moment: what was trained is not lost."""
     told = in_host(AT_THE_END.replace("STATE", str(tmp_path / "state.safetensors")))
     assert "starting over" in told["log"] and "no picture" in told.pop("log")
-    assert len(told) == 8 and set(told.values()) == {True}, told
+    assert len(told) == 9 and set(told.values()) == {True}, told

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import sys
+import tempfile
 import threading
 from types import ModuleType, SimpleNamespace
 
@@ -18,6 +20,8 @@ from fewstep.webui.calibration import Course, Picture, fit, plan_of, run
 from fewstep.webui.names import CALIBRATED
 from fewstep.webui.plot import sigma_plot
 from fewstep.webui.samplers import sampler_function
+
+from ..disks import disk
 
 NS = NoiseSchedule.edm(0.02, 40.0)
 
@@ -122,7 +126,9 @@ def host(monkeypatch, tmp_path):
 
 def test_a_picture_of_the_host_carries_it(host):
     course = Course()
+    course.outcome.began -= 1000  # it has waited for the queue
     run(PICTURE, plan("3"), course)
+    assert 0 < course.outcome.seconds < 500
     [(recipe, path)] = course.saved
     assert path.parent == host.folder and Recipe.load(path) == recipe
     assert recipe.nfe == 3 and recipe.facts.model == "two points" and recipe.facts.resolution == (1, 4, 4) and recipe.facts.cfg == 2.0
@@ -190,6 +196,31 @@ def test_plans_that_cannot_be(changed):
 
 
 def test_the_plot_has_a_mark_a_level_and_the_numbers():
-    html = sigma_plot([14.6, 3.0, 0.5, 0.0], "UPC <3>")
-    assert html.count("<circle") == 4 and "14.6, 3, 0.5, 0" in html and "UPC &lt;3&gt;" in html
+    plot = sigma_plot([14.6, 3.0, 0.5, 0.0], "UPC <3>")
+    assert plot.count("<circle") == 4 and "14.6, 3, 0.5, 0" in plot and "UPC &lt;3&gt;" in plot
     assert "no levels" in sigma_plot([0.0], "x")
+
+
+def test_a_recipe_that_no_disk_takes_is_shown(actions, host):
+    """The result of minutes to hours is not lost, and neither is the next one."""
+    with disk() as fill:
+        real = sys.modules["modules.processing"].process_images
+
+        def process_images(p):
+            real(p)
+            fill()
+
+        sys.modules["modules.processing"].process_images = process_images
+        report, text, _ = list(actions.calibrate("3, 2", "low", 9, 4, PAGE))[-1]
+    recipe = Recipe.from_text(text)
+    assert recipe.nfe == 2 and html.escape(text) in report
+    assert "Recipe for 3 model calls, not saved" in report and report.count("Free space or choose another folder") == 2
+    assert list(host.folder.glob("*")) == []
+
+
+def test_a_recipe_is_saved_elsewhere_if_the_folder_cannot_be_written(actions, host, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    host.folder.parent.write_bytes(b"")
+    report, text, _ = list(actions.calibrate("3", "low", 9, 4, PAGE))[-1]
+    [path] = tmp_path.glob("fewstep-*/*.json")
+    assert Recipe.load(path) == Recipe.from_text(text) and html.escape(str(path.parent)) in report and "move it" in report
