@@ -65,7 +65,8 @@ def amed_stamps(ns: NoiseSchedule, nfe: int, schedule: str = "fewstep") -> tuple
 
     Parameters
     ----------
-    schedule : "fewstep" (optimized steps), "recipe" (the levels of the demo model's calibrated recipe) or a name in `BASELINES`.
+    schedule : str
+        "fewstep" (optimized steps), "recipe" (the levels of the demo model's calibrated recipe) or a name in `BASELINES`.
     """
     if whole_number(nfe, "nfe", 3) % 2 == 0:
         raise ValueError(f"nfe was {nfe}; stamps that end in 0 take an odd number of calls, 3 or more (two per step, one for the last).")

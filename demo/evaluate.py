@@ -51,9 +51,14 @@ class Trial:
 class Method:
     """A solver on a schedule.
 
-    solver : name in `SOLVERS`, or `STOCK` and the name of a k-diffusion sampler.
-    schedule : "fewstep" or a name in `BASELINES`.
-    order, p : for the solver, and of the optimized steps; None for the defaults.
+    Attributes
+    ----------
+    solver : str
+        Name in `SOLVERS`, or `STOCK` and the name of a k-diffusion sampler.
+    schedule : str
+        "fewstep" or a name in `BASELINES`.
+    order, p
+        Order of the solver and p of the optimized steps; None for the defaults.
     """
 
     solver: str

@@ -32,8 +32,10 @@ class DemoModel(nn.Module):
 
     Attributes
     ----------
-    noise_schedule : of the family.
-    network : the EDM denoiser; `network.net.middle_block` is its bottleneck.
+    noise_schedule : NoiseSchedule
+        Of the family.
+    network : module
+        The EDM denoiser; `network.net.middle_block` is its bottleneck.
     """
 
     noise_schedule: NoiseSchedule
@@ -54,8 +56,10 @@ class DemoModel(nn.Module):
 
         Parameters
         ----------
-        labels : class indices [B], 0..9; None for the unconditional model.
-        cfg : classifier-free guidance scale; 1 is the plain conditional model (one network pass), else both halves run as one batch.
+        labels : Tensor [B] or None
+            Class indices 0..9; None for the unconditional model.
+        cfg : float
+            Classifier-free guidance scale; 1 is the plain conditional model (one network pass), else both halves run as one batch.
         """
         _check_input(x, sigma, labels)
         sigma = sigma.to(torch.float32)

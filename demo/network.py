@@ -76,9 +76,12 @@ class UNet(nn.Module):
 
     Parameters
     ----------
-    channels : widths at 16x16 and at 8x8.
-    blocks : residual blocks a resolution on the way down (one more on the way up).
-    layers : torch.nn, or what has Conv2d, Linear and GroupNorm like it.
+    channels : sequence of int
+        Widths at 16x16 and at 8x8.
+    blocks : int
+        Residual blocks per resolution on the way down (one more on the way up).
+    layers : module
+        torch.nn, or anything that has Conv2d, Linear and GroupNorm like it.
     """
 
     def __init__(self, channels: tuple[int, int] = (48, 96), blocks: int = 2, embedding: int = 128,

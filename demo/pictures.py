@@ -97,7 +97,8 @@ def save_tuning_plot(rounds: Sequence[tuple[int, Sequence[tuple[int, float, floa
 
     Parameters
     ----------
-    rounds : number, and measurements (batches of the round so far, loss since the last one or NaN, held-out error).
+    rounds : sequence
+        Number of each round and its measurements (batches of the round so far, loss since the last one or NaN, held-out error).
     """
     pyplot = _pyplot()
     figure, plot = pyplot.subplots(figsize=(7.2, 4.4), dpi=130, facecolor=_PAPER)

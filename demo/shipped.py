@@ -23,8 +23,12 @@ def demo_recipe(family: str, nfe: int, cfg: float = RECIPE_CFG) -> Recipe | None
 
     Parameters
     ----------
-    family : "edm", "vp" or "flow". nfe : model calls.
-    cfg : guidance scale it is wanted for; a recipe fits as far as `Recipe.check_use` has no objection.
+    family : {"edm", "vp", "flow"}
+        Family of the demo model.
+    nfe : int
+        Model calls.
+    cfg : float
+        Guidance scale it is wanted for; a recipe fits if `Recipe.check_use` has no objection.
     """
     demo_noise_schedule(family)  # names what is allowed
     path = recipe_file(family, whole_number(nfe, "nfe", 1))

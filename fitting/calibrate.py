@@ -62,13 +62,20 @@ class Calibration:
 
     Attributes
     ----------
-    nfe : model calls of the table.
-    table : what to use: the guard's winner, fitted or not.
-    fitted : the fitted table (its numbers are float32, as a recipe holds them).
-    start : what the fit began with.
-    fit : its course.
-    comparison : the guard's scores; None where the calibration was interrupted before they were complete, and `table` is then the start.
-    calls, seconds : the cost.
+    nfe : int
+        Model calls of the table.
+    table : SolverTable
+        What to use: the guard's winner, fitted or not.
+    fitted : SolverTable
+        The fitted table. Its numbers are float32, as a recipe holds them.
+    start : Candidate
+        What the fit began with.
+    fit : Fit
+        The course of the fit.
+    comparison : Comparison or None
+        The guard's scores. None if the calibration was interrupted before they were complete; `table` is then the start.
+    calls, seconds
+        The cost.
     """
 
     nfe: int
@@ -146,30 +153,49 @@ def calibrate_all(
 
     Parameters
     ----------
-    setting : model and seeds; 24 or more fitting seeds make a fit that holds for others. Where `limit` is too low for all of them, a fit
-        takes those that are hardest for its start, and of the others as many as it can afford, with their share in the error.
-    nfes : model calls of each table, 1..20, any order; results come in the same order.
-    held_out : how many of the seeds, the last ones, are kept from the fit and decide what is returned; default a third, at least 1.
-    teacher : a pass over the whole setting; default one of 64 steps, in memory.
-    starts : candidates to begin with, of exactly the wanted number of calls (others are passed over), as `build_table` made them; default
-        several solvers on optimized and uniform-lambda steps. The best on a few seeds is taken.
-    stock : what the result has to beat; default `candidates(noise_schedule, nfe)`.
-    groups, depth : what is fitted, see `parameters` and `default_groups`; `FULL_DEPTH` frees the weight of every earlier evaluation.
-    afs : the default starts begin with the analytical first step (one more step for the same calls).
-    limit : of one fit's cost, teacher, start and guard not included.
-    mapping : of end points to what is compared (e.g. decode and pool); costs the exact derivatives of the last row.
-    judge : for the guard. ridge : see `minimise`. progress : see `Progress`.
+    setting : Setting
+        Model and seeds. 24 or more fitting seeds make a fit that holds for others. If `limit` is too low for all of them, a fit takes
+        those that are hardest for its start, and of the others as many as it can afford, weighted by their share in the error.
+    nfes : sequence of int
+        Model calls of each table, 1..20, in any order; results come in the same order.
+    held_out : int or None
+        How many of the seeds, the last ones, are kept from the fit and decide what is returned; default a third, at least 1.
+    teacher : Teacher or None
+        A pass over the whole setting; default one of 64 steps, in memory.
+    starts : sequence of Candidate or None
+        Candidates to begin with, of exactly the wanted number of calls (others are ignored), as `build_table` made them. The best on a
+        few seeds is taken. Default: several solvers on optimized and uniform-lambda steps.
+    stock : sequence of Candidate or None
+        What the result has to beat; default `candidates(noise_schedule, nfe)`.
+    groups, depth
+        What is fitted, see `parameters` and `default_groups`. `FULL_DEPTH` frees the weight of every earlier evaluation.
+    afs : bool
+        The default starts begin with the analytical first step (one more step for the same calls).
+    limit : Limit
+        Of one fit's cost, without teacher, start and guard.
+    mapping : callable or None
+        Maps end points to what is compared (e.g. decodes and pools); costs the exact derivatives of the last row.
+    judge : callable or None
+        For the guard.
+    ridge : float
+        See `minimise`.
+    progress : callable or None
+        See `Progress`.
 
     Returns
     -------
-    Calibrations; fewer than asked for only where `progress` interrupted a fit (the last one then has no comparison).
+    list of Calibration
+        Fewer than asked for only if `progress` interrupted a fit (the last one then has no comparison).
 
     Raises
     ------
-    ValueError : arguments outside what is allowed; nothing was called.
-    FitError : the model or the teacher fails (NaN, shapes, divergence); said in a sentence. Its `best` is the list of the calibrations
-        so far; the last one has no comparison where the guard failed.
-    Interrupted : by `progress` during the teacher's pass, or before the first table's fit has begun.
+    ValueError
+        An argument is outside what is allowed; nothing was called.
+    FitError
+        The model or the teacher fails (NaN, shapes, divergence). Its `best` is the list of the calibrations so far; the last one has
+        no comparison if the guard failed.
+    Interrupted
+        Raised by `progress` during the teacher's pass, or before the first table's fit has begun.
     """
     check_calls(nfes)
     if groups is not None:
@@ -298,7 +324,7 @@ class _Work:
         shared: Evaluation | None = None
         if self.progress is not None:
             progress, total = self.progress, len(pool) * nfe * len(probe.chunks)
-            probe.told = lambda: progress(Stage("start", probe.calls, total, nfe))
+            probe.after_call = lambda: progress(Stage("start", probe.calls, total, nfe))
         for candidate in pool:
             evaluation = probe.evaluate(candidate.table, shared)
             shared = shared or evaluation
@@ -312,14 +338,14 @@ class _Work:
     def fit(self, parameters: Parameters, nfe: int, limit: Limit, ridge: float, mapping: ResidualMap | None) -> tuple[Fit, int]:
         began, before = time.monotonic(), 0
 
-        def told(calls: int, error: float) -> None:
+        def report(calls: int, error: float) -> None:
             if self.progress is not None:
                 self.progress(Stage("fit", before + calls, limit.calls, nfe, error))
 
         def ranked(done: int, total: int) -> None:
             nonlocal before
             before = done
-            told(0, math.nan)
+            report(0, math.nan)
 
         batch, chunks = self.fitting.batch, -(-len(self.fitting.seeds) // self.fitting.batch)
         positions: Sequence[int] = range(len(self.fitting.seeds))
@@ -337,14 +363,14 @@ class _Work:
                 positions = range(count)
         residual = Residual(self.fitting.subset(positions), self.targets[list(positions)], mapping, weights)
         left = Limit(limit.calls - before, limit.seconds - (time.monotonic() - began))
-        return minimise(residual, parameters, left, ridge=ridge, growing=True, progress=told), before + residual.calls
+        return minimise(residual, parameters, left, ridge=ridge, growing=True, progress=report), before + residual.calls
 
     def guard(self, pool: Sequence[Candidate], nfe: int, mapping: ResidualMap | None, judge: Judge | None) -> Comparison:
-        def told(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             if self.progress is not None:
                 self.progress(Stage("guard", done, total, nfe))
 
-        return compare(self.guarding, self.guard_targets, pool, mapping=mapping, judge=judge, progress=told)
+        return compare(self.guarding, self.guard_targets, pool, mapping=mapping, judge=judge, progress=report)
 
 
 def resampled(table: SolverTable, nfe: int) -> SolverTable | None:

@@ -14,7 +14,8 @@ class FitError(RuntimeError):
 
     Attributes
     ----------
-    best : the result so far, of the type that the work returns; None where nothing was known yet.
+    best : object or None
+        The result so far, of the type that the work returns; None if nothing was known yet.
     """
 
     best: object | None = None

@@ -64,8 +64,20 @@ NO_LIMIT = Limit()
 class Fit:
     """What came out.
 
-    theta, evaluation : the best found. history : (calls so far, root mean square) after every accepted step.
-    jacobians : how many were measured. ending, stopped : how it ended, and that in words.
+    Attributes
+    ----------
+    theta : array [P]
+        The best parameters found.
+    evaluation : Evaluation
+        The residual there.
+    history : list of (int, float)
+        Calls so far and root mean square, after every accepted step.
+    jacobians : int
+        How many were measured.
+    ending : Ending
+        How it ended.
+    stopped : str
+        That in words.
     """
 
     theta: Array
@@ -91,25 +103,37 @@ def minimise(
 
     Parameters
     ----------
-    limit : of cost, this fit's own.
-    ridge : of the parameters, relative to the mean square at the start.
-    least_gain : relative gain of a measured Jacobian's steps below which it ends.
-    theta : start, default zero.
-    growing : begin with one chunk of seeds and take in another with every measured Jacobian.
-    progress : called with (calls so far, root mean square so far) after every model call, the start's excepted; may raise `Interrupted`.
+    residual : Residual
+        What is made small.
+    parameters : Parameters
+        What may change.
+    limit : Limit
+        Of this fit's own cost.
+    ridge : float
+        Of the parameters, relative to the mean square at the start.
+    least_gain : float
+        It ends when the steps of a measured Jacobian gain less than this, relatively.
+    theta : array [P] or None
+        The start; default zero.
+    growing : bool
+        Begin with one chunk of seeds and take in another with every measured Jacobian.
+    progress : callable or None
+        Called with (calls so far, root mean square so far) after every model call except the start's; may raise `Interrupted`.
 
     Returns
     -------
-    Fit : its error is never above the start's, unless it was growing: then no step made the error on the chunks taken in larger. A fit
+    Fit
+        Its error is never above the start's, unless it was growing: then no step made the error on the chunks taken in larger. A fit
         that is interrupted, or that meets values that are not finite, returns what it had.
 
     Raises
     ------
-    FitError : the start itself gives values that are not finite.
+    FitError
+        The start itself gives values that are not finite.
     """
     first_call, began = residual.calls, time.monotonic()
     theta = np.zeros(parameters.size) if theta is None else np.asarray(theta, dtype=np.float64)
-    residual.told = None
+    residual.after_call = None
     taken = 1 if growing else len(residual.chunks)
     evaluation = residual.evaluate(parameters.table(theta), chunks=taken)
     if not math.isfinite(evaluation.mean_square):
@@ -134,7 +158,7 @@ def minimise(
 
     fit.history.append((spent(), math.sqrt(evaluation.mean_square)))
     jacobian_cost, trial_cost = step_costs(parameters)
-    residual.told = tick
+    residual.after_call = tick
     try:
         tick()
         if search.polish():
@@ -169,7 +193,7 @@ def minimise(
     except FitError as error:
         fit.ending, fit.stopped = Ending.FAILED, str(error).rstrip(".")
     finally:
-        residual.told = None
+        residual.after_call = None
     return fit
 
 

@@ -73,7 +73,7 @@ class Residual:
     ----------
     calls : int
         Model calls so far, each on one chunk.
-    told : callable or None
+    after_call : callable or None
         Called after every model call; may raise `Interrupted`.
     """
 
@@ -91,12 +91,12 @@ class Residual:
         scales = torch.ones(len(setting.seeds)) if weights is None else torch.from_numpy(np.sqrt(weights)).float()
         self.scales = [part[:, None] for part in scales.split(setting.batch)]
         self.calls = 0
-        self.told: Callable[[], object] | None = None
+        self.after_call: Callable[[], object] | None = None
 
     def _called(self) -> None:
         self.calls += 1
-        if self.told is not None:
-            self.told()
+        if self.after_call is not None:
+            self.after_call()
 
     def _residual(self, index: int, end: Tensor) -> Tensor:
         return (mapped(end, self.mapping, self.setting.device) - self.targets[index]) * self.scales[index]

@@ -23,11 +23,16 @@ class Run:
 
     Attributes
     ----------
-    table : that was walked.
-    walks : before each row.
-    denoised : D of each row [S, *shape], of an analytical first step too.
-    end : x after the last row, in float32 at least.
-    calls : model calls this run took.
+    table : SolverTable
+        The table that was walked.
+    walks : tuple of Walk
+        The state before each row.
+    denoised : tuple of Tensor
+        D of each row [S, *shape], including an analytical first step.
+    end : Tensor [S, *shape]
+        x after the last row, in float32 at least.
+    calls : int
+        Model calls this run took.
     """
 
     table: SolverTable

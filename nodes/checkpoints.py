@@ -26,7 +26,8 @@ def checkpoint_names(prompt: Mapping[str, Any] | None, node_id: str | None, inpu
 
     Parameters
     ----------
-    prompt : the prompt as the host executes it, {id: {"class_type", "inputs"}}; None or without the node: nothing is found.
+    prompt : mapping or None
+        The prompt as the host executes it, {id: {"class_type", "inputs"}}. None, or one without the node: nothing is found.
     """
     if not prompt or node_id not in prompt:
         return []

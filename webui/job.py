@@ -19,9 +19,18 @@ raised again where it stops the picture."""
 
 @dataclass
 class Job:
-    """choices : of the picture, or the error in them. architecture : a preset's name, which selects among published tables.
-    drops_penultimate : whether the host will drop the last but one of the next list that it asks for.
-    stamps : the levels of the AMED predictor where that samples; schedule functions then give these.
+    """What one picture needs.
+
+    Attributes
+    ----------
+    choices : Choices or error
+        Of the picture, or the error in them.
+    architecture : str
+        A preset's name, which selects among published tables.
+    drops_penultimate : bool
+        Whether the host will drop the last but one of the next list that it asks for.
+    stamps : tuple of float, error or None
+        The levels of the AMED predictor if it samples; schedule functions then give these.
     """
 
     choices: Choices | Exception | None = None

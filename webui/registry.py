@@ -35,7 +35,10 @@ def register_old_schedules(kdiffusion_module: Any, options: Any, loaded_model: C
 
     Parameters
     ----------
-    options : the host's `shared.opts`. loaded_model : the model, as such hosts pass none to the function.
+    options : object
+        The host's `shared.opts`.
+    loaded_model : callable
+        Gives the model, because such hosts pass none to the function.
     """
     choices = options.data_labels["k_sched_type"].component_args["choices"]
     for entry in SCHEDULES:

@@ -27,8 +27,10 @@ class AmedFunction:
 
     Attributes
     ----------
-    net : predictor or table, which belongs to its own noise levels: others are refused, and so is a model of another family.
-    features : of the last run, what a predictor was given in each step.
+    net : predictor or table
+        It belongs to its own noise levels: others are refused, and so is a model of another family.
+    features : list
+        Of the last run, what a predictor was given in each step.
     """
 
     net: Net

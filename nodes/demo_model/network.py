@@ -42,11 +42,15 @@ class HostUNet(UNet):
 
     Parameters
     ----------
-    family : "edm", "vp" or "flow".
-    sigma_data : of the preconditioning it was trained with.
-    levels : the vp family's ascending noise levels.
-    dtype, device, operations : what the host passes to every network: operations are its layers, which it can keep on another device
-        than they run on. The network is small and always float32.
+    family : {"edm", "vp", "flow"}
+        Family of the demo model.
+    sigma_data : float
+        Of the preconditioning it was trained with.
+    levels : sequence of float
+        The vp family's ascending noise levels.
+    dtype, device, operations
+        What the host passes to every network. Operations are its layers, which it can keep on another device than they run on. The
+        network is small and always float32.
     """
 
     dtype = torch.float32
