@@ -18,16 +18,20 @@ JUDGE_FILE = Path(__file__).parent / "weights" / "judge.safetensors"
 STATISTICS_KEYS = ("test_feature_mean", "test_feature_covariance")
 
 
+def conv_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    """3x3 convolution, batch norm, ReLU."""
+    conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
+
+
 class Judge(nn.Module):
     """Four convolutions on 2x2 patches, global average pooling, 10 logits; about 90,000 parameters. Input [B, 1, 32, 32] in [-1, 1]."""
 
     def __init__(self) -> None:
         super().__init__()
-
-        def block(cin: int, cout: int, stride: int) -> nn.Sequential:
-            return nn.Sequential(nn.Conv2d(cin, cout, 3, stride, 1, bias=False), nn.BatchNorm2d(cout), nn.ReLU())
-
-        self.body = nn.Sequential(nn.PixelUnshuffle(2), block(4, 48, 1), block(48, 48, 1), block(48, 64, 2), block(64, 64, 1))
+        self.body = nn.Sequential(
+            nn.PixelUnshuffle(2), conv_block(4, 48), conv_block(48, 48), conv_block(48, 64, stride=2), conv_block(64, 64)
+        )
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(64, 10)
 

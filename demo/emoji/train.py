@@ -9,15 +9,17 @@ The learning rate warms up and falls on a half cosine over the budget: --iterati
 whichever is used up first. A run on a busy machine thus ends in time and with a small rate all the same.
 
 The run folder holds `state.safetensors` (network, EMA, optimiser, random state, what is used of the budget) and `emoji_dit.safetensors`
-(EMA weights, float16), both rewritten every few minutes. Called again, it goes on where it stopped.
+(EMA weights, float16), both rewritten every few minutes and when the run is interrupted. Called again, it goes on where it stopped.
+One thread does more than half of what two do, and on a busy machine more than two, which wait for each other.
 """
 from __future__ import annotations
 
 import argparse
 import copy
 import math
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -147,8 +149,8 @@ class Run:
 
 
 def train(folder: Path, budget: Amount, pictures: EmojiPictures, net: dict, batch: int, peak_rate: float, ema_decay: float,
-          save_minutes: float, device: str, seed: int) -> Path:
-    """Train (or go on training) and return the path of the weights."""
+          save_minutes: float, device: str, seed: int, interrupted: Callable[[], bool] = lambda: False) -> Path:
+    """Train (or go on training) and return the path of the weights; `interrupted` is asked before every iteration."""
     torch.manual_seed(seed)
     run = Run.begin(EmojiTransformer(**net), device, seed)
     used, smoothed = run.resume(folder)
@@ -156,7 +158,7 @@ def train(folder: Path, budget: Amount, pictures: EmojiPictures, net: dict, batc
     settings = {"batch": batch, "seed": seed, "peak_rate": peak_rate}
     source = batches(pictures, batch, run.generator)
     with tqdm(total=100, desc="train", mininterval=5.0, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}") as bar:
-        while (share := meter.used.share_of(budget)) < 1:
+        while (share := meter.used.share_of(budget)) < 1 and not interrupted():
             iteration = int(meter.used.iterations)
             for group in run.optimiser.param_groups:
                 group["lr"] = learning_rate(iteration, share, peak_rate)
@@ -183,6 +185,14 @@ def train(folder: Path, budget: Amount, pictures: EmojiPictures, net: dict, batc
     return folder / "emoji_dit.safetensors"
 
 
+def interruption() -> Callable[[], bool]:
+    """Whether Ctrl+C was pressed or the process was asked to end since this call: an iteration is always finished."""
+    signals: list[int] = []
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, lambda number, frame: signals.append(number))
+    return lambda: bool(signals)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of the run; an interrupted run found there goes on")
@@ -203,7 +213,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.set_num_interop_threads(1)
     path = train(args.run, Amount(args.iterations, args.minutes, args.core_minutes), load_pictures("train", args.data),
-                 {"width": args.width, "depth": args.depth}, args.batch, args.rate, args.ema, args.save_minutes, args.device, args.seed)
+                 {"width": args.width, "depth": args.depth}, args.batch, args.rate, args.ema, args.save_minutes, args.device, args.seed,
+                 interruption())
     print(f"Weights are in {path}.")
 
 
