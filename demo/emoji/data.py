@@ -72,7 +72,8 @@ class EmojiPictures:
         by_group = torch.argsort(shuffled, stable=True)
         first = torch.ones(len(order), dtype=torch.bool)
         first[1:] = shuffled[by_group][1:] != shuffled[by_group][:-1]
-        return order[by_group[first].sort().values]  # in shuffled order again
+        chosen = order[by_group[first]]
+        return chosen[torch.randperm(len(chosen), generator=generator)]
 
 
 def to_unit_range(images: Tensor) -> Tensor:

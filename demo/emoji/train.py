@@ -157,7 +157,8 @@ def train(folder: Path, budget: Amount, pictures: EmojiPictures, net: dict, batc
     meter, saved = Meter(used), time.monotonic()
     settings = {"batch": batch, "seed": seed, "peak_rate": peak_rate}
     source = batches(pictures, batch, run.generator)
-    with tqdm(total=100, desc="train", mininterval=5.0, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}") as bar:
+    layout = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+    with tqdm(total=100, initial=100 * used.share_of(budget), desc="train", mininterval=5.0, bar_format=layout) as bar:
         while (share := meter.used.share_of(budget)) < 1 and not interrupted():
             iteration = int(meter.used.iterations)
             for group in run.optimiser.param_groups:
