@@ -140,6 +140,7 @@ def rmse(images: Tensor, target: Tensor) -> float:
     return float((images.double() - target.double()).square().mean().sqrt())
 
 
-def judged_accuracy(images: Tensor, labels: Tensor) -> float:
-    """Share of images the judge recognises as the class asked for."""
-    return load_judge()[0].accuracy(images, labels)
+def judged_accuracy(images: Tensor, labels: Tensor, model: DemoModel | None = None) -> float:
+    """Share of images the model's judge (default: fashion's) recognises as the class asked for."""
+    judge, _ = load_judge() if model is None else model.judge()
+    return judge.accuracy(images, labels)

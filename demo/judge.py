@@ -46,8 +46,13 @@ class Judge(nn.Module):
     @torch.no_grad()
     def accuracy(self, images: Tensor, labels: Tensor, batch: int = 500) -> float:
         """Share of images recognised as their label, 0..1."""
+        return float(self.recognised(images, labels, batch).double().mean())
+
+    @torch.no_grad()
+    def recognised(self, images: Tensor, labels: Tensor, batch: int = 500) -> Tensor:
+        """Whether each image is taken for its label [B]."""
         guesses = torch.cat([self(part).argmax(dim=1) for part in images.clamp(-1, 1).split(batch)])
-        return float((guesses == labels.cpu()).double().mean())
+        return guesses == labels.cpu()
 
     @torch.no_grad()
     def statistics(self, images: Tensor, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:

@@ -41,6 +41,7 @@ class DemoModel(nn.Module):
     ----------
     name : "fashion" or "emoji".
     class_names : by label; the label after the last is "no class".
+    shown_labels : those with a column in pictures.
     noise_schedule : of the family.
     network : the denoiser D(x, sigma, labels); the fashion model's is in EDM form and has its bottleneck at `network.net.middle_block`.
     """
@@ -48,6 +49,7 @@ class DemoModel(nn.Module):
     name: str = "fashion"
     channels: int = 1
     class_names: tuple[str, ...] = CLASS_NAMES
+    shown_labels: tuple[int, ...] = tuple(range(len(CLASS_NAMES)))
     noise_schedule: NoiseSchedule
 
     def __init__(self, network: nn.Module, noise_schedule: NoiseSchedule) -> None:
@@ -177,6 +179,16 @@ def demo_noise_schedule(family: str) -> NoiseSchedule:
     if family == "flow":
         return NoiseSchedule.flow(t_eps=SIGMA_MIN / (1 + SIGMA_MIN), t_end=SIGMA_MAX / (1 + SIGMA_MAX))  # shift 1: t = s
     raise ValueError(f"family was {family!r}; the demo model comes as 'edm', 'vp' or 'flow'.")
+
+
+def demo_noise_schedule_of(name: str, family: str | None = None) -> NoiseSchedule:
+    """The noise schedule of a demo model by name, without loading it; arguments as for `load_demo_model`."""
+    name, family = _chosen(name, family)
+    if name == "emoji":
+        from .emoji.model import emoji_noise_schedule
+
+        return emoji_noise_schedule()
+    return demo_noise_schedule(family)
 
 
 @cache

@@ -27,21 +27,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...tensor_files import load_tensors, save_tensors
-from .groups import CATEGORIES, members
+from .groups import CATEGORIES, SHORT_NAMES, members
 from .network import IMAGE_SIZE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 STYLES = ("3D", "flat")
-CLASS_NAMES = tuple(f"{category}, {style}" for category in CATEGORIES for style in STYLES)
+CLASS_NAMES = tuple(f"{category} {style}" for category in SHORT_NAMES for style in STYLES)
 PACKAGES = {"3D": "@lobehub/fluent-emoji-3d@1.1.0", "flat": "emoji-datasource-google@16.0.0"}
 PICTURES_OF = {"3D": "package/assets/", "flat": "package/img/google/64/"}
 EMOJI_JSON = "package/emoji.json"
 TEST_SHARE = 0.12
 BACKGROUND = (255, 255, 255)
 MARGIN = 1
-MIRRORED = tuple(c for c, name in enumerate(CLASS_NAMES) if not name.startswith(("Symbols", "Flags")))
+MIRRORED = tuple(c for c, name in enumerate(CLASS_NAMES) if not name.startswith(("symbol", "flag")))
 """Classes where a mirror image is as likely: signs and flags are read, the others are not."""
 
 

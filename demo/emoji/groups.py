@@ -16,6 +16,9 @@ CATEGORIES = (
 )  # fmt: skip
 """Of the emoji; the group "Component" (skin-tone patches) holds no pictures of things and is left out."""
 
+SHORT_NAMES = ("smiley", "person", "nature", "food", "activity", "travel", "object", "symbol", "flag")
+"""Of the categories."""
+
 JOINER, LEFT_OUT = "200d", "Component"
 _VARIATION_SELECTOR, _FACING_RIGHT = "fe0f", "27a1"
 _SKIN_TONES = {f"1f3f{digit}" for digit in "bcdef"}

@@ -30,9 +30,9 @@ class EmojiJudge(Judge):
         self.dropout = nn.Dropout(0.3)
         self.head = nn.Linear(64, len(CATEGORIES))
 
-    def accuracy(self, images: Tensor, labels: Tensor, batch: int = 500) -> float:
-        """Share of images recognised as the category of their class (category and style), 0..1."""
-        return super().accuracy(images, category_of(labels), batch)
+    def recognised(self, images: Tensor, labels: Tensor, batch: int = 500) -> Tensor:
+        """Whether each image is taken for the category of its class, which is a category in a style [B]."""
+        return super().recognised(images, category_of(labels), batch)
 
 
 def category_of(labels: Tensor) -> Tensor:

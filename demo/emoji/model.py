@@ -12,7 +12,8 @@ from ...schedules import NoiseSchedule
 from ...tensor_files import load_tensors
 from ..judge import Judge
 from ..model import DemoModel
-from .data import CLASS_NAMES
+from .data import CLASS_NAMES, STYLES
+from .groups import CATEGORIES
 from .judge import load_emoji_judge
 from .network import CHANNELS, EmojiTransformer, FlowPrecond
 
@@ -36,6 +37,7 @@ class EmojiModel(DemoModel):
     name = "emoji"
     channels = CHANNELS
     class_names = CLASS_NAMES
+    shown_labels = tuple(len(STYLES) * category + category % len(STYLES) for category in range(len(CATEGORIES)))  # styles in turn
 
     def judge(self) -> tuple[Judge, dict]:
         """The classifier of categories, and its record."""
