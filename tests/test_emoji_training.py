@@ -9,7 +9,17 @@ import tarfile
 import pytest
 import torch
 
-from fewstep.demo.emoji.data import CLASS_NAMES, MIRRORED, STYLES, EmojiPictures, build, load_pictures, to_unit_range
+from fewstep.demo.emoji.data import (
+    CLASS_NAMES,
+    MIRRORED,
+    PACKAGES,
+    STYLES,
+    EmojiPictures,
+    build,
+    find_archive,
+    load_pictures,
+    to_unit_range,
+)
 from fewstep.demo.emoji.groups import CATEGORIES, base_of, categories_of, code_points, is_held_out, members
 from fewstep.demo.emoji.network import NUM_CLASSES, EmojiTransformer, FlowPrecond
 from fewstep.demo.emoji.train import Amount, batches, draw_levels, learning_rate, train, velocity_loss
@@ -184,6 +194,13 @@ def test_splits_are_the_parts_of_the_file(data_file):
         load_pictures("validation", data_file)
     with pytest.raises(FileNotFoundError, match=r"fewstep\.demo\.emoji\.data"):
         load_pictures("train", data_file.with_name("elsewhere.safetensors"))
+
+
+def test_packages_that_are_not_there_are_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"npm pack @lobehub/fluent-emoji-3d@1\.1\.0 emoji-datasource-google@16\.0\.0"):
+        find_archive(PACKAGES["3D"], tmp_path)
+    (tmp_path / "lobehub-fluent-emoji-3d-1.1.0.tgz").touch()
+    assert find_archive(PACKAGES["3D"], tmp_path).name == "lobehub-fluent-emoji-3d-1.1.0.tgz"
 
 
 def test_an_epoch_has_one_variant_of_each_base():

@@ -1,9 +1,11 @@
-"""Colour emoji as training data: `python -m fewstep.demo.emoji.data` fetches the pictures once and packs them into one file.
+"""Colour emoji as training data: `python -m fewstep.demo.emoji.data --archives FOLDER` packs the pictures into one file.
 
-Two packages are fetched with `npm pack` (only for training; the pictures are not part of FewStep):
+They come from two npm packages (only for training; the pictures are not part of FewStep), which lie in FOLDER after
 
-    @lobehub/fluent-emoji-3d 1.1.0    Microsoft's Fluent Emoji, MIT licence
-    emoji-datasource-google 16.0.0    Google's Noto Emoji, pictures Apache-2.0; emoji.json with the categories, MIT
+    npm pack @lobehub/fluent-emoji-3d@1.1.0 emoji-datasource-google@16.0.0
+
+    @lobehub/fluent-emoji-3d    Microsoft's Fluent Emoji, MIT licence; its flags look as Google's do
+    emoji-datasource-google     Google's Noto Emoji, pictures Apache-2.0; emoji.json with the categories, MIT
 
 Every picture is laid on white and reduced to RGB 32x32 with a margin of one pixel. A class is a category in one of the two styles.
 """
@@ -13,9 +15,7 @@ import argparse
 import io
 import json
 import os
-import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,24 +87,17 @@ def load_pictures(split: str, file: Path | None = None) -> EmojiPictures:
         raise ValueError(f"split was {split!r}; it must be 'train' or 'test'.")
     file = file or default_file()
     if not file.is_file():
-        raise FileNotFoundError(f"There is no {file}. Make it with: python -m fewstep.demo.emoji.data --out {file}")
+        raise FileNotFoundError(f"There is no {file}. Make it with: python -m fewstep.demo.emoji.data --archives FOLDER --out {file}")
     tensors, _ = load_tensors(file)
     chosen = tensors["held_out"] == (split == "test")
     return EmojiPictures(tensors["images"][chosen], tensors["labels"][chosen], tensors["variants"][chosen])
 
 
-def fetch_package(name: str, folder: Path) -> Path:
-    """The package's archive in `folder`, fetched with npm unless it is there already."""
+def find_archive(name: str, folder: Path) -> Path:
+    """The package's archive in `folder`, named as npm names it."""
     archive = folder / (name.lstrip("@").replace("/", "-").replace("@", "-") + ".tgz")
     if not archive.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            subprocess.run(["npm", "pack", "--silent", name], cwd=folder, check=True, capture_output=True, text=True)
-        except FileNotFoundError as error:
-            raise RuntimeError(f"npm is needed to fetch {name}. Install Node.js, or put {archive.name} into {folder}.") from error
-        except subprocess.CalledProcessError as error:
-            raise RuntimeError(f"npm could not fetch {name}: {error.stderr.strip() or error}. "
-                               f"Try again, or put {archive.name} into {folder}.") from error  # fmt: skip
+        raise FileNotFoundError(f"There is no {archive}. Fetch the packages with: cd {folder}; npm pack {' '.join(PACKAGES.values())}")
     return archive
 
 
@@ -154,11 +147,9 @@ def build(archives: dict[str, Path], test_share: float = TEST_SHARE) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=default_file())
-    parser.add_argument("--archives", type=Path, help="folder of the fetched packages, kept (default: a temporary one)")
+    parser.add_argument("--archives", type=Path, default=Path(), help="folder of the two packages (default: here)")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = args.archives or Path(temporary)
-        tensors = build({style: fetch_package(name, folder) for style, name in PACKAGES.items()})
+    tensors = build({style: find_archive(name, args.archives) for style, name in PACKAGES.items()})
     save_tensors(args.out, tensors, {"packages": PACKAGES, "classes": CLASS_NAMES, "test_share": TEST_SHARE})
     train = ~tensors["held_out"]
     print(f"{len(train)} pictures of {len(tensors['variants'].unique())} base emoji and styles, {int(train.sum())} for training, "
