@@ -25,7 +25,9 @@ def _parser() -> argparse.ArgumentParser:
         "calibrated recipe if one ships for these settings.",
     )
     demo.add_argument("--steps", type=_positive, default=5, help="steps of the few-step rows (default 5)")
-    demo.add_argument("--images", type=_positive, default=30, help="number of images to score, a multiple of 10 (default 30)")
+    demo.add_argument(
+        "--images", type=_positive, help="number of images to score, a multiple of the number of classes (default: three of every class)"
+    )
     _model_options(demo)
     demo.add_argument("--out", type=_png, default=Path("fewstep-demo.png"), help="file for the picture (default ./fewstep-demo.png)")
 
@@ -38,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     schedule.add_argument("--preset", default="sd15", help="model family (default sd15); an unknown name lists all")
     schedule.add_argument("--sigma-min", type=float, help="with --sigma-max: a plain range instead of a family")
     schedule.add_argument("--sigma-max", type=float)
+    _model_choice(schedule, None)
     schedule.add_argument("--schedule", default="fewstep", help="fewstep (optimized, default) or a baseline; an unknown name lists all")
     schedule.add_argument("--solver", default="unipc", help="solver for --table, and for the error bound if --p is given (default unipc)")
     schedule.add_argument("--order", type=int, default=3)
@@ -55,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     sample = commands.add_parser(
         "sample", help="sample images from the demo model", description="Samples images from the demo model and writes them as a PNG grid."
     )
-    sample.add_argument("--classes", default="0,1,2,3,4,5,6,7,8,9", help="class numbers or names, comma-separated (default all ten)")
+    sample.add_argument(
+        "--classes", help="class numbers or names, comma-separated (default: all ten of fashion, one of every category of emoji)"
+    )
     sample.add_argument("--steps", type=_positive, default=5)
     sample.add_argument("--solver", default="unipc")
     sample.add_argument("--schedule", default="fewstep")
@@ -314,10 +319,19 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--family", default="edm", choices=("edm", "vp", "flow"), help="form of the demo model (default edm)")
+    _model_choice(parser, "fashion")
     parser.add_argument("--cfg", type=float, default=2.0, help="classifier-free guidance scale (default 2)")
     parser.add_argument("--seed", type=_seed, default=0)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _model_choice(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument(
+        "--model", default=default, choices=("fashion", "emoji"),
+        help="demo model: fashion (grey, an EDM network to sigma 20) or emoji (colour, flow from s = 1)"
+        + (f" (default {default})" if default else ""),
+    )  # fmt: skip
+    parser.add_argument("--family", choices=("edm", "vp", "flow"), help="form in which fashion is used (default edm); emoji is flow")
 
 
 def _positive(text: str) -> int:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 
 from .schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
+
+if TYPE_CHECKING:
+    from .demo.model import DemoModel
 
 Outcome = tuple[dict[str, Any], str]
 _PLOTTED_BASELINES = ("karras", "uniform_lambda")
@@ -20,30 +24,32 @@ def demo(args: argparse.Namespace) -> Outcome:
     from .demo.model import load_demo_model
     from .demo.pictures import save_image_grid
     from .demo.shipped import demo_recipe
-    from .demo.showcase import columns_of, missing_recipe, set_threads, showcase
+    from .demo.showcase import IMAGES_PER_CLASS, columns_of, missing_recipe, set_threads, showcase
 
     set_threads()
-    model = load_demo_model(args.family)
-    recipe = demo_recipe(args.family, args.steps, args.cfg)
+    model = load_demo_model(args.model, family=args.family)
+    recipe = demo_recipe(model.family, args.steps, args.cfg) if model.name == "fashion" else None
+    images = args.images or IMAGES_PER_CLASS * model.num_classes
     with _bar(100 + (2 + (recipe is not None)) * args.steps, "sampling") as bar:
-        rows = showcase(model, args.steps, args.images, args.cfg, args.seed, bar.update, recipe)
-    columns, _ = columns_of(rows[0].images)
-    save_image_grid([(row.caption, row.note, columns_of(row.images)[1]) for row in rows], columns, args.out)
+        rows = showcase(model, args.steps, images, args.cfg, args.seed, bar.update, recipe)
+    columns, _ = columns_of(model, rows[0].images)
+    save_image_grid([(row.caption, row.note, columns_of(model, row.images)[1]) for row in rows], columns, args.out)
     lines = [f"{'':<24} {'calls':>5}  {'RMSE to teacher':>15}  {'judged':>7}"]
     for row in rows:
         error = "" if row.rmse is None else f"{row.rmse:.4f}"
         lines.append(f"{row.caption:<24} {row.nfe:>5}  {error:>15}  {100 * row.accuracy:6.1f}%")
-    note = "" if recipe is not None else missing_recipe(args.family, args.steps, args.cfg)
+    note = "" if recipe is not None or model.name != "fashion" else missing_recipe(model.family, args.steps, args.cfg)
     lines += [note] if note else []
-    lines.append(f"{args.images} images, {args.family} model, cfg {args.cfg:g}, seed {args.seed}. Picture: {args.out.resolve()}")
+    lines.append(f"{images} images, {_described(model)}, cfg {args.cfg:g}, seed {args.seed}. Picture: {args.out.resolve()}")
     result = {
         "rows": [{"caption": row.caption, "nfe": row.nfe, "rmse": row.rmse, "accuracy": row.accuracy} for row in rows],
         "note": note,
         "picture": str(args.out.resolve()),
-        "images": args.images,
+        "images": images,
         "cfg": args.cfg,
         "seed": args.seed,
-        "family": args.family,
+        "model": model.name,
+        "family": model.family,
     }
     return result, "\n".join(lines)
 
@@ -91,7 +97,6 @@ def schedule(args: argparse.Namespace) -> Outcome:
 
 def sample(args: argparse.Namespace) -> Outcome:
     """Images of the demo model."""
-    from .demo.data import CLASS_NAMES
     from .demo.evaluate import Method, Trial, judged_accuracy, run
     from .demo.model import load_demo_model
     from .demo.pictures import save_image_grid
@@ -103,14 +108,14 @@ def sample(args: argparse.Namespace) -> Outcome:
         return _sample_tuned(args)
     if args.p is not None and args.schedule != "fewstep":
         raise ValueError(f"--p goes with --schedule fewstep; {args.schedule!r} does not have it.")
-    labels = torch.tensor([_class_index(text) for text in args.classes.split(",")])
-    model = load_demo_model(args.family)
+    model = load_demo_model(args.model, family=args.family)
+    labels = _labels(args.classes, model)
     trial = Trial(model.initial_noise(len(labels), args.seed), labels, args.cfg)
     method = Method(args.solver, args.schedule, args.order or order_at_guidance(args.solver, args.cfg), args.p)
     with _bar(None, "sampling") as bar:
         images, calls = run(model, trial, method, args.steps, lambda _: bar.update())
-    accuracy = judged_accuracy(images, labels)
-    save_image_grid([(method.label, f"{calls} calls", images)], [CLASS_NAMES[i] for i in labels.tolist()], args.out)
+    accuracy = judged_accuracy(images, labels, model)
+    save_image_grid([(method.label, f"{calls} calls", images)], [model.class_names[i] for i in labels.tolist()], args.out)
     result = {"picture": str(args.out.resolve()), "nfe": calls, "accuracy": accuracy, "classes": labels.tolist()}
     return (
         result,
@@ -120,7 +125,6 @@ def sample(args: argparse.Namespace) -> Outcome:
 
 def _sample_tuned(args: argparse.Namespace) -> Outcome:
     """Images of the demo model with a LoRA of `fewstep tune`, on the recipe that is in its file."""
-    from .demo.data import CLASS_NAMES
     from .demo.evaluate import CountedModel, Trial, judged_accuracy
     from .demo.model import load_demo_model
     from .demo.pictures import save_image_grid
@@ -128,21 +132,23 @@ def _sample_tuned(args: argparse.Namespace) -> Outcome:
     from .recipes import Recipe
     from .solvers import sample
 
+    if args.model != "fashion":
+        raise ValueError(f"--lora goes with the fashion model, but --model was {args.model}; leave one of them out.")
     recipe = lora_facts(args.lora).get("recipe")
     if not isinstance(recipe, str):
         raise ValueError(f"{args.lora} has no recipe in it; fewstep sample needs a LoRA that fewstep tune made.")
     table, family = Recipe.from_text(recipe).table(), Recipe.from_text(recipe).family
-    if family != args.family:
-        raise ValueError(f"{args.lora} is for the {family} model, but --family was {args.family}; give --family {family}.")
-    labels = torch.tensor([_class_index(text) for text in args.classes.split(",")])
-    model = load_demo_model(args.family)
+    model = load_demo_model(args.model, family=args.family)
+    if family != model.family:
+        raise ValueError(f"{args.lora} is for the {family} model, but --family was {model.family}; give --family {family}.")
+    labels = _labels(args.classes, model)
     trial = Trial(model.initial_noise(len(labels), args.seed), labels, args.cfg)
     counted = CountedModel(model, trial)
     with _bar(None, "sampling") as bar, with_lora(model.network.net, args.lora):
         x = model.initial_state(trial.noise, table.sigmas[0])
         images = sample(counted, x, table, callback=lambda _: bar.update(), disable=True)
     accuracy = judged_accuracy(images, labels)
-    save_image_grid([(args.lora.stem[:28], f"{counted.calls} calls", images)], [CLASS_NAMES[i] for i in labels.tolist()], args.out)
+    save_image_grid([(args.lora.stem[:28], f"{counted.calls} calls", images)], [model.class_names[i] for i in labels.tolist()], args.out)
     result = {"picture": str(args.out.resolve()), "nfe": counted.calls, "accuracy": accuracy, "classes": labels.tolist()}
     return (
         result,
@@ -169,7 +175,7 @@ def compare(args: argparse.Namespace) -> Outcome:
         choice = args.order if solver in SOLVERS and len(SOLVERS[solver].orders) > 1 else None
         choice = choice or order_at_guidance(solver, args.cfg)
         methods += [Method(solver, name, choice, args.p if name == "fewstep" else None) for name in schedules]
-    model = load_demo_model(args.family)
+    model = load_demo_model(args.model, family=args.family)
     trial = Trial.of(model, args.images, args.cfg, args.seed)
     with _bar(len(methods) * len(budgets) + 1, "compare") as bar:
 
@@ -184,11 +190,11 @@ def compare(args: argparse.Namespace) -> Outcome:
         curves: dict[str, list[tuple[int, float]]] = {}
         for score in scores:
             curves.setdefault(f"{score.solver} on {score.schedule}", []).append((score.nfe, score.rmse))
-        save_comparison_plot(curves, args.plot, f"demo model as {args.family}, cfg {args.cfg:g}, {args.images} images")
+        save_comparison_plot(curves, args.plot, f"{_described(model)}, cfg {args.cfg:g}, {args.images} images")
     result = {"teacher_accuracy": teacher_accuracy, "images": args.images, "scores": [vars(score) for score in scores]}
     text = (
         as_text(scores)
-        + f"\n{args.images} images, {args.family} model, cfg {args.cfg:g}; "
+        + f"\n{args.images} images, {_described(model)}, cfg {args.cfg:g}; "
         f"the judge recognises {100 * teacher_accuracy:.1f}% of the 100-step teacher's."
     )
     return result, text
@@ -225,19 +231,36 @@ def tune(args: argparse.Namespace) -> Outcome:
 def _noise_schedule(args: argparse.Namespace) -> NoiseSchedule:
     if (args.sigma_min is None) != (args.sigma_max is None):
         raise ValueError("--sigma-min and --sigma-max go together; only one was given.")
+    if args.model is not None:
+        if args.sigma_min is not None:
+            raise ValueError("--model has a range of its own; leave out --sigma-min and --sigma-max, or --model.")
+        from .demo.model import demo_noise_schedule_of
+
+        return demo_noise_schedule_of(args.model, args.family)
+    if args.family is not None:
+        raise ValueError("--family says in which form --model is used; --preset has a family of its own.")
     return NoiseSchedule.preset(args.preset) if args.sigma_min is None else NoiseSchedule.edm(args.sigma_min, args.sigma_max)
 
 
-def _class_index(text: str) -> int:
-    from .demo.data import CLASS_NAMES
+def _labels(classes: str | None, model: DemoModel) -> torch.Tensor:
+    """Labels for the text of --classes; every class that has a column in pictures without it."""
+    if classes is None:
+        return torch.tensor(model.shown_labels)
+    return torch.tensor([_class_index(text, model.class_names) for text in classes.split(",")])
 
+
+def _class_index(text: str, known: Sequence[str]) -> int:
     name = text.strip()
-    names = [known.lower() for known in CLASS_NAMES]
+    names = [one.lower() for one in known]
     if name.lower() in names:
         return names.index(name.lower())
     if name.isdigit() and int(name) < len(names):
         return int(name)
-    raise ValueError(f"class {name!r} is unknown; give 0 to {len(names) - 1} or one of {', '.join(CLASS_NAMES)}.")
+    raise ValueError(f"class {name!r} is unknown; give 0 to {len(names) - 1} or one of {', '.join(known)}.")
+
+
+def _described(model: DemoModel) -> str:
+    return f"{model.family} model" if model.name == "fashion" else f"{model.name} model"
 
 
 def _whole_number(text: str, option: str) -> int:

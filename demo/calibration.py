@@ -14,9 +14,8 @@ from torch import Tensor
 
 from ..fitting import Calibration, Setting
 from ..recipes import model_identity
-from .judge import load_judge
 from .model import DemoModel
-from .network import IMAGE_SIZE, NUM_CLASSES
+from .network import IMAGE_SIZE
 
 FIRST_SEED = 1_000_000
 MODEL_NAME = "FewStep demo"
@@ -28,10 +27,10 @@ def demo_setting(model: DemoModel, cfg: float, seeds: int, batch: int, device: s
     return Setting(
         model=model,
         noise_schedule=model.noise_schedule,
-        shape=(1, IMAGE_SIZE, IMAGE_SIZE),
+        shape=(model.channels, IMAGE_SIZE, IMAGE_SIZE),
         seeds=tuple(range(FIRST_SEED, FIRST_SEED + seeds)),
         extra_args={"cfg": float(cfg)},
-        per_seed={"labels": torch.arange(seeds) % NUM_CLASSES},
+        per_seed={"labels": torch.arange(seeds) % model.num_classes},
         batch=batch,
         device=device,
         name=f"{MODEL_NAME} {model.family} {model_identity(model.network)}",
@@ -40,8 +39,9 @@ def demo_setting(model: DemoModel, cfg: float, seeds: int, batch: int, device: s
 
 def recognised(images: Tensor, setting: Setting) -> Tensor:
     """1 for every image that the judge takes for the class asked for, else 0."""
-    guesses = load_judge()[0](images.detach().cpu().float().clamp(-1, 1)).argmax(dim=1)
-    return (guesses == setting.per_seed["labels"]).double()
+    assert isinstance(setting.model, DemoModel)
+    judge, _ = setting.model.judge()
+    return judge.recognised(images.detach().cpu().float(), setting.per_seed["labels"]).double()
 
 
 def model_facts(setting: Setting) -> dict[str, Any]:

@@ -74,11 +74,11 @@ def compare_methods(
                     calls,
                     steps,
                     rmse(images, target),
-                    judged_accuracy(images, trial.labels),
+                    judged_accuracy(images, trial.labels, model),
                 )
             )
         scores += sorted(line, key=lambda score: score.rmse)
-    return scores, judged_accuracy(target, trial.labels)
+    return scores, judged_accuracy(target, trial.labels, model)
 
 
 def as_text(scores: Iterable[Score]) -> str:

@@ -16,7 +16,6 @@ from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigma
 from ..solvers import SOLVERS, SolverTable, build_table, sample, solver_named
 from .judge import load_judge
 from .model import DemoModel
-from .network import NUM_CLASSES
 
 TEACHER_STEPS = 100
 STOCK_CALLS_PER_STEP = {
@@ -31,7 +30,7 @@ STOCK = "k-diffusion:"
 
 @dataclass(frozen=True)
 class Trial:
-    """The images asked for: noise [B, 1, 32, 32], labels [B], guidance scale."""
+    """The images asked for: noise [B, channels, 32, 32], labels [B], guidance scale."""
 
     noise: Tensor
     labels: Tensor
@@ -44,7 +43,7 @@ class Trial:
     @classmethod
     def of(cls, model: DemoModel, images: int, cfg: float, seed: int = 0) -> Trial:
         """`images` noises with the classes in turn."""
-        return cls(model.initial_noise(images, seed), torch.arange(images) % NUM_CLASSES, cfg)
+        return cls(model.initial_noise(images, seed), torch.arange(images) % model.num_classes, cfg)
 
 
 @dataclass(frozen=True)
@@ -146,6 +145,7 @@ def rmse(images: Tensor, target: Tensor) -> float:
     return float((images.double() - target.double()).square().mean().sqrt())
 
 
-def judged_accuracy(images: Tensor, labels: Tensor) -> float:
-    """Share of images the judge recognises as the class asked for."""
-    return load_judge()[0].accuracy(images, labels)
+def judged_accuracy(images: Tensor, labels: Tensor, model: DemoModel | None = None) -> float:
+    """Share of images the model's judge (default: fashion's) recognises as the class asked for."""
+    judge, _ = load_judge() if model is None else model.judge()
+    return judge.accuracy(images, labels)

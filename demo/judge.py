@@ -18,16 +18,20 @@ JUDGE_FILE = Path(__file__).parent / "weights" / "judge.safetensors"
 STATISTICS_KEYS = ("test_feature_mean", "test_feature_covariance")
 
 
+def conv_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    """3x3 convolution, batch norm, ReLU."""
+    conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
+
+
 class Judge(nn.Module):
     """Four convolutions on 2x2 patches, global average pooling, 10 logits; about 90,000 parameters. Input [B, 1, 32, 32] in [-1, 1]."""
 
     def __init__(self) -> None:
         super().__init__()
-
-        def block(cin: int, cout: int, stride: int) -> nn.Sequential:
-            return nn.Sequential(nn.Conv2d(cin, cout, 3, stride, 1, bias=False), nn.BatchNorm2d(cout), nn.ReLU())
-
-        self.body = nn.Sequential(nn.PixelUnshuffle(2), block(4, 48, 1), block(48, 48, 1), block(48, 64, 2), block(64, 64, 1))
+        self.body = nn.Sequential(
+            nn.PixelUnshuffle(2), conv_block(4, 48), conv_block(48, 48), conv_block(48, 64, stride=2), conv_block(64, 64)
+        )
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(64, 10)
 
@@ -42,8 +46,13 @@ class Judge(nn.Module):
     @torch.no_grad()
     def accuracy(self, images: Tensor, labels: Tensor, batch: int = 500) -> float:
         """Share of images recognised as their label, 0..1."""
+        return float(self.recognised(images, labels, batch).double().mean())
+
+    @torch.no_grad()
+    def recognised(self, images: Tensor, labels: Tensor, batch: int = 500) -> Tensor:
+        """Whether each image is taken for its label [B]."""
         guesses = torch.cat([self(part).argmax(dim=1) for part in images.clamp(-1, 1).split(batch)])
-        return float((guesses == labels.cpu()).double().mean())
+        return guesses == labels.cpu()
 
     @torch.no_grad()
     def statistics(self, images: Tensor, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:

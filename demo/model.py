@@ -1,6 +1,8 @@
-"""The trained demo model as a k-diffusion style denoiser, in each of the three model families.
+"""The trained demo models as k-diffusion style denoisers.
 
-The network was trained in EDM form on sigma in [0.02, 20]. The other families are exact changes of variables of the same denoiser:
+"fashion" comes in each of the three model families; "emoji" (`demo.emoji`) is a flow model from s = 1 and comes only as such.
+
+The fashion network was trained in EDM form on sigma in [0.02, 20]. The other families are exact changes of variables of the same denoiser:
 
     edm    D(x, sigma), sigma in [0.02, 20]
     vp     the VE form of a discrete 1000-step model with Stable Diffusion's alphas: sigma is mapped to the (fractional) timestep
@@ -20,27 +22,42 @@ from torch import Tensor, nn
 
 from ..schedules import NoiseSchedule
 from ..tensor_files import load_tensors
-from .network import IMAGE_SIZE, NUM_CLASSES, EDMPrecond, UNet
+from .data import CLASS_NAMES
+from .judge import Judge, load_judge
+from .network import IMAGE_SIZE, EDMPrecond, UNet
 
 WEIGHTS_FILE = Path(__file__).parent / "weights" / "demo_unet.safetensors"
 SIGMA_MIN, SIGMA_MAX = 0.02, 20.0
 DemoFamily = Literal["edm", "vp", "flow"]
+DemoName = Literal["fashion", "emoji"]
+FAMILIES: dict[str, tuple[str, ...]] = {"fashion": ("edm", "vp", "flow"), "emoji": ("flow",)}
+"""What each model comes as; the first is the default."""
 
 
 class DemoModel(nn.Module):
-    """model(x, sigma, labels=None, cfg=1.0) -> D, with x [B, 1, 32, 32] and sigma [B].
+    """model(x, sigma, labels=None, cfg=1.0) -> D, with x [B, channels, 32, 32] and sigma [B].
 
     Attributes
     ----------
+    name : {"fashion", "emoji"}
+        Which demo model.
+    class_names : tuple of str
+        By label; the label after the last is "no class".
+    shown_labels : tuple of int
+        Those with a column in pictures.
     noise_schedule : NoiseSchedule
         Of the family.
     network : module
-        The EDM denoiser; `network.net.middle_block` is its bottleneck.
+        The denoiser D(x, sigma, labels); the fashion model's is in EDM form and has its bottleneck at `network.net.middle_block`.
     """
 
+    name: str = "fashion"
+    channels: int = 1
+    class_names: tuple[str, ...] = CLASS_NAMES
+    shown_labels: tuple[int, ...] = tuple(range(len(CLASS_NAMES)))
     noise_schedule: NoiseSchedule
 
-    def __init__(self, network: EDMPrecond, noise_schedule: NoiseSchedule) -> None:
+    def __init__(self, network: nn.Module, noise_schedule: NoiseSchedule) -> None:
         super().__init__()
         self.network = network
         self.noise_schedule = noise_schedule
@@ -51,17 +68,26 @@ class DemoModel(nn.Module):
         """"edm", "vp" or "flow"."""
         return self.noise_schedule.family
 
+    @property
+    def num_classes(self) -> int:
+        """Also the label of "no class"."""
+        return len(self.class_names)
+
+    def judge(self) -> tuple[Judge, dict]:
+        """The classifier of the model's kind of images, and its record."""
+        return load_judge()
+
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, cfg: float = 1.0) -> Tensor:
-        """Predicted clean images [B, 1, 32, 32].
+        """Predicted clean images [B, channels, 32, 32].
 
         Parameters
         ----------
         labels : Tensor [B] or None
-            Class indices 0..9; None for the unconditional model.
+            Class indices 0..num_classes - 1; None for the unconditional model.
         cfg : float
             Classifier-free guidance scale; 1 is the plain conditional model (one network pass), else both halves run as one batch.
         """
-        _check_input(x, sigma, labels)
+        self._check_input(x, sigma, labels)
         sigma = sigma.to(torch.float32)
         at, scale = self._ve_level(sigma)
         images = x.to(torch.float32) * scale[:, None, None, None]
@@ -73,7 +99,7 @@ class DemoModel(nn.Module):
         return sigma.clamp(SIGMA_MIN, SIGMA_MAX), torch.ones_like(sigma)
 
     def _guided(self, x: Tensor, sigma: Tensor, labels: Tensor | None, cfg: float) -> Tensor:
-        nothing = torch.full((len(x),), NUM_CLASSES, device=x.device)
+        nothing = torch.full((len(x),), self.num_classes, device=x.device)
         self._halves = 1
         if labels is None or cfg == 1.0:
             return self.network(x, sigma, nothing if labels is None else labels.to(x.device))
@@ -82,14 +108,27 @@ class DemoModel(nn.Module):
         conditional, unconditional = both.chunk(2)
         return unconditional + cfg * (conditional - unconditional)
 
+    def _check_input(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> None:
+        size = (self.channels, IMAGE_SIZE, IMAGE_SIZE)
+        if x.ndim != 4 or x.shape[1:] != size:
+            raise ValueError(f"x had shape {tuple(x.shape)}; the {self.name} demo model takes [B, {', '.join(map(str, size))}].")
+        if sigma.shape != x.shape[:1]:
+            raise ValueError(f"sigma had shape {tuple(sigma.shape)}; one value per image, [{len(x)}], is needed.")
+        if labels is None:
+            return
+        if labels.is_floating_point() or (labels.numel() and not 0 <= labels.min() <= labels.max() < self.num_classes):
+            raise ValueError(f"labels were {labels.tolist()}; they must be integers from 0 to {self.num_classes - 1}, or None.")
+        if labels.shape != x.shape[:1]:
+            raise ValueError(f"labels had shape {tuple(labels.shape)}; one class index per image, [{len(x)}], is needed.")
+
     def conditional_rows(self, count: int) -> slice:
         """Of the network's `count` rows in the call that runs now, those with the labels; with guidance the others come after them."""
         return slice(0, count // self._halves)
 
     def initial_noise(self, count: int, seed: int) -> Tensor:
-        """Noise images [count, 1, 32, 32] of variance 1, image k the same for every `count`."""
+        """Noise images [count, channels, 32, 32] of variance 1, image k the same for every `count`."""
         generator = torch.Generator().manual_seed(seed)
-        return torch.randn(count, 1, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
+        return torch.randn(count, self.channels, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
 
     def initial_state(self, noise: Tensor, sigma: float | None = None) -> Tensor:
         """The start of sampling at `sigma` (default: sigma_max): sigma * noise in every family, without an image in it."""
@@ -138,17 +177,6 @@ class _FlowDemoModel(DemoModel):
         return s / (1 - s), 1 / (1 - s)
 
 
-def _check_input(x: Tensor, sigma: Tensor, labels: Tensor | None) -> None:
-    if x.ndim != 4 or x.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE):
-        raise ValueError(f"x had shape {tuple(x.shape)}; the demo model takes [B, 1, {IMAGE_SIZE}, {IMAGE_SIZE}].")
-    if sigma.shape != x.shape[:1]:
-        raise ValueError(f"sigma had shape {tuple(sigma.shape)}; one value per image, [{len(x)}], is needed.")
-    if labels is not None and (labels.is_floating_point() or (labels.numel() and not 0 <= labels.min() <= labels.max() < NUM_CLASSES)):
-        raise ValueError(f"labels were {labels.tolist()}; they must be integers from 0 to {NUM_CLASSES - 1} (None: unconditional).")
-    if labels is not None and labels.shape != x.shape[:1]:
-        raise ValueError(f"labels had shape {tuple(labels.shape)}; one class index per image, [{len(x)}], is needed.")
-
-
 def demo_noise_schedule(family: str) -> NoiseSchedule:
     """The noise schedule of the demo model in a family."""
     if family == "edm":
@@ -160,6 +188,16 @@ def demo_noise_schedule(family: str) -> NoiseSchedule:
     raise ValueError(f"family was {family!r}; the demo model comes as 'edm', 'vp' or 'flow'.")
 
 
+def demo_noise_schedule_of(name: str, family: str | None = None) -> NoiseSchedule:
+    """The noise schedule of a demo model by name, without loading it; arguments as for `load_demo_model`."""
+    name, family = _chosen(name, family)
+    if name == "emoji":
+        from .emoji.model import emoji_noise_schedule
+
+        return emoji_noise_schedule()
+    return demo_noise_schedule(family)
+
+
 @cache
 def _network() -> EDMPrecond:
     tensors, record = load_tensors(WEIGHTS_FILE)
@@ -169,8 +207,14 @@ def _network() -> EDMPrecond:
     return EDMPrecond(net, record["sigma_data"]).eval().requires_grad_(False)
 
 
-def load_demo_model(family: DemoFamily = "edm", device: str | torch.device = "cpu") -> DemoModel:
-    """The trained Fashion-MNIST model as a denoiser of the given family; every call gives one of its own.
+def load_demo_model(name: DemoName | DemoFamily | None = None, device: str | torch.device = "cpu",
+                    family: DemoFamily | None = None) -> DemoModel:  # fmt: skip
+    """A trained demo model as a denoiser; every call gives one of its own.
+
+    Parameters
+    ----------
+    name : "fashion" (grey clothes, the default) or "emoji" (in colour); a family means the fashion model in that family.
+    family : "edm" (the default), "vp" or "flow" for fashion; emoji comes as "flow" only.
 
     Returns
     -------
@@ -178,9 +222,29 @@ def load_demo_model(family: DemoFamily = "edm", device: str | torch.device = "cp
 
     Raises
     ------
-    ValueError : an unknown family.
+    ValueError : an unknown name or family, or a family that the model does not come in.
     """
+    name, family = _chosen(name, family)
+    if name == "emoji":
+        from .emoji.model import load_emoji_model  # which builds on this module
+
+        return load_emoji_model(device)
     noise_schedule = demo_noise_schedule(family)
     kind = {"edm": DemoModel, "vp": _DiscreteDemoModel, "flow": _FlowDemoModel}[family]
     # a copy, so that .half() or training of one model leaves the others as they are
     return kind(copy.deepcopy(_network()), noise_schedule).eval().to(device)
+
+
+def _chosen(name: str | None, family: str | None) -> tuple[str, str]:
+    """Name of the model and its family."""
+    if name in FAMILIES["fashion"]:
+        if family not in (None, name):
+            raise ValueError(f"the model was {name!r}, which means fashion in that family, and family was {family!r}; give one of them.")
+        return "fashion", name
+    name = "fashion" if name is None else name
+    if name not in FAMILIES:
+        raise ValueError(f"the demo model was {name!r}; it must be 'fashion', 'emoji', or a family of fashion: 'edm', 'vp', 'flow'.")
+    family = FAMILIES[name][0] if family is None else family
+    if name == "emoji" and family not in FAMILIES[name]:
+        raise ValueError(f"family was {family!r}; the emoji model is a flow model: give 'flow', or no family.")
+    return name, family

@@ -25,7 +25,7 @@ def _pyplot():
 
 
 def save_image_grid(rows: Sequence[tuple[str, str, Tensor]], columns: Sequence[str], path: Path) -> None:
-    """Rows of grey images [C, 1, H, W] in [-1, 1], each with a caption and a second line, under column headings."""
+    """Rows of grey or RGB images [C, 1 or 3, H, W] in [-1, 1], each with a caption and a second line, under column headings."""
     pyplot = _pyplot()
     count = len(columns)
     figure, axes = pyplot.subplots(
@@ -36,7 +36,8 @@ def save_image_grid(rows: Sequence[tuple[str, str, Tensor]], columns: Sequence[s
     for r, (caption, note, images) in enumerate(rows):
         for c in range(count):
             axis = axes[r][c]
-            axis.imshow(images[c, 0].clamp(-1, 1).cpu().numpy(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+            pixels = ((images[c].clamp(-1, 1) + 1) / 2).permute(1, 2, 0).cpu().numpy()  # one channel: grey by the colour map
+            axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
             for spine in axis.spines.values():

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from ..recipes import Recipe
 from ..solvers import order_at_guidance, sample
-from .data import CLASS_NAMES
 from .evaluate import STOCK, CountedModel, Method, Trial, judged_accuracy, rmse, run, teacher_images
 from .model import DemoModel
-from .network import NUM_CLASSES
 from .shipped import RECIPE_CFG, RECIPE_NFES
 
 ROWS = (
@@ -23,6 +21,8 @@ ROWS = (
     ("FewStep UniPC", Method("unipc", "fewstep")),
 )
 CALIBRATED = "calibrated recipe"
+IMAGES_PER_CLASS = 3
+"""That are scored, unless it is said otherwise."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,26 @@ def showcase(
     model: DemoModel, steps: int, images: int, cfg: float, seed: int, progress: Callable[[], object], recipe: Recipe | None = None
 ) -> list[ShowcaseRow]:
     """The rows of the picture over `images` noises (the same in every row); `progress` is called once per model call."""
-    if images % NUM_CLASSES:
-        raise ValueError(f"images was {images}; it must be a multiple of {NUM_CLASSES}, so that every class is asked for equally often.")
+    if images % model.num_classes:
+        raise ValueError(
+            f"images was {images}; it must be a multiple of {model.num_classes}, so that every class is asked for equally often."
+        )
     trial = Trial.of(model, images, cfg, seed)
 
     def advance(_: dict) -> None:
         progress()
 
     target = teacher_images(model, trial, advance)
-    rows = [ShowcaseRow("100-step teacher", 100, None, judged_accuracy(target, trial.labels), target)]
+    rows = [ShowcaseRow("100-step teacher", 100, None, judged_accuracy(target, trial.labels, model), target)]
     for caption, method in ROWS:
         method = replace(method, order=order_at_guidance(method.solver, cfg))
         result, calls = run(model, trial, method, steps, advance)
-        rows.append(ShowcaseRow(caption, calls, rmse(result, target), judged_accuracy(result, trial.labels), result))
+        rows.append(ShowcaseRow(caption, calls, rmse(result, target), judged_accuracy(result, trial.labels, model), result))
     if recipe is not None:
         counted = CountedModel(model, trial)
         x = model.initial_state(trial.noise, recipe.levels[0])
         result = sample(counted, x, recipe.table(), callback=advance, disable=True)
-        rows.append(ShowcaseRow(CALIBRATED, counted.calls, rmse(result, target), judged_accuracy(result, trial.labels), result))
+        rows.append(ShowcaseRow(CALIBRATED, counted.calls, rmse(result, target), judged_accuracy(result, trial.labels, model), result))
     return rows
 
 
@@ -76,9 +78,9 @@ def missing_recipe(family: str, nfe: int, cfg: float) -> str:
     )
 
 
-def columns_of(images: Tensor) -> tuple[list[str], Tensor]:
-    """Headings and the first image of every class."""
-    return list(CLASS_NAMES), images[:NUM_CLASSES]
+def columns_of(model: DemoModel, images: Tensor) -> tuple[list[str], Tensor]:
+    """Headings and the first image of every class that is shown."""
+    return [model.class_names[label] for label in model.shown_labels], images[list(model.shown_labels)]
 
 
 def set_threads() -> None:
