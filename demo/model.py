@@ -213,16 +213,22 @@ def load_demo_model(name: DemoName | DemoFamily | None = None, device: str | tor
 
     Parameters
     ----------
-    name : "fashion" (grey clothes, the default) or "emoji" (in colour); a family means the fashion model in that family.
-    family : "edm" (the default), "vp" or "flow" for fashion; emoji comes as "flow" only.
+    name : {"fashion", "emoji"}, optional
+        "fashion" is grey clothes, the default; "emoji" is in colour. A family here means the fashion model in that family.
+    device : str or device
+        Where the model is put.
+    family : {"edm", "vp", "flow"}, optional
+        For fashion, default "edm"; emoji comes as "flow" only.
 
     Returns
     -------
-    DemoModel : model(x, sigma, labels=, cfg=), with `.noise_schedule`.
+    DemoModel
+        model(x, sigma, labels=, cfg=), with `.noise_schedule`.
 
     Raises
     ------
-    ValueError : an unknown name or family, or a family that the model does not come in.
+    ValueError
+        An unknown name or family, or a family that the model does not come in.
     """
     name, family = _chosen(name, family)
     if name == "emoji":

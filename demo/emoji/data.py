@@ -56,9 +56,14 @@ def default_file() -> Path:
 class EmojiPictures:
     """One side of the split.
 
-    images : uint8 [M, 3, 32, 32].
-    labels : class indices [M].
-    variants : number of the base emoji in its style [M]; pictures with the same number are variants of one another.
+    Attributes
+    ----------
+    images : uint8 Tensor [M, 3, 32, 32]
+        The pictures.
+    labels : Tensor [M]
+        Class indices.
+    variants : Tensor [M]
+        Number of the base emoji in its style; pictures with the same number are variants of one another.
     """
 
     images: Tensor

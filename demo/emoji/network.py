@@ -64,9 +64,12 @@ class EmojiTransformer(nn.Module):
 
     Parameters
     ----------
-    width, depth : of the transformer; a head of attention has 32 channels.
-    stage : channels of the convolutional stages at 16x16.
-    layers : torch.nn, or what has Conv2d, Linear and LayerNorm like it.
+    width, depth : int
+        Of the transformer; an attention head has 32 channels.
+    stage : int
+        Channels of the convolutional stages at 16x16.
+    layers : module
+        torch.nn, or anything that has Conv2d, Linear and LayerNorm like it.
     """
 
     def __init__(self, width: int = 192, depth: int = 4, mlp_ratio: float = 4.0, stage: int = 48, num_classes: int = NUM_CLASSES,

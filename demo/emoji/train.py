@@ -9,7 +9,7 @@ The learning rate warms up and falls on a half cosine over the budget: --iterati
 whichever is used up first. A run on a busy machine thus ends in time and with a small rate all the same.
 
 The run folder holds `state.safetensors` (network, EMA, optimiser, random state, what is used of the budget) and `emoji_dit.safetensors`
-(EMA weights, float16), both rewritten every few minutes and when the run is interrupted. Called again, it goes on where it stopped.
+(EMA weights, float16), both rewritten every few minutes and when the run is interrupted. Called again, it continues where it stopped.
 One thread does more than half of what two do, and on a busy machine more than two, which wait for each other.
 """
 from __future__ import annotations
