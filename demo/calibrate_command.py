@@ -72,8 +72,11 @@ def _report(
 
 
 def _saved(args: argparse.Namespace, result: Calibration, recipe: Recipe, entry: dict[str, Any]) -> str:
+    wanted = recipe_file(args.family, result.nfe, args.out)
+    if result.comparison is None and wanted.exists():  # which may be proven
+        wanted = wanted.with_stem(f"{wanted.stem}-interrupted")
     try:
-        path, problem = save_somewhere(recipe_file(args.family, result.nfe, args.out), recipe.save)
+        path, problem = save_somewhere(wanted, recipe.save)
     except OSError as error:  # its text is shown, and so are the other recipes
         entry["problem"] = str(error)
         return str(error)

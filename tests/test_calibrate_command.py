@@ -185,6 +185,20 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path, what, nfe, count):
     assert "Interrupted" in result["calibrations"][1]["verdict"]
 
 
+def test_an_interrupted_run_leaves_a_proven_recipe_alone(tmp_path, monkeypatch, capsys):
+    arguments = ["calibrate", "--nfe", 2, *TINY, "--out", tmp_path]
+    assert call(capsys, *arguments)[0] == 0
+    proven = (tmp_path / "edm-2.json").read_bytes()
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(sys.modules["fewstep.fitting.calibrate"], "compare", interrupted)  # the function of that name hides its module
+    assert "edm-2-interrupted.json" in call(capsys, *arguments)[1]
+    assert (tmp_path / "edm-2.json").read_bytes() == proven
+    assert Recipe.load(tmp_path / "edm-2-interrupted.json").facts.error is None
+
+
 def test_a_second_ctrl_c_stops_at_once_and_the_handler_is_put_back():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
