@@ -69,7 +69,8 @@ def cost_line(costs: Costs) -> str:
         name = _COST_NAMES.get(what, what)
         sums[name] = sums.get(name, 0.0) + cost
     parts = ", ".join(f"{name} {number(cost)}" for name, cost in sums.items())
-    return f"Expected cost: at most {number(sum(sums.values()))} sample-calls ({parts})"
+    total = sum(sums.values())
+    return f"Expected cost: {f'at most {number(total)} sample-calls' if math.isfinite(total) else 'unlimited'} ({parts})"
 
 
 def history_table(rows: Sequence[tuple[Any, ...]], heads: Sequence[str]) -> list[str]:
