@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,23 +11,13 @@ import torch
 from fewstep.amed import load_amed
 from fewstep.training.distributed import Group, current_group
 
+from ..torchrun import launch
+
 PROGRAM = Path(__file__).with_name("train_in_group.py")
 
 
 def run(folder: Path, method: str, processes: int, batch: int) -> None:
     launch(processes, PROGRAM, method, folder, batch)
-
-
-def launch(processes: int, program: Path, *arguments: object) -> None:
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RANK", "WORLD_SIZE", "MASTER_", "LOCAL_"))}
-    done = subprocess.run(
-        [*launcher, str(program), *map(str, arguments)], env=environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("method", ["steps", "end"])

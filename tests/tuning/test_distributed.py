@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from safetensors.torch import load_file
 from fewstep.fitting.tuning import lora_facts
 from fewstep.training.distributed import Group
 
+from ..torchrun import launch
 from .tune_in_group import HOWS, everything
 
 PROGRAM = Path(__file__).with_name("tune_in_group.py")
@@ -25,13 +23,7 @@ Held = list[tuple[dict[str, torch.Tensor], dict[str, Any]]]
 def folder(tmp_path_factory) -> Path:
     """With the files of two processes, and of this one with the doubled batch."""
     folder = tmp_path_factory.mktemp("group")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RANK", "WORLD_SIZE", "MASTER_", "LOCAL_"))}
-    done = subprocess.run(
-        [*launcher, str(PROGRAM), str(folder), "4"], env=environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch(2, PROGRAM, folder, 4)
     everything(Group(), folder, 8)
     return folder
 

@@ -61,5 +61,7 @@ def everything(group: Group, folder: Path, batch: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    everything(join(), Path(sys.argv[1]), int(sys.argv[2]))
+    group = join()
+    everything(group, Path(sys.argv[1]), int(sys.argv[2]))
+    group.wait()  # all is written before one leaves
     leave()
