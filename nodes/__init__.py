@@ -18,7 +18,7 @@ _GROUPS = (
     "schedulers", "samplers", "ksampler", "sigma_tools", "sigma_text", "plot", "compare", "demo_model", "calibration", "recipes", "amed",
     "tuning",
 )  # fmt: skip
-_SERVICES = ("dropdown", "metadata", "preview")
+_SERVICES = ("dropdown", "metadata", "preview", "served")
 
 _logger = logging.getLogger("fewstep")
 
@@ -37,7 +37,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
 
 
 def start_services() -> None:
-    """Register the dropdown entries, picture metadata and preview routes: each module in `_SERVICES` has a function `register`."""
+    """Register the dropdown entries, picture metadata and routes: each module in `_SERVICES` has a function `register`."""
     for service in _SERVICES:
         try:
             importlib.import_module(f".{service}", __name__).register()
