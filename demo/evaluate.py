@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas
-from ..solvers import SOLVERS, SolverTable, build_table, sample, solver_named
+from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, few_step_sigmas, optimal_sigmas, structure_scale
+from ..solvers import SOLVERS, SolverTable, can_jump, sample, solver_named, table_on
 from .judge import load_judge
 from .model import DemoModel
 
 TEACHER_STEPS = 100
+DEMO_STRUCTURE = structure_scale((3, 32, 32), deviation=0.6)
+"""Of both models' pictures, for where the first call is (schedules/first_level.py)."""
 STOCK_CALLS_PER_STEP = {
     "euler": 1, "euler_ancestral": 1, "lms": 1, "dpmpp_2m": 1, "dpmpp_2m_sde": 1, "dpmpp_3m_sde": 1,
     "heun": 2, "dpm_2": 2, "dpm_2_ancestral": 2, "dpmpp_2s_ancestral": 2, "dpmpp_sde": 2,
@@ -76,6 +78,8 @@ class Method:
         """The schedule's list for `steps` steps."""
         if self.schedule != "fewstep":
             return baseline_sigmas(self.schedule, ns, steps)
+        if self.p is None and not self.solver.startswith(STOCK) and can_jump(self.solver, ns.sigma_max, ns.family):
+            return few_step_sigmas(ns, steps, DEMO_STRUCTURE)
         solver = self.solver.removeprefix(STOCK)
         entry = SOLVERS.get(solver, SOLVERS["dpmpp_2m"])
         return optimal_sigmas(ns, steps, entry.name, self.order or entry.default_order, self.p)
@@ -93,7 +97,7 @@ class Method:
         sigmas = self.sigmas(ns, steps)
         if self.solver.startswith(STOCK):
             return sigmas, None
-        return sigmas, build_table(self.solver, sigmas, ns.family, self.order)
+        return sigmas, table_on(self.solver, sigmas, ns, self.order)
 
     def steps_for(self, nfe: int) -> int:
         """Largest number of steps within `nfe` model calls; 0 if there is none."""
