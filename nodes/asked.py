@@ -51,6 +51,10 @@ def with_levels(extra_args: Mapping[str, Any], levels: Sequence[float], x: Tenso
     return {**extra_args, "model_options": {**options, "transformer_options": {**inside, _LIST: asked}}}
 
 
-def has_context_windows(extra_args: Mapping[str, Any] | None) -> bool:
-    """Whether the host will look every level up that the model is called at."""
-    return ((extra_args or {}).get("model_options") or {}).get("context_handler") is not None
+def refuse_context_windows(options: Mapping[str, Any] | None) -> None:
+    """ValueError where a model's options have context windows: nobody knows beforehand where an AMED predictor will ask the model."""
+    if (options or {}).get("context_handler") is not None:
+        raise ValueError(
+            "An AMED predictor chooses noise levels while it samples, but context windows look every level up in a list that is made "
+            "beforehand. Use an AMED table, a recipe or FewStep Sampler with context windows, or disconnect the context windows node."
+        )

@@ -1,8 +1,8 @@
 """What the host's inpainting mask protects, watched while a sampler runs.
 
-The host blends inside the denoiser that it passes to a sampler (KSamplerX0Inpaint): the picture is its `latent_image`, the mask comes with
-every call, and a `denoise_mask_function` of the model's options may change it with the noise level (Differential Diffusion). The function is
-called where the host calls it, once per call; what it answered is kept.
+The host blends inside the denoiser that it passes to a sampler (KSamplerX0Inpaint): the picture is its `latent_image`, the mask comes
+with every call, and a `denoise_mask_function` of the model's options may change it with the noise level (Differential Diffusion). The
+function is called where the host calls it, and what it answered is kept.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...amed import AmedPredictor, AmedTable, sample_amed
 from ...solvers.keeping import restored, restored_where_whole
-from ..asked import called_at_levels, has_context_windows, levels_asked, with_levels
+from ..asked import called_at_levels, levels_asked, refuse_context_windows, with_levels
 from ..host import family_of_sampling, guidance_of, model_sampling_of
 from ..mask import MaskWatch
 from ..report import numbers
@@ -20,11 +20,6 @@ from .facts import cfg_warning, wrong_family, wrong_stamps
 from .taps import tap_of
 
 Net = AmedPredictor | AmedTable
-
-NO_CONTEXT_WINDOWS = (
-    "An AMED predictor chooses noise levels while it samples, but context windows look every level up in a list that is made beforehand. "
-    "Use an AMED table, a recipe or FewStep Sampler with context windows, or disconnect the context windows node."
-)
 
 _logger = logging.getLogger("fewstep")
 
@@ -71,8 +66,7 @@ class AmedFunction:
             watch = MaskWatch(model, with_levels(extra_args or {}, levels_asked(table), x))
             end = sample_amed(model, x, None, self.net, watch.extra_args, callback, disable)
             return restored(end, x, table, watch.kept(table.sigmas, called_at_levels(table)))
-        if has_context_windows(extra_args):
-            raise ValueError(NO_CONTEXT_WINDOWS)
+        refuse_context_windows((extra_args or {}).get("model_options"))
         watch = MaskWatch(model, extra_args or {})
         tap = KeptFeatures(tap_of(model.inner_model))
 

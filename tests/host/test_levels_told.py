@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,8 @@ from fewstep.recipes import Recipe
 
 from .graphs import Source, demo, ksampler, sampler_custom, tensor
 from .test_amed_nodes import kept, predictor, stamps
+from .test_amed_training import training
+from .test_calibrate_nodes import calibration
 
 FAMILIES = ("vp", "edm", "flow")
 INNER = ("dpm_2", "dpmpp_2s", "dpmpp_3s", "heun")
@@ -110,3 +114,31 @@ def test_amed_tables_are_told_and_predictors_refuse(comfy, tmp_path):
         asked, told = levels_of(comfy.run(source.graph), out)
         assert_told(asked, told, 0.0)
         assert len(asked) == 7
+
+
+# --- fits --------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_calibration_runs_in_context_windows_and_is_told_the_same(comfy, tmp_path):
+    """Teacher, candidates and fits walk many tables; the host sees the levels of the one that is walked."""
+    source = demo("edm", batch_size=1)
+    source = replace(source, model=windowed(source))
+    node = calibration(source, seeds=4, held_out_share=0.5, batch_size=1)  # one latent: so do context windows of 0.3.75 want it
+    out = source.out(tmp_path, text=node[1])
+    result = comfy.run(source.graph)
+    recipe = Recipe.from_text(result.ui(out, "text")[0])
+    calls = result.ui(out, "asked")
+    assert len(calls) > 100 and all(asked[0] in told for asked, told in calls)
+    lists = {tuple(told) for _, told in calls}
+    assert max(map(len, lists)) == 21, "the teacher's"
+    # three calls of a walk and where it ends (some stock lists end above 0); none is told less
+    assert {len(told) for told in lists} == {4, 21}
+    assert sum(told[-1] == 0.0 for told in lists) > len(lists) / 2
+    assert recipe.nfe == 3
+
+
+def test_training_a_predictor_in_context_windows_is_refused(comfy, tmp_path):
+    source = demo("edm", batch_size=1)
+    source = replace(source, model=windowed(source))
+    source.out(tmp_path, text=training(source, trajectories=4, batch_size=1)[1])
+    assert "chooses noise levels while it samples" in comfy.run_any(source.graph).error
