@@ -22,11 +22,11 @@ INNER = ("dpm_2", "dpmpp_2s", "dpmpp_3s", "heun")
 """Solvers that call the model inside their steps, or twice at a level."""
 
 
-def windowed(source: Source, schedule: str = "standard_static") -> list:
-    """The model with context windows over the rows of the picture."""
+def windowed(source: Source, schedule: str = "standard_static", **more) -> list:
+    """The model with context windows over the rows of the picture; `more`: inputs of newer hosts."""
     return source.graph.node(
         "ContextWindowsManual", model=source.model, context_length=16, context_overlap=8, context_schedule=schedule, context_stride=1,
-        closed_loop=False, fuse_method="pyramid", dim=2,
+        closed_loop=False, fuse_method="pyramid", dim=2, **more,
     )[0]  # fmt: skip
 
 

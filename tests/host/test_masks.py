@@ -75,7 +75,6 @@ def test_half_of_differential_diffusion_is_close_to_euler_where_little_is_open(c
     """Nothing is wholly closed then: in the first column 1 to 2 percent of every answer are the model's."""
     before, after, by_euler = differential(comfy, tmp_path, family, 0.5)
     assert not (np.abs(by_euler - before) < 1e-6).all(axis=(0, 1, 2)).any()
-    print(np.abs(after-by_euler)[...,0].max(), np.abs(after-before)[...,0].max(), np.abs(by_euler-before)[...,0].max())
     assert 0 < np.abs(after - by_euler)[..., 0].max() < 0.01
 
 
