@@ -11,8 +11,11 @@ from torch import Tensor
 
 from ..schedules import begins_with_jump
 from ..solvers import SOLVERS, SolverTable, build_table, can_jump, order_at_guidance, sample
+from ..solvers.keeping import restored
 from ..solvers.noise import BrownianNoise
+from .asked import called_at_levels, levels_asked, with_levels
 from .host import family_of_sampling, guidance_of, model_sampling_of, noise_schedule_of_sampling
+from .mask import MaskWatch
 from .report import numbers
 
 SamplerFunction = Callable[..., Tensor]
@@ -49,10 +52,25 @@ def solver_function(solver: str, order: int | None = None, **options: Any) -> Sa
         jump = not options.get("afs") and _begins_with_jump(solver, levels, model_sampling)
         chosen = order if order is not None else order_at_guidance(solver, guidance_of(model) or 1.0, jump)
         table = table_for(solver, levels, model_sampling, chosen, **options, **({"jump": True} if jump else {}))
-        return sample(model, x, table, extra_args, callback, disable, fresh_noise(table, x, extra_args or {}))
+        return sample_in_host(model, x, table, extra_args, callback, disable)
 
     sampler.__name__ = sampler.__qualname__ = f"sample_fewstep_{solver}"
     return sampler
+
+
+def sample_in_host(
+    model: Any,
+    x: Tensor,
+    table: SolverTable,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], object] | None = None,
+    disable: bool | None = None,
+) -> Tensor:
+    """`solvers.sample` with the host's noise, the levels told to it beforehand, and what its mask protects exact at the end."""
+    given = extra_args or {}
+    watch = MaskWatch(model, with_levels(given, levels_asked(table), x))
+    end = sample(model, x, table, watch.extra_args, callback, disable, fresh_noise(table, x, given))
+    return restored(end, x, table, watch.kept(table.sigmas, called_at_levels(table)))
 
 
 def table_for(solver: str, levels: np.ndarray, model_sampling: Any, order: int | None = None, **options: Any) -> SolverTable:

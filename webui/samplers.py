@@ -17,11 +17,13 @@ from torch import Tensor
 from ..recipes import Recipe
 from ..schedules import begins_with_jump
 from ..solvers import SolverTable, build_table, can_jump, sample
+from ..solvers.keeping import restored
 from ..solvers.noise import BrownianNoise
 from ..solvers.rebuild import asked_order
 from . import job
 from .choices import read_recipe, solver_options, solver_order
 from .levels import noise_schedule_of
+from .mask import kept_by
 from .names import AMED, CALIBRATED, SamplerEntry
 
 SamplerFunction = Callable[..., Tensor]
@@ -98,10 +100,11 @@ def _walk(
 
 
 def walk(table: SolverTable, model: Any, x: Tensor, extra_args: Any, callback: Any, disable: Any, noise_sampler: Any = None) -> Tensor:
-    """`solvers.sample` with noise from the picture's seed where the host gives no noise sampler."""
+    """`solvers.sample` with noise from the picture's seed where the host gives no noise sampler; what a mask protects is exact."""
     if table.stochastic and noise_sampler is None:
         noise_sampler = _noise_of_seed(table, x, getattr(model, "p", None))
-    return sample(model, x, table, extra_args, callback, disable, noise_sampler)
+    end = sample(model, x, table, extra_args, callback, disable, noise_sampler)
+    return restored(end, x, table, kept_by(model))
 
 
 def distinct(sigmas: Tensor) -> np.ndarray:
