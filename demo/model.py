@@ -150,10 +150,10 @@ def sigma_of_timestep(t: Tensor, log_levels: Tensor) -> Tensor:
     return torch.lerp(log_levels[low], log_levels[low + 1], t - low).exp()
 
 
-class _DiscreteDemoModel(DemoModel):
+class DiscreteDemoModel(DemoModel):
     """The vp family: noise levels pass through the timestep, as in a model trained on 1000 of them."""
 
-    def __init__(self, network: EDMPrecond, noise_schedule: NoiseSchedule) -> None:
+    def __init__(self, network: nn.Module, noise_schedule: NoiseSchedule) -> None:
         super().__init__(network, noise_schedule)
         levels = torch.from_numpy(noise_schedule.levels.copy()).log().to(torch.float32)
         self.register_buffer("log_levels", levels, persistent=False)
@@ -164,9 +164,12 @@ class _DiscreteDemoModel(DemoModel):
         """Fractional timestep 0..999 at sigma [B]: `timestep_of_sigma` in the model's own table."""
         return timestep_of_sigma(sigma, self.log_levels)
 
+    def trained_level(self, sigma: Tensor) -> Tensor:
+        """The noise level [B] that the network sees for sigma."""
+        return sigma_of_timestep(self.timestep(sigma), self.log_levels)
+
     def _ve_level(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        level = sigma_of_timestep(self.timestep(sigma), self.log_levels)
-        return level.clamp(SIGMA_MIN, SIGMA_MAX), torch.ones_like(sigma)
+        return self.trained_level(sigma).clamp(SIGMA_MIN, SIGMA_MAX), torch.ones_like(sigma)
 
 
 class _FlowDemoModel(DemoModel):
@@ -236,7 +239,7 @@ def load_demo_model(name: DemoName | DemoFamily | None = None, device: str | tor
 
         return load_emoji_model(device)
     noise_schedule = demo_noise_schedule(family)
-    kind = {"edm": DemoModel, "vp": _DiscreteDemoModel, "flow": _FlowDemoModel}[family]
+    kind = {"edm": DemoModel, "vp": DiscreteDemoModel, "flow": _FlowDemoModel}[family]
     # a copy, so that .half() or training of one model leaves the others as they are
     return kind(copy.deepcopy(_network()), noise_schedule).eval().to(device)
 
