@@ -68,8 +68,9 @@ def _report(
             paragraphs[-1] += f"\n{_saved(args.out, model, result, recipe, entries[-1])}"
     problems = [str(outcome.error or ""), *(entry.get("problem", "") for entry in entries)]
     return {
-        "model": model.name, "family": model.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out, "teacher_steps": args.teacher_steps,
-        "calibrations": entries, "interrupted": outcome.interrupted, "problem": " ".join(filter(None, problems)),
+        "model": model.name, "family": model.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out,
+        "teacher_steps": args.teacher_steps, "calibrations": entries,
+        "interrupted": outcome.interrupted, "problem": " ".join(filter(None, problems)),
     }, "\n\n".join([*paragraphs, *ended_early(outcome)])  # fmt: skip
 
 

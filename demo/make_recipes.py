@@ -1,7 +1,8 @@
 """Makes the recipes that ship with the demo models: `python -m fewstep.demo.make_recipes`.
 
-For fashion in every family and for emoji, recipes with 3 to 10 model calls, each warm-started from the one before. Each recipe is written when it is finished.
-Existing ones (for this network and guidance) are not made again, so an interrupted run resumes; with --cache the teacher's pass does, too.
+For fashion in every family and for emoji, recipes with 3 (emoji: 4) to 10 model calls, each warm-started from the one before. Each is
+written when it is finished. Existing ones (for this network and guidance) are not made again, so an interrupted run resumes; with --cache
+the teacher's pass does, too.
 """
 from __future__ import annotations
 
@@ -44,14 +45,15 @@ def _make(args: argparse.Namespace, bar: StageBar) -> None:
 
 def _make_kind(kind: str, args: argparse.Namespace, bar: StageBar) -> None:
     model = load_demo_model(kind, args.device)  # type: ignore[arg-type]
+    calls = sorted(set(args.nfe or recipe_nfes(kind)))
     setting = demo_setting(model, args.cfg, args.seeds + args.held_out, args.batch, args.device)
     plan = CalibrationPlan(
         seeds=setting.seeds, held_out=args.held_out, batch=args.batch, teacher=TeacherPlan(args.teacher_steps, folder=args.cache),
-        name=setting.name, nfes=[RECIPE_NFES[0]], effort=args.effort, limit=None if args.max_calls is None else Limit(calls=args.max_calls),
+        name=setting.name, nfes=calls, effort=args.effort, limit=None if args.max_calls is None else Limit(calls=args.max_calls),
         judge=recognised,
     )  # fmt: skip
     facts = model_facts(setting) | {"date": ""}  # made again, they are the same byte for byte
-    for nfe in sorted(set(args.nfe or recipe_nfes(kind))):
+    for nfe in calls:
         path = recipe_file(kind, nfe, args.out)
         recipe = None if args.again else _made_before(path, args.cfg, facts["model_identity"])
         said = f"{path.name} exists already."

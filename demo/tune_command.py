@@ -60,8 +60,9 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             layers=args.layers, rounds=args.rounds, stock=stock_candidates(setting, args.steps), judge=recognised,
             options={
                 "lr": _rate(args), "own_states": args.own_states, "matching": args.matching, "denoising": args.denoising,
-                "samples": samples_for(model, args.data) if args.denoising else None, "average": args.average, "accumulate": args.accumulate,
-                "patience": args.patience, "seed": args.seed, "checkpointing": args.checkpointing, "autocast": AUTOCAST[args.precision],
+                "samples": samples_for(model, args.data) if args.denoising else None, "average": args.average,
+                "accumulate": args.accumulate, "patience": args.patience, "seed": args.seed,
+                "checkpointing": args.checkpointing, "autocast": AUTOCAST[args.precision],
                 "minutes": math.inf if args.minutes is None else args.minutes, "folder": args.cache,
             },
         )  # fmt: skip

@@ -54,8 +54,8 @@ class FewStepLoadDemoModel(io.ComfyNode):
                     options=list(CHOICES),
                     default=MIXED,
                     tooltip="What the positive conditioning asks for. mixed: image k of a batch shows class k, starting over after "
-                    "the last. unconditional: no class, the same as the negative conditioning. Clothes are for the fashion model; smiley 3D "
-                    "to flag flat are for emoji.",
+                    "the last. unconditional: no class, the same as the negative conditioning. Clothes are for the fashion model; "
+                    "smiley 3D to flag flat are for emoji.",
                 ),
                 io.Int.Input("batch_size", default=10, min=1, max=4096, tooltip="Number of pictures in the empty latent."),
                 io.Combo.Input(
@@ -70,7 +70,9 @@ class FewStepLoadDemoModel(io.ComfyNode):
                 io.Model.Output(display_name="model", tooltip="The model, with the noise schedule of the chosen family."),
                 io.Conditioning.Output(display_name="positive", tooltip="The chosen class."),
                 io.Conditioning.Output(display_name="negative", tooltip="No class: what guidance moves away from."),
-                io.Latent.Output(display_name="latent", tooltip="Empty latent for 32x32 pictures: one value per pixel, or red, green and blue for emoji."),
+                io.Latent.Output(
+                    display_name="latent", tooltip="Empty latent for 32x32 pictures: one value per pixel, or red, green and blue for emoji."
+                ),
                 io.Vae.Output(display_name="vae", tooltip="Turns latents into images and, for image to image, images into latents."),
             ],
         )

@@ -7,8 +7,8 @@ ComfyUI never asks for the denoised image D: it scales x, maps sigma to t, calls
     vp     gets x / sqrt(sigma^2 + 1), the timestep      F = (x - D) / sigma   (epsilon prediction)
     flow   gets x, 1000 s                                F = (x - D) / s       (velocity)
 
-What enters as `context` are class weights [B, tokens, classes], averaged over the tokens; what is missing from a sum of 1 goes to the learned
-"no class". So zeros are unconditional (also what ComfyUI's ConditioningZeroOut makes), and averaged conditionings blend classes.
+What enters as `context` are class weights [B, tokens, classes], averaged over the tokens; what is missing from a sum of 1 goes to the
+learned "no class". So zeros are unconditional (also what ComfyUI's ConditioningZeroOut makes), and averaged conditionings blend classes.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ class PixelVAE(comfy.sd.VAE):
         """Images [B, H, W, 3] in 0..1."""
         if samples_in.ndim != 4 or samples_in.shape[1] != self.latent_channels:
             raise ValueError(
-                f"The latent had shape {tuple(samples_in.shape)}; this demo model's VAE takes [batch, {self.latent_channels}, height, width]. "
-                "Use the VAE that belongs to the model that made the latent."
+                f"The latent had shape {tuple(samples_in.shape)}; this demo model's VAE takes [batch, {self.latent_channels}, height, "
+                "width]. Use the VAE that belongs to the model that made the latent."
             )
         pixels = ((samples_in.to(device=self.output_device, dtype=torch.float32) + 1) / 2).clamp(0, 1)
         return pixels.movedim(1, -1).repeat(1, 1, 1, 3 // self.latent_channels)

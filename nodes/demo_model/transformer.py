@@ -54,8 +54,8 @@ class HostTransformer(EmojiTransformer):
         """The velocity [B, 3, 32, 32] for images x, the host's timesteps [B] and class weights [B, tokens, 18] (None: no class)."""
         if x.shape[1:] != (CHANNELS, IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(
-                f"The latent had shape {tuple(x.shape)}; the emoji demo model takes [batch, {CHANNELS}, {IMAGE_SIZE}, {IMAGE_SIZE}], because "
-                "each of its tokens has a place of its own. Use the latent of FewStep Load Demo Model."
+                f"The latent had shape {tuple(x.shape)}; the emoji demo model takes [batch, {CHANNELS}, {IMAGE_SIZE}, {IMAGE_SIZE}], "
+                "because each of its tokens has a place of its own. Use the latent of FewStep Load Demo Model."
             )
         velocity = FlowPrecond(partial(super().forward), self.data_mean, self.data_deviation)  # type: ignore[arg-type]
         s = (timesteps.to(torch.float32) / SHIFTED_TIME).clamp(0.0, 1.0)
