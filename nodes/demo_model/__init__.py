@@ -62,7 +62,6 @@ class FewStepLoadDemoModel(io.ComfyNode):
                     "model",
                     options=list(MODELS),
                     default=FASHION,
-                    optional=True,  # workflows from before it existed do not have it
                     tooltip="fashion: grey clothes, in each family. emoji: colour emoji in two styles, with the family flow.",
                 ),
             ],
