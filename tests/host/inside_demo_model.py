@@ -473,14 +473,3 @@ def test_emoji_weights_can_be_tuned_and_patched():
         out = network(torch.randn(2, 3, 32, 32), torch.tensor([900.0, 100.0]), context=torch.zeros(2, 1, 18))
         out.square().mean().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for name, p in network.named_parameters() if p.requires_grad)
-
-
-def test_an_amed_predictor_for_emoji_is_refused_before_the_work():
-    model, positive, negative, latent, _ = load_emoji(batch_size=2)
-    calls = []
-    watched = model.clone()
-    watched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "watch", lambda executor, *rest, **more: calls.append(rest))
-    train = part("nodes.amed.train").FewStepTrainAmed
-    with pytest.raises(ValueError, match="HostTransformer, has neither. Use a table instead"):
-        train.execute(watched, positive, negative, latent, 2.0, "amed", 3, "predictor", "end", 4, 0, 2, "low")
-    assert not calls
