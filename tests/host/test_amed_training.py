@@ -93,7 +93,7 @@ def test_a_predictor_for_the_emoji_model_is_refused_before_the_work(comfy, tmp_p
     """It is a transformer without a middle block; a table of it is trained."""
     source = demo("flow", batch_size=3, model="emoji")
     out = source.out(tmp_path, text=training(source)[1])
-    with pytest.raises(RuntimeError, match="HostTransformer, has neither. Use a table instead"):
+    with pytest.raises(RuntimeError, match=r"HostTransformer, has neither\. Use a table instead"):
         comfy.run(source.graph)
     source = demo("flow", batch_size=3, model="emoji")
     out = source.out(tmp_path, text=training(source, mode="table", method="forward", trajectories=6, learning_rate=0.05)[1])
