@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, few_step_sigmas, optimal_sigmas, structure_scale
+from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, few_step_sigmas, optimal_sigmas
 from ..solvers import SOLVERS, SolverTable, can_jump, sample, solver_named, table_on
 from .judge import load_judge
 from .model import DemoModel
 
 TEACHER_STEPS = 100
-DEMO_STRUCTURE = structure_scale((3, 32, 32), deviation=0.6)
-"""Of both models' pictures, for where the first call is (schedules/first_level.py)."""
 STOCK_CALLS_PER_STEP = {
     "euler": 1, "euler_ancestral": 1, "lms": 1, "dpmpp_2m": 1, "dpmpp_2m_sde": 1, "dpmpp_3m_sde": 1,
     "heun": 2, "dpm_2": 2, "dpm_2_ancestral": 2, "dpmpp_2s_ancestral": 2, "dpmpp_sde": 2,
@@ -74,12 +72,12 @@ class Method:
         strength = f" p={self.p:g}" if self.p is not None else ""
         return f"{self.solver}{order} on {self.schedule}{strength}"
 
-    def sigmas(self, ns: NoiseSchedule, steps: int) -> Tensor:
-        """The schedule's list for `steps` steps."""
+    def sigmas(self, ns: NoiseSchedule, steps: int, structure: float | None = None) -> Tensor:
+        """The schedule's list for `steps` steps; with a structure (`few_step_sigmas`) it may begin with a jump."""
         if self.schedule != "fewstep":
             return baseline_sigmas(self.schedule, ns, steps)
         if self.p is None and not self.solver.startswith(STOCK) and can_jump(self.solver, ns.sigma_max, ns.family):
-            return few_step_sigmas(ns, steps, DEMO_STRUCTURE)
+            return few_step_sigmas(ns, steps, structure)
         solver = self.solver.removeprefix(STOCK)
         entry = SOLVERS.get(solver, SOLVERS["dpmpp_2m"])
         return optimal_sigmas(ns, steps, entry.name, self.order or entry.default_order, self.p)
@@ -92,9 +90,10 @@ class Method:
         if self.schedule != "fewstep" and self.schedule not in BASELINES:
             raise ValueError(f"schedule was {self.schedule!r}; it must be 'fewstep' or one of {', '.join(BASELINES)}.")
 
-    def plan(self, ns: NoiseSchedule, steps: int) -> tuple[Tensor, SolverTable | None]:
+    def plan(self, model: DemoModel, steps: int) -> tuple[Tensor, SolverTable | None]:
         """Noise levels, and the table that walks them (None for k-diffusion's samplers). All errors come from here, before any call."""
-        sigmas = self.sigmas(ns, steps)
+        ns = model.noise_schedule
+        sigmas = self.sigmas(ns, steps, model.structure)
         if self.solver.startswith(STOCK):
             return sigmas, None
         return sigmas, table_on(self.solver, sigmas, ns, self.order)
@@ -122,7 +121,7 @@ class CountedModel:
 def run(model: DemoModel, trial: Trial, method: Method, steps: int, callback: Callable | None = None) -> tuple[Tensor, int]:
     """Images and counted model calls of a method."""
     counted = CountedModel(model, trial)
-    sigmas, table = method.plan(model.noise_schedule, steps)
+    sigmas, table = method.plan(model, steps)
     x = model.initial_state(trial.noise, float(sigmas[0]))
     if table is None:
         images = _stock_sampler(method.solver.removeprefix(STOCK))(counted, x, sigmas.float(), callback=callback, disable=True)

@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..schedules import NoiseSchedule
+from ..schedules import NoiseSchedule, structure_scale
 from ..tensor_files import load_tensors
 from .data import CLASS_NAMES, load_images
 from .judge import Judge, load_judge
@@ -28,6 +28,7 @@ from .network import IMAGE_SIZE, EDMPrecond, UNet
 
 WEIGHTS_FILE = Path(__file__).parent / "weights" / "demo_unet.safetensors"
 SIGMA_MIN, SIGMA_MAX = 0.02, 20.0
+_DEVIATION = 0.6  # of a pixel, in both data sets
 DemoFamily = Literal["edm", "vp", "flow"]
 DemoName = Literal["fashion", "emoji"]
 FAMILIES: dict[str, tuple[str, ...]] = {"fashion": ("edm", "vp", "flow"), "emoji": ("flow",)}
@@ -72,6 +73,11 @@ class DemoModel(nn.Module):
     def kind(self) -> str:
         """What `load_demo_model` calls it in one word, as the names of its recipes do: the family of fashion, or another model's name."""
         return self.family if self.name == "fashion" else self.name
+
+    @property
+    def structure(self) -> float:
+        """The largest structures of its pictures, for where the first call is (schedules/first_level.py)."""
+        return structure_scale((self.channels, IMAGE_SIZE, IMAGE_SIZE), _DEVIATION)
 
     @property
     def trained(self) -> nn.Module:
