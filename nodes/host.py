@@ -276,9 +276,12 @@ def structure_of(model: ModelPatcher | None = None, shape: tuple[int, ...] | Non
     model : MODEL or None
         Models that work on pixels have data in [-1, 1]; all others, latents of about unit variance.
     shape : tuple of int or None
-        Of one latent, without the batch.
+        Of one latent, without the batch. None: the usual one of the model, as far as that is known.
     """
-    return structure_scale(USUAL_LATENT if shape is None else shape, _PIXEL_DEVIATION if _works_on_pixels(model) else _LATENT_DEVIATION)
+    if shape is None:
+        config = getattr(getattr(model, "model", None), "model_config", None)
+        shape = getattr(config, "fewstep_latent", USUAL_LATENT)
+    return structure_scale(shape, _PIXEL_DEVIATION if _works_on_pixels(model) else _LATENT_DEVIATION)
 
 
 def _works_on_pixels(model: ModelPatcher | None) -> bool:

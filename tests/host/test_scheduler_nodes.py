@@ -329,11 +329,11 @@ with torch.inference_mode():
 def test_a_newer_algorithm_version_says_to_update(comfy, tmp_path):
     for node in ("FewStepScheduler", "FewStepBaselineScheduler"):
         source = demo()
-        made = source.graph.node(node, model=source.model, algorithm_version=2)
+        made = source.graph.node(node, model=source.model, algorithm_version=99)
         source.out(tmp_path, sigmas=made[0])
         with pytest.raises(PromptRefused) as refusal:
             comfy.post_prompt(source.graph)
-        assert "update" in str(refusal.value) and "algorithm_version was 2" in str(refusal.value)
+        assert "update" in str(refusal.value) and "algorithm_version was 99" in str(refusal.value)
 
 
 def test_versions_of_the_nodes_are_tied_to_those_of_the_package(in_host):
@@ -348,7 +348,7 @@ tell(newest=inputs.ALGORITHM_VERSIONS[inputs.NEWEST_VERSION], core=[
     importlib.import_module(pack + ".schedules.optimal").ALGORITHM_VERSION, importlib.import_module(pack + ".solvers").ALGORITHM_VERSION])
 """
     )
-    assert told["newest"] == told["core"]
+    assert told["newest"][:2] == told["core"]
 
 
 # --- Metadata of pictures ---------------------------------------------------------------------------------------------
@@ -385,7 +385,7 @@ def test_saved_pictures_say_which_levels_made_them_also_from_the_cache(comfy):
     assert len(found) == 4 and all(entry == found[0] for entry in found)
     expected = optimal_sigmas(load_demo_model("vp").noise_schedule, 4).to(torch.float32)
     np.testing.assert_allclose(parse_sigmas(found[0][scheduler.id]["sigmas"]), expected, rtol=2e-6)
-    assert found[0][scheduler.id]["solver"] == "unipc" and found[0][scheduler.id]["algorithm_version"] == 1
+    assert found[0][scheduler.id]["solver"] == "unipc" and found[0][scheduler.id]["algorithm_version"] == 2
     assert found[0][sampler.id]["order"] == 2 and found[0][sampler.id]["corrector"] is True
 
     source.graph.prompt[scheduler.id]["inputs"]["steps"] = 6
