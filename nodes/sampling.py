@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..solvers import SOLVERS, SolverTable, build_table, order_at_guidance, sample
+from ..solvers import SOLVERS, SolverTable, build_any_table, order_at_guidance, sample
 from ..solvers.noise import BrownianNoise
 from .host import family_of_sampling, guidance_of, model_sampling_of, noise_schedule_of_sampling
 from .report import numbers
@@ -53,10 +53,10 @@ def solver_function(solver: str, order: int | None = None, **options: Any) -> Sa
 
 
 def table_for(solver: str, levels: np.ndarray, model_sampling: Any, order: int | None = None, **options: Any) -> SolverTable:
-    """The solver's table on float64 noise levels [N + 1] for ComfyUI's `model_sampling`; raises what `build_table` raises."""
+    """The solver's table on float64 noise levels [N + 1] for ComfyUI's `model_sampling`; raises what `build_any_table` raises."""
     if options.get("variant") == "tab":  # polynomials in the model's time
         options["t_of"] = noise_schedule_of_sampling(model_sampling).t_of
-    return build_table(solver, levels, family_of_sampling(model_sampling), order, **options)
+    return build_any_table(solver, levels, family_of_sampling(model_sampling), order, **options)
 
 
 def applicable(solver: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from .functions import (
 )
 from .loop import sample
 from .table import ALGORITHM_VERSION, Corrector, Row, SolverTable
+from .turning import build_any_table
 
 __all__ = [
     "ALGORITHM_VERSION",
@@ -33,6 +34,7 @@ __all__ = [
     "Row",
     "Solver",
     "SolverTable",
+    "build_any_table",
     "build_table",
     "order_at_guidance",
     "sample",

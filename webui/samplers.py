@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..recipes import Recipe
-from ..solvers import SolverTable, build_table, sample
+from ..solvers import SolverTable, build_any_table, build_table, sample
 from ..solvers.noise import BrownianNoise
 from ..solvers.rebuild import asked_order
 from . import job
@@ -88,7 +88,7 @@ def _walk(
     if options.get("afs") and (len(levels) < 3 or getattr(model, "mask", None) is not None):
         del options["afs"]  # nothing would be sampled; and a guess without the model knows nothing of what is masked
     order = solver_order(entry, choices, guidance(model, extra_args))
-    table = build_table(entry.solver, levels, noise_schedule_of(model).family, order, **options)
+    table = build_any_table(entry.solver, levels, noise_schedule_of(model).family, order, **options)
     if options.get("afs") and isinstance(getattr(model, "step", None), int):
         model.step += 1  # prompt editing counts calls
     return walk(table, model, x, extra_args, callback, disable, noise_sampler)
