@@ -98,7 +98,7 @@ def headline(request: ScheduleRequest, sigmas: torch.Tensor) -> str:
     """One line that says what kind of list it is."""
     steps = len(sigmas) - 1
     if steps < 1:
-        return "FewStep: nothing is sampled because denoise is 0"
+        return "FewStep: nothing is sampled because denoise is 0; the latent passes on unchanged (an empty one gives a grey picture)"
     counted = f"{steps} optimized step" if request.schedule == OPTIMIZED else f"{steps} step"
     source = "" if request.schedule == OPTIMIZED else f" of {request.schedule} ({BASELINES[request.schedule].description})"
     part = "" if request.denoise == 1 else f", denoise {request.denoise:g}: from sigma {float(sigmas[0]):.6g}"
