@@ -13,7 +13,7 @@ from ..jobs.saving import save_somewhere
 from ..recipes import Recipe
 from ..schedules.checks import real_number
 from .calibration import demo_setting, model_facts, recognised, summary
-from .long_work import ended_early, require_result
+from .long_work import check_folder, ended_early, require_result
 from .model import load_demo_model
 from .shipped import recipe_file
 from .showcase import set_threads
@@ -31,14 +31,14 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         After Ctrl-C, before there was anything to keep.
     """
     set_threads()
+    check_folder("--out", args.out)
+    check_folder("--cache", args.cache)
     setting = demo_setting(load_demo_model(args.family), real_number(args.cfg, "cfg"), args.seeds + args.held_out, args.batch)
     plan = CalibrationPlan(
         seeds=setting.seeds, held_out=args.held_out, batch=args.batch, teacher=TeacherPlan(args.teacher_steps, folder=args.cache),
         name=setting.name, nfes=args.nfe, effort=args.effort, limit=_limit(args), groups=tuple(args.fit) if args.fit else None,
         afs=args.afs, judge=recognised,
     )  # fmt: skip
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written to is refused before the work
     with StageBar(plan.costs(setting.noise_schedule), args.batch) as bar:
         outcome = calibrate(setting, plan, bar)
     require_result(outcome, bool(outcome.done))

@@ -99,7 +99,8 @@ TUNE_WRONG = [
 @pytest.mark.parametrize(("changes", "sentence"), TUNE_WRONG)
 def test_tune(changes, sentence):
     plan = replace(PLANS["tune end"].plan(None), **changes)
-    refused(PLANS["tune end"].setting(), sentence, lambda setting: tune.run(setting, plan, lambda: LoraAdapters(setting.model.inner_model, 2)))
+    setting = PLANS["tune end"].setting()
+    refused(setting, sentence, lambda setting: tune.run(setting, plan, lambda: LoraAdapters(setting.model.inner_model, 2)))
 
 
 def test_gradients_that_cannot_pass_are_told_before_the_teacher():
@@ -111,6 +112,5 @@ def test_gradients_that_cannot_pass_are_told_before_the_teacher():
                     module._parameters[name] = torch.nn.Parameter(parameter.clone(), requires_grad=False)
     sentence = "made in torch.inference_mode"
     refused(amed, sentence, lambda setting: train_amed.run(setting, replace(PLANS["amed end"].plan(None), mode="table")))
-    refused(
-        tuned, sentence, lambda setting: tune.run(setting, PLANS["tune end"].plan(None), lambda: LoraAdapters(setting.model.inner_model, 2))
-    )
+    plan = PLANS["tune end"].plan(None)
+    refused(tuned, sentence, lambda setting: tune.run(setting, plan, lambda: LoraAdapters(setting.model.inner_model, 2)))
