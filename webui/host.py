@@ -35,6 +35,15 @@ def architecture() -> str:
     return {"flux": "flux", "fluxschnell": "flux_schnell", "chroma": "chroma"}.get(kind, "")
 
 
+def set_shift(value: Any) -> None:
+    """Set the loaded model's shift, as a picture does with the page's slider *Distilled CFG Scale* (Forge Neo); nothing in other hosts."""
+    from modules import shared
+
+    setter = getattr(shared.sd_model, "set_shift", None)
+    if callable(setter) and value:
+        setter(shift=float(value))  # only of models that have one: the host knows them
+
+
 def ensure_loaded() -> None:
     """Load the chosen checkpoint where the host does so with the first picture only (Forge)."""
     from modules import sd_models

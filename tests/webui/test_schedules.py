@@ -143,7 +143,7 @@ def test_baselines_are_the_package_s():
     for entry in SCHEDULES:
         if entry.baseline and "vp" in BASELINES[entry.baseline].families:
             assert levels_for(entry, model, 7).tolist() == pytest.approx(baseline_sigmas(entry.baseline, ns, 7).tolist(), rel=1e-6)
-    with pytest.raises(ValueError, match="is for model families"):
+    with pytest.raises(ValueError, match="FewStep AYS is for Stable Diffusion and EDM models, but the loaded checkpoint is a flow"):
         levels_for(schedule_entry("FewStep AYS"), MODELS["sd3"](), 5)
 
 
