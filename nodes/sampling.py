@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..solvers import SOLVERS, SolverTable, build_table, order_at_guidance, sample
+from ..schedules import begins_with_jump
+from ..solvers import SOLVERS, SolverTable, build_table, can_jump, order_at_guidance, sample
 from ..solvers.keeping import restored
 from ..solvers.noise import BrownianNoise
 from .asked import called_at_levels, levels_asked, with_levels
@@ -47,8 +48,10 @@ def solver_function(solver: str, order: int | None = None, **options: Any) -> Sa
         levels = _distinct(numbers(sigmas))
         if len(levels) < 2:  # nothing to do, as in the host's samplers
             return x
-        chosen = order if order is not None else order_at_guidance(solver, guidance_of(model) or 1.0)
-        table = table_for(solver, levels, model_sampling_of(model), chosen, **options)
+        model_sampling = model_sampling_of(model)
+        jump = not options.get("afs") and _begins_with_jump(solver, levels, model_sampling)
+        chosen = order if order is not None else order_at_guidance(solver, guidance_of(model) or 1.0, jump)
+        table = table_for(solver, levels, model_sampling, chosen, **options, **({"jump": True} if jump else {}))
         return sample_in_host(model, x, table, extra_args, callback, disable)
 
     sampler.__name__ = sampler.__qualname__ = f"sample_fewstep_{solver}"
@@ -75,6 +78,14 @@ def table_for(solver: str, levels: np.ndarray, model_sampling: Any, order: int |
     if options.get("variant") == "tab":  # polynomials in the model's time
         options["t_of"] = noise_schedule_of_sampling(model_sampling).t_of
     return build_table(solver, levels, family_of_sampling(model_sampling), order, **options)
+
+
+def _begins_with_jump(solver: str, levels: np.ndarray, model_sampling: Any) -> bool:
+    try:
+        ns = noise_schedule_of_sampling(model_sampling)
+    except ValueError:  # levels of an unknown class are sampled as they are
+        return False
+    return begins_with_jump(levels, ns) and can_jump(solver, ns.sigma_max, ns.family)
 
 
 def applicable(solver: str, options: Mapping[str, Any]) -> dict[str, Any]:

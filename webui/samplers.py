@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..recipes import Recipe
-from ..solvers import SolverTable, build_table, sample
+from ..schedules import begins_with_jump
+from ..solvers import SolverTable, build_table, can_jump, sample
 from ..solvers.keeping import restored
 from ..solvers.noise import BrownianNoise
 from ..solvers.rebuild import asked_order
@@ -89,8 +90,10 @@ def _walk(
     options |= solver_options(entry, choices)
     if options.get("afs") and (len(levels) < 3 or getattr(model, "mask", None) is not None):
         del options["afs"]  # nothing would be sampled; and a guess without the model knows nothing of what is masked
-    order = solver_order(entry, choices, guidance(model, extra_args))
-    table = build_table(entry.solver, levels, noise_schedule_of(model).family, order, **options)
+    ns = noise_schedule_of(model)
+    jump = not options.get("afs") and begins_with_jump(levels, ns) and can_jump(entry.solver, ns.sigma_max, ns.family)
+    order = solver_order(entry, choices, guidance(model, extra_args), jump)
+    table = build_table(entry.solver, levels, ns.family, order, **options, jump=jump)
     if options.get("afs") and isinstance(getattr(model, "step", None), int):
         model.step += 1  # prompt editing counts calls
     return walk(table, model, x, extra_args, callback, disable, noise_sampler)
