@@ -259,8 +259,12 @@ def test_fits_on_wide_ranges_start_after_a_jump_too():
     usual, found = default_starts(wide, 5), default_starts(wide, 5, structure=8.0)
     assert len(found) == len(usual) and {each.nfe for each in found} == {5}
     assert sum(each.table.rows[0].afs is None for each in found) == 6, "half of them jump, the others begin with a call"
-    assert [each.table for each in default_starts(narrow, 5, structure=64.0)] == [each.table for each in default_starts(narrow, 5)]
-    assert [each.table for each in default_starts(wide, 5, afs=True, structure=8.0)] == [each.table for each in default_starts(wide, 5, afs=True)]
+
+    def tables(ns: NoiseSchedule, **options) -> list:
+        return [each.table for each in default_starts(ns, 5, **options)]
+
+    assert tables(narrow, structure=64.0) == tables(narrow)
+    assert tables(wide, afs=True, structure=8.0) == tables(wide, afs=True)
 
 
 def test_a_calibration_finds_the_data_and_jumps():
