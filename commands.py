@@ -25,14 +25,14 @@ def demo(args: argparse.Namespace) -> Outcome:
     from .demo.model import load_demo_model
     from .demo.pictures import save_image_grid
     from .demo.shipped import demo_recipe
-    from .demo.showcase import IMAGES_PER_CLASS, columns_of, missing_recipe, set_threads, showcase
+    from .demo.showcase import IMAGES_PER_CLASS, ROWS, columns_of, missing_recipe, set_threads, showcase
 
     set_threads()
     check_writable("--out", args.out)
     model = load_demo_model(args.model, family=args.family)
     recipe = demo_recipe(model.kind, args.steps, args.cfg)
     images = args.images or IMAGES_PER_CLASS[model.name] * model.num_classes
-    with _bar(100 + (2 + (recipe is not None)) * args.steps, "sampling") as bar:
+    with _bar(100 + (len(ROWS) + (recipe is not None)) * args.steps, "sampling") as bar:
         rows = showcase(model, args.steps, images, args.cfg, args.seed, bar.update, recipe)
     columns, _ = columns_of(model, rows[0].images)
     save_image_grid([(row.caption, row.note, columns_of(model, row.images)[1]) for row in rows], columns, args.out)
