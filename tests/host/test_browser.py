@@ -57,7 +57,7 @@ def click_arrow(page, node_type: str, name: str) -> None:
     """Raise a number by a click: the arrow on the canvas, or the plus of the new renderer."""
     if page.renderer == "vue":
         box = page.page.locator(f'[data-node-id="{node_id(page, node_type)}"] .lg-node-widget', has_text=name).first
-        box.locator(".p-inputnumber-increment-button").click()
+        box.locator('.p-inputnumber-increment-button, [data-testid="increment"]').first.click()
         return
     x, y = page.js(
         """([type, name]) => {
@@ -76,8 +76,12 @@ def node_id(page, node_type: str) -> int:
 
 
 def shown_inputs(page, node_type: str) -> list[str]:
-    """The inputs of a node that can be seen, in order."""
+    """The inputs of a node that can be seen, in order; with those that newer pages fold away, unfolded."""
     if page.renderer == "vue":
+        folded = page.page.locator(f'[data-node-id="{node_id(page, node_type)}"]').get_by_text("Show advanced inputs")
+        if folded.count():
+            folded.click()
+            page.settle(300)
         rows = page.page.locator(f'[data-node-id="{node_id(page, node_type)}"] .lg-node-widget').all()
         texts = [row.inner_text().split("\n")[0] for row in rows if row.is_visible()]
         names = page.js("(type) => fewstepTest.node(type).widgets.map((w) => [w.label || w.name, w.name])", node_type)
