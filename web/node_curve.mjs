@@ -95,6 +95,9 @@ export class NodeCurve {
     }
     const chain = modelChain(this.node);
     const model = signatureOf(chain);
+    // What was read from a model says nothing once that is gone.
+    const connected = this.node.inputs?.some((input) => input.name === "model" && input.link != null);
+    if (!connected) [this.key, this.executed] = ["", null];
     const assumed = assumedSchedule(chain);
     const chosen = this.node.properties?.[PRESET_PROPERTY] || "";
     this.#offerPresets(chosen, assumed);

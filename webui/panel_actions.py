@@ -16,6 +16,7 @@ from modules import shared
 from modules.call_queue import queue_lock
 
 from ..fitting import Ending, FitError
+from ..jobs.in_short import in_short
 from . import job
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
 from .calibration import Course, Picture, plan_of, run
@@ -223,5 +224,6 @@ def _report(course: Course, failed: list[BaseException]) -> str:
     for recipe, path in course.saved:
         parts.append(f"<p>Recipe for {recipe.nfe} model calls, saved as {html.escape(path.stem)}:</p>")
     results = course.outcome.done.values()
+    parts += [f"<p><b>{html.escape(in_short(result))}</b></p>" for result in results]
     parts += [f'<pre style="white-space:pre-wrap">{html.escape(result.report())}</pre>' for result in results]
     return "".join(parts) or "<p>Nothing was found.</p>"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -29,6 +30,17 @@ def test_there_are_examples_with_thumbnails(comfy):
         assert path.with_suffix(".jpg").stat().st_size < 200_000, path.stem
         status, body = comfy.request(f"/api/workflow_templates/fewstep/{path.stem.replace(' ', '%20')}.jpg")
         assert status == 200 and body[:2] == b"\xff\xd8", path.stem
+
+
+def test_former_names_of_templates_are_not_listed_but_found(comfy):
+    listed = comfy.get("/workflow_templates")["fewstep"]
+    former = {path.stem for path in (ROOT / "tests/data/saved_workflows/0.1.0").glob("*.json")}
+    assert len(former) == 9 and not former & set(listed)
+    for name in former:
+        for ending in ("json", "jpg"):
+            status, body = comfy.request(f"/api/workflow_templates/fewstep/{quote(name)}.{ending}")
+            assert status == 200 and any(body == (ROOT / f"example_workflows/{new}.{ending}").read_bytes() for new in listed), name
+    assert comfy.request("/api/workflow_templates/fewstep/none.json")[0] == 404
 
 
 def made_small(prompt: dict) -> dict:
