@@ -38,6 +38,14 @@ def test_labels_are_words(nodes):
     assert inputs_of(nodes["FewStepCalibrate"])["held_out_share"]["display_name"] == "held-out share"
 
 
+def test_inputs_for_experts_are_marked_advanced(nodes):
+    """Newer pages fold them away."""
+    expected = {"variant", "corrector", "lower_order_final", "afs", "p", "algorithm_version", "eta", "s_noise", "add_noise", "checkpointing"}
+    for node, info in nodes.items():
+        for name, options in inputs_of(info).items():
+            assert bool(options.get("advanced")) or name not in expected, f"{node}: {name}"
+
+
 def test_help_pages_name_labels_that_are_not_the_id(nodes):
     for node, info in nodes.items():
         page = (ROOT / f"web/docs/{node}.md").read_text(encoding="utf-8")
