@@ -40,7 +40,7 @@ def test_labels_are_words(nodes):
 
 def test_inputs_for_experts_are_marked_advanced(nodes):
     """Newer pages fold them away."""
-    expected = {"variant", "corrector", "lower_order_final", "afs", "p", "algorithm_version", "eta", "s_noise", "add_noise", "checkpointing"}
+    expected = {"variant", "corrector", "lower_order_final", "afs", "p", "algorithm_version", "eta", "s_noise", "add_noise"}
     for node, info in nodes.items():
         for name, options in inputs_of(info).items():
             assert bool(options.get("advanced")) or name not in expected, f"{node}: {name}"
