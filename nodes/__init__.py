@@ -14,7 +14,7 @@ from comfy_api.latest import ComfyExtension, io
 
 _GROUPS = (
     "schedulers", "samplers", "ksampler", "sigma_tools", "sigma_text", "plot", "compare", "demo_model", "calibration", "recipes", "amed",
-    "tuning",
+    "tuning", "two_experts",
 )  # fmt: skip
 _SERVICES = ("dropdown", "metadata", "preview")
 

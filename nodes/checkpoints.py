@@ -47,6 +47,18 @@ def checkpoint_names(prompt: Mapping[str, Any] | None, node_id: str | None, inpu
     return names
 
 
+def model_files_behind(hidden: Any) -> list[str]:
+    """Model files behind a node's model or, where none is connected, its guider.
+
+    Parameters
+    ----------
+    hidden
+        The node's hidden inputs with `prompt` and `unique_id`.
+    """
+    prompt, node_id = getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None)
+    return checkpoint_names(prompt, node_id) or checkpoint_names(prompt, node_id, "guider")
+
+
 def is_link(value: Any) -> bool:
     """Whether an input's value is a connection [node id, output]."""
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)

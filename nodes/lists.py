@@ -12,6 +12,7 @@ from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 from ..schedules.cache import default_cache
 from ..schedules.optimal import LARGEST_OPTIMISED, Problem, make_problem
 from ..schedules.presets import preset_nodes
+from ..schedules.split import with_level_at
 from ..solvers import solver_named
 from .host import noise_schedule_of
 from .inputs import OPTIMIZED
@@ -39,6 +40,8 @@ class ScheduleRequest:
     denoise : float
         In [0, 1]. An optimized list starts at that share of the model's time and has all its steps below. Baselines follow
         the host's rule: the tail of a list of int(steps / denoise) steps. 0 gives an empty list, as in the host.
+    boundary : float or None
+        A noise level at which one model hands over to another; one level is placed exactly there.
     """
 
     schedule: str = OPTIMIZED
@@ -46,6 +49,7 @@ class ScheduleRequest:
     order: int | None = None
     p: float | None = None
     denoise: float = 1.0
+    boundary: float | None = None
 
     @property
     def highest_order(self) -> int:
@@ -75,6 +79,8 @@ class ScheduleRequest:
                     f"{_LONGEST_LIST} can be listed. Use a larger denoise."
                 )
             values = baseline_sigmas(self.schedule, ns, total)[-(steps + 1) :]
+        if self.boundary is not None:
+            values = with_level_at(values, self.boundary, ns.family)
         sigmas = values.to(torch.float32)
         if not bool((sigmas[1:] < sigmas[:-1]).all()):
             raise ValueError(

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..recipes import Recipe
 from ..solvers import sample
-from .host import family_of_sampling, guidance_of, model_sampling_of
+from .common.guiders import guider_warnings
+from .host import family_of_sampling, guidance_of, guider_of, model_sampling_of
 from .report import few_levels, numbers, same_levels
 from .sampling import SamplerFunction, fresh_noise
 
@@ -47,7 +48,9 @@ def recipe_function(recipe: Recipe) -> SamplerFunction:
                 f"The recipe is for {recipe.family} models, but the model is {family}: its noise levels mean something else there. Use a "
                 f"{recipe.family} model, or a recipe made for {family}."
             )
-        for warning in recipe.check_use(family=family, cfg=guidance_of(model)):
+        guider = guider_of(model)
+        others = guider_warnings(recipe.facts.extra, guider) if guider is not None else []
+        for warning in [*recipe.check_use(family=family, cfg=guidance_of(model)), *others]:
             _logger.warning("FewStep: %s", warning)
         table = recipe.table()
         return sample(model, x, table, extra_args, callback, disable, fresh_noise(table, x, extra_args or {}))

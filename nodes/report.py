@@ -16,7 +16,7 @@ from ..schedules.model_families import PRESETS, recognise
 from ..schedules.optimal import Problem
 from ..schedules.text import sigma_text
 from ..solvers import solver_named
-from .checkpoints import checkpoint_names, looks_distilled
+from .checkpoints import looks_distilled, model_files_behind
 from .host import architecture_of, percent_of
 from .inputs import OPTIMIZED
 from .lists import ScheduleRequest
@@ -193,7 +193,7 @@ def distilled_lines(model: Any, hidden: Any) -> list[str]:
     hidden
         The node's hidden inputs with `prompt` and `unique_id`, from which the files are found.
     """
-    files = checkpoint_names(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None))
+    files = model_files_behind(hidden)
     names = [name for name in files if looks_distilled(name)]
     if not names and architecture_of(model) == "flux_schnell":
         names = ["FLUX.1 schnell"]

@@ -8,8 +8,10 @@ from comfy_api.latest import io
 
 from .. import __version__
 from ..schedules import BASELINES
+from ..schedules.split import split_at_boundary
 from ..schedules.text import sigma_text
 from ..solvers import SOLVERS, build_table, solver_named
+from .boundary import BOUNDARIES, NO_BOUNDARY, USUAL_BOUNDARY, boundary_at, boundary_inputs, boundary_line
 from .dropdown import sampler_entry
 from .host import noise_schedule_of
 from .inputs import (
@@ -88,6 +90,7 @@ class FewStepScheduler(io.ComfyNode):
                     OPTIMIZED, tooltip="'optimized', or one of the usual schedules for the same model and number of steps, to compare with."
                 ),
                 version_input(),
+                *boundary_inputs("For Wan 2.2's two models: one level is placed exactly at the boundary, where they change over."),
             ],
             outputs=[
                 io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="Noise levels: steps + 1 values, the last one 0."),
@@ -96,6 +99,12 @@ class FewStepScheduler(io.ComfyNode):
                     "scheduler_func",
                     display_name="scheduler_func",
                     tooltip="For nodes of Impact Pack and Inspire Pack, which request as many steps as they need.",
+                ),
+                io.Sigmas.Output(
+                    "sigmas_high", display_name="sigmas_high", tooltip="With a boundary, the part for the high-noise model; else the whole list."
+                ),
+                io.Sigmas.Output(
+                    "sigmas_low", display_name="sigmas_low", tooltip="With a boundary, the part for the low-noise model; else empty."
                 ),
             ],
             hidden=list(_HIDDEN),
@@ -109,8 +118,9 @@ class FewStepScheduler(io.ComfyNode):
         p: str | None = None,
         schedule: str | None = None,
         algorithm_version: int | None = None,
+        boundary: str | None = None,
     ) -> bool | str:
-        return _problem(solver, order, p, schedule, algorithm_version) or True
+        return _problem(solver, order, p, schedule, algorithm_version) or problem_with(boundary=(boundary, BOUNDARIES)) or True
 
     @classmethod
     def execute(
@@ -123,13 +133,18 @@ class FewStepScheduler(io.ComfyNode):
         p: str = AUTO,
         schedule: str = OPTIMIZED,
         algorithm_version: int = NEWEST_VERSION,
+        boundary: str = NO_BOUNDARY,
+        boundary_sigma: float = USUAL_BOUNDARY,
     ) -> io.NodeOutput:
         check(_problem(str(solver), str(order), str(p), str(schedule), algorithm_version) or steps_problem(steps))
-        request = ScheduleRequest(schedule, solver, chosen_order(order), chosen_number(p), denoise)
+        check(problem_with(boundary=(str(boundary), BOUNDARIES)))
+        at = boundary_at(boundary, boundary_sigma)
+        request = ScheduleRequest(schedule, solver, chosen_order(order), chosen_number(p), denoise, at)
         ns = noise_schedule_of(model)
         source = origin(request.problem(ns, steps)) if schedule == OPTIMIZED and denoise > 0 else ""
         sigmas = request.sigmas(ns, steps)
         nfe = build_table(solver, sigmas, ns.family).nfe if len(sigmas) else 0
+        high, low = (sigmas, sigmas[:0]) if at is None else split_at_boundary(sigmas, at)
         report = "\n".join(
             [
                 headline(request, sigmas),
@@ -138,6 +153,7 @@ class FewStepScheduler(io.ComfyNode):
                 calls_line(nfe),
                 *([objective_line(request.problem(ns, steps), request.p, source)] if source else []),
                 sigmas_line(sigmas),
+                *([] if at is None else [boundary_line(at, high, low)]),
                 pairing_line(solver, sampler_entry(solver), sampler_entry("unipc")),
                 *([GUIDANCE_LINE] if request.order is None and solver_named(solver).default_order > 2 else []),
                 *distilled_lines(model, cls.hidden),
@@ -154,10 +170,10 @@ class FewStepScheduler(io.ComfyNode):
             "algorithm_version": algorithm_version,
             "fewstep": __version__,
         }
-        write_entry(cls.hidden, entry)
+        write_entry(cls.hidden, entry if at is None else {**entry, "boundary": at})
         label = solver if schedule == OPTIMIZED else schedule
         ui = as_ui(report, curve(sigmas, ns, label, nfe, 2 * nfe))
-        return io.NodeOutput(sigmas, report, scheduler_function(request), ui=ui)
+        return io.NodeOutput(sigmas, report, scheduler_function(request), high, low, ui=ui)
 
 
 @records

@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from ...amed import AmedPredictor, AmedTable, sample_amed
-from ..host import family_of_sampling, guidance_of, model_sampling_of
+from ...amed.description import kind_of
+from ..common.guiders import guider_warnings
+from ..host import family_of_sampling, guidance_of, guider_of, model_sampling_of
 from ..report import numbers
 from .chosen import Chosen, KeptFeatures, chosen_by
 from .facts import cfg_warning, wrong_family, wrong_stamps
@@ -55,8 +57,10 @@ class AmedFunction:
         problem = wrong_stamps(given, config) or wrong_family(family_of_sampling(model_sampling_of(model)), config)
         if problem:
             raise ValueError(problem)
-        warning = cfg_warning(self.net, guidance_of(model))
-        if warning:
+        guider = guider_of(model)
+        warnings = [cfg_warning(self.net, guidance_of(model))]
+        warnings += guider_warnings(self.net.facts, guider, f"AMED {kind_of(self.net)}") if guider is not None else []
+        for warning in filter(None, warnings):
             _logger.warning("FewStep: %s", warning)
         if isinstance(self.net, AmedTable):
             return sample_amed(model, x, None, self.net, extra_args, callback, disable)

@@ -38,6 +38,7 @@ NODES = {
     "FewStepTrainAmed": "FewStep/AMED",
     "FewStepSaveAmed": "FewStep/AMED",
     "FewStepTuneLora": "FewStep/recipes",
+    "FewStepTwoExpertGuider": "sampling/custom_sampling/guiders",
 }
 
 
