@@ -16,6 +16,7 @@ _DISTILLED = re.compile(
     r"turbo|lightning|schnell|distill|lightx2v|causvid"
     r"|(?<![a-z])(lcm|dmd\d*)(?![a-z])"
     r"|(?<![a-z])hyper(?![a-z]|[-_ ]?real)|hyper[-_ ]?(sd|flux)"  # not "hyperrealism", "hyperReal"
+    r"|klein(?![-_ ]?(\d+b[-_ ]?)?base)|hidream[-_ ]?i1[-_ ]?(dev|fast)"  # their undistilled ones are klein-base and I1-full
     r"|(?<!\d)\d{1,2}[-_ ]?steps?(?![a-z])",
     re.IGNORECASE,
 )

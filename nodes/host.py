@@ -243,6 +243,7 @@ _PRESET_OF_ARCHITECTURE = {
     "HunyuanVideo": "hunyuan_video",
     "CosmosT2IPredict2": "cosmos_predict2",
     "CosmosT2V": "cosmos",
+    "Anima": "anima",
     "ZImage": "z_image",
     "Lumina2": "lumina2",
     "WAN21_T2V": "wan",

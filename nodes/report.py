@@ -14,6 +14,7 @@ from ..schedules import BASELINES, NoiseSchedule
 from ..schedules.families import half_log_snr
 from ..schedules.model_families import PRESETS, recognise
 from ..schedules.optimal import Problem
+from ..schedules.template_settings import DISTILLED_VARIANTS, settings_for
 from ..schedules.text import sigma_text
 from ..solvers import solver_named
 from .checkpoints import looks_distilled, model_files_behind
@@ -181,6 +182,19 @@ def pairing_line(solver: str, dropdown_sampler: str | None, unipc_entry: str | N
 GUIDANCE_LINE = (
     "Order: from cfg 4 up, order 2 is better than 3 in few steps; FewStep's samplers use it automatically if their order is auto."
 )
+
+
+def template_lines(ns: NoiseSchedule) -> list[str]:
+    """What ComfyUI's own templates sample this family with; no lines where none is known."""
+    return [f"For comparison, ComfyUI's template {known.template}: {known}" for known in settings_for(ns.name)]
+
+
+def variants_line(ns: NoiseSchedule, found: Sequence[str]) -> list[str]:
+    """How distilled variants of the family are told apart, where it has some and no warning says that this is one."""
+    variants = DISTILLED_VARIANTS.get(ns.name)
+    if found or variants is None:
+        return []
+    return [f"Not taken for distilled: no model or LoRA file before this node has a name of the family's distilled variants ({variants})."]
 
 
 def distilled_lines(model: Any, hidden: Any) -> list[str]:

@@ -49,6 +49,8 @@ from .report import (
     pairing_line,
     sigmas_line,
     solver_line,
+    template_lines,
+    variants_line,
     version_line,
 )
 
@@ -141,6 +143,7 @@ class FewStepScheduler(io.ComfyNode):
         at = boundary_at(boundary, boundary_sigma)
         request = ScheduleRequest(schedule, solver, chosen_order(order), chosen_number(p), denoise, at)
         ns = noise_schedule_of(model)
+        distilled = distilled_lines(model, cls.hidden)
         source = origin(request.problem(ns, steps)) if schedule == OPTIMIZED and denoise > 0 else ""
         sigmas = request.sigmas(ns, steps)
         nfe = build_table(solver, sigmas, ns.family).nfe if len(sigmas) else 0
@@ -156,7 +159,9 @@ class FewStepScheduler(io.ComfyNode):
                 *([] if at is None else [boundary_line(at, high, low)]),
                 pairing_line(solver, sampler_entry(solver), sampler_entry("unipc")),
                 *([GUIDANCE_LINE] if request.order is None and solver_named(solver).default_order > 2 else []),
-                *distilled_lines(model, cls.hidden),
+                *distilled,
+                *variants_line(ns, distilled),
+                *template_lines(ns),
                 version_line(algorithm_version),
             ]
         )

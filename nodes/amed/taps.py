@@ -29,12 +29,12 @@ def tap_of(guider: Any) -> MarkedTap:
     ------
     TapError : the network has no block that features are read from.
     """
-    network = network_of(guider)
     if isinstance(guider, TwoExpertGuider):
         raise TapError(
             "An AMED predictor reads the features of one network, but two experts have two. Use a table instead, which needs no features: "
             "train one with mode 'table' and method 'forward'."
         )
+    network = network_of(guider)
     place = where(network)
     if place is None:
         raise TapError(refusal(network))

@@ -223,6 +223,7 @@ def test_a_recipe_is_fitted_to_both(in_host, pair, seeds):
     assert told["facts"][1] <= told["facts"][2] and told["cfg"] == 3.0
     assert f"with TwoExpertGuider (boundary {boundary}, cfg_high 3, cfg_low 2)" in told["report"]
     assert told["same levels"] and told["own"] == []
+    assert told["swapped"] and told["boundary"], told
     assert "fitted to the guider TwoExpertGuider" in told["one model"][0]
     assert "fitted with the low model" in told["swapped"][0] and "fitted with boundary" in told["boundary"][0]
 
@@ -243,7 +244,7 @@ def made(low=low, boundary="custom", boundary_sigma=0.6):
     return node.execute(high, low, positive, negative, 3.0, 3.0, boundary, boundary_sigma).args[0]
 told["shift"] = sentence(lambda: made(low=shifted))
 told["range"] = sentence(lambda: made(boundary_sigma=1.5))
-told["choice"] = sentence(lambda: made("0.5"))
+told["choice"] = sentence(lambda: made(boundary="0.5"))
 train = part("nodes.amed.train").FewStepTrainAmed
 train.hidden = SimpleNamespace(prompt=None, unique_id=None, extra_pnginfo=None)
 arguments = dict(cfg=1.0, nfe=3, form="amed", trajectories=4, first_seed=0, batch_size=2, effort="low", guider=made(),
@@ -252,6 +253,7 @@ def trained(**changes):
     with torch.inference_mode():
         return train.execute(**arguments, **changes).args
 told["predictor"] = sentence(lambda: trained(mode="predictor", method="end"))
+told["features"] = sentence(lambda: part("nodes.amed.taps").tap_of(made()))
 told["gradients"] = sentence(lambda: trained(mode="table", method="end"))
 table = trained(mode="table", method="forward")[0]
 told["table"] = table.facts["error_after"] <= table.facts["error_before"], table.facts["guider"], table.facts["guider_models"]
@@ -270,7 +272,7 @@ def test_what_cannot_work_is_refused_in_a_sentence(in_host):
     assert "different noise levels" in told["shift"] and "the same shift" in told["shift"]
     assert "boundary was 1.5; it must lie between" in told["range"]
     assert "boundary was " in told["choice"] and "custom" in told["choice"]
-    assert "two experts have two" in told["predictor"] and "method 'forward'" in told["predictor"]
+    assert "two experts have two" in told["features"] and "mode 'table' and method 'forward'" in told["predictor"]
     assert "samples with several models (also low)" in told["gradients"]
     assert told["table"][0] and told["table"][1] == "TwoExpertGuider" and told["table"][2].startswith("low=")
     assert "on both sides of the boundary 0.6" in told["mixed"]
