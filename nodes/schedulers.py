@@ -103,7 +103,9 @@ class FewStepScheduler(io.ComfyNode):
                     tooltip="For nodes of Impact Pack and Inspire Pack, which request as many steps as they need.",
                 ),
                 io.Sigmas.Output(
-                    "sigmas_high", display_name="sigmas_high", tooltip="With a boundary, the part for the high-noise model; else the whole list."
+                    "sigmas_high",
+                    display_name="sigmas_high",
+                    tooltip="With a boundary, the part for the high-noise model; else the whole list.",
                 ),
                 io.Sigmas.Output(
                     "sigmas_low", display_name="sigmas_low", tooltip="With a boundary, the part for the low-noise model; else empty."

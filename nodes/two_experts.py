@@ -22,19 +22,19 @@ class FewStepTwoExpertGuider(io.ComfyNode):
             node_id="FewStepTwoExpertGuider",
             display_name="FewStep Two-Expert Guider",
             category="sampling/custom_sampling/guiders",
-            description="Samples with Wan 2.2's two models in one run: model calls at noise levels above the boundary go to high_model, the "
-            "others to low_model. A multistep solver keeps its history at the handoff, and each model is loaded once. Connect guider to "
-            "SamplerCustomAdvanced, or to FewStep Calibrate to fit a recipe to the pair.",
+            description="Samples with Wan 2.2's two models in one run: model calls at noise levels above the boundary go to high_model, "
+            "the others to low_model. A multistep solver keeps its history at the handoff, and each model is loaded once. Connect guider "
+            "to SamplerCustomAdvanced, or to FewStep Calibrate to fit a recipe to the pair.",
             inputs=[
                 io.Model.Input("high_model", tooltip="The high-noise model, with its LoRAs and ModelSampling node."),
                 io.Model.Input("low_model", tooltip="The low-noise model, with its LoRAs and the same ModelSampling node."),
                 io.Conditioning.Input("positive", tooltip="The prompt, for both models."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt, for both models. Not used at cfg 1."),
                 io.Float.Input(
-                    "cfg_high", default=3.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance while the high-noise model samples."
+                    "cfg_high", default=3.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the high-noise model."
                 ),
                 io.Float.Input(
-                    "cfg_low", default=3.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance while the low-noise model samples."
+                    "cfg_low", default=3.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the low-noise model."
                 ),
                 *boundary_inputs("Where the models change over: choose the same in FewStep Scheduler.", first=()),
             ],

@@ -167,7 +167,8 @@ class TwoExpertGuider(comfy.samplers.CFGGuider):
             first, inside = (high, with_both) if above else (low, with_low)
             return first.guider.sample(noise, latent_image, _Inside(inside), sigmas, denoise_mask, callback, disable_pbar, seed)
         finally:
-            _logger.info("FewStep: model calls: %d with HIGH, %d with LOW; order %s", high.calls, low.calls, ", ".join(self.turns) or "none")
+            turns = ", ".join(self.turns) or "none"
+            _logger.info("FewStep: model calls: %d with HIGH, %d with LOW; order %s", high.calls, low.calls, turns)
             for expert in (high, low):
                 expert.end()
             if "inner_model" in vars(self):

@@ -143,8 +143,8 @@ def guider_warnings(facts: Mapping[str, Any], guider: Any, what: str = "recipe")
     if fitted != here and not (fitted in _PLAIN and here in _PLAIN):
         settings = facts.get(SETTINGS)
         return [
-            f"The {what} was fitted to the guider {fitted}{f' ({settings})' if settings else ''}, but this is {here}, which bends the paths in "
-            f"another way. Use {fitted}, or fit again with {here}."
+            f"The {what} was fitted to the guider {fitted}{f' ({settings})' if settings else ''}, but this is {here}, which bends the "
+            f"paths in another way. Use {fitted}, or fit again with {here}."
         ]
     if GUIDER not in facts:
         return []
@@ -158,8 +158,8 @@ def guider_warnings(facts: Mapping[str, Any], guider: Any, what: str = "recipe")
     given, own = str(facts.get(PATCHES, "")), str(now.get(PATCHES, ""))
     if given != own:
         found.append(
-            f"The {what} was fitted with {given or 'no function'} on the model's guidance, but here is {own or 'none'}. Restore that, or fit "
-            "again."
+            f"The {what} was fitted with {given or 'no function'} on the model's guidance, but here is {own or 'none'}. Restore that, or "
+            "fit again."
         )
     return found
 

@@ -78,8 +78,8 @@ def model_inputs(*, cfg_tooltip: str) -> list[io.Input]:
         io.Guider.Input(
             "guider",
             optional=True,
-            tooltip="Any guider that you sample with, instead of model, positive, negative and cfg: Basic Guider with FluxGuidance, Dual CFG "
-            "Guider, Perp-Neg Guider and others.",
+            tooltip="Any guider that you sample with, instead of model, positive, negative and cfg: Basic Guider with FluxGuidance, Dual "
+            "CFG Guider, Perp-Neg Guider and others.",
         ),
     ]
 

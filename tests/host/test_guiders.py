@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,7 +15,7 @@ from fewstep.recipes import Recipe
 from fewstep.schedules import optimal_sigmas
 from fewstep.solvers import build_table, sample
 
-from .graphs import Source, demo, sd3, tensor
+from .graphs import Source, demo, sd3
 from .test_calibrate_nodes import HELD_OUT, SEEDS, SMALL, STEPS, calibration, standalone
 
 OTHER = "bag"  # a class of the demo model in a prompt of its own
@@ -221,7 +220,8 @@ def test_comparing_training_and_tuning_take_a_guider(comfy, tmp_path):
 ])  # fmt: skip
 def test_neither_or_both_end_in_a_sentence(comfy, tmp_path, change, said):
     source = demo("vp", counted=False)
-    links = {"guider": plain(source)[0], **{name: [source.model, source.positive][i] if i is not None else None for name, i in change.items()}}
+    own = [source.model, source.positive]
+    links = {"guider": plain(source)[0], **{name: None if i is None else own[i] for name, i in change.items()}}
     node = source.graph.node(
         "FewStepCalibrate", latent_image=source.latent, **SHORT, **{name: link for name, link in links.items() if link is not None}
     )

@@ -195,7 +195,8 @@ told["identities"] = identity(high), identity(low)
 told["facts"] = recipe.facts.model_identity, recipe.facts.error, recipe.facts.stock_error
 
 # Both the same: the fit of one model, to the last digit.
-one, two = (fitted(g, SEEDS)[0] for g in (plain(high, positive, negative, 3.0), guider_of(high, high, BOUNDARY, positive, negative, (3.0, 3.0))))
+pair = plain(high, positive, negative, 3.0), guider_of(high, high, BOUNDARY, positive, negative, (3.0, 3.0))
+one, two = (fitted(g, SEEDS)[0] for g in pair)
 told["same levels"] = one.levels == two.levels and one.facts.error == two.facts.error
 
 # What it was fitted to is what it is warned about.
@@ -247,8 +248,9 @@ told["range"] = sentence(lambda: made(boundary_sigma=1.5))
 told["choice"] = sentence(lambda: made(boundary="0.5"))
 train = part("nodes.amed.train").FewStepTrainAmed
 train.hidden = SimpleNamespace(prompt=None, unique_id=None, extra_pnginfo=None)
-arguments = dict(cfg=1.0, nfe=3, form="amed", trajectories=4, first_seed=0, batch_size=2, effort="low", guider=made(),
-                 latent_image={"samples": torch.zeros(1, *SHAPE[1:])}, teacher=part("nodes.common.teacher").teacher_plan(16, "unipc", False))
+short = part("nodes.common.teacher").teacher_plan(16, "unipc", False)
+arguments = dict(cfg=1.0, nfe=3, form="amed", trajectories=4, first_seed=0, batch_size=2, effort="low", guider=made(), teacher=short,
+                 latent_image={"samples": torch.zeros(1, *SHAPE[1:])})
 def trained(**changes):
     with torch.inference_mode():
         return train.execute(**arguments, **changes).args
