@@ -210,6 +210,53 @@ def test_comparing_training_and_tuning_take_a_guider(comfy, tmp_path):
     assert best.facts.extra["guider_settings"] == "cfg=3, neg_scale=1"
 
 
+# --- Guiders of newer hosts ---------------------------------------------------------------------------------------------------------------
+
+
+def needs(comfy, node: str) -> None:
+    if node not in comfy.object_info:
+        pytest.skip(f"This ComfyUI has no {node}; set FEWSTEP_COMFYUI_DIR to a newer one.")
+
+
+def error_by_hand(recipe: Recipe, denoised) -> float:
+    """Of the held-out seeds, with `denoised`(x, sigma, labels=) as the model."""
+    held_out = replace(standalone("vp", 1.0, range(7, 7 + SEEDS), 7), model=denoised, extra_args={}).subset(range(SEEDS - HELD_OUT, SEEDS))
+    with torch.inference_mode():
+        truth = Teacher(held_out, STEPS).end_points
+        ends = [sample(c.model, c.initial(float(recipe.sigmas[0])), recipe.table(), extra_args=c.per_seed) for c in held_out.chunks()]
+    return float((torch.cat(ends) - truth).double().square().mean().sqrt())
+
+
+def test_a_guider_with_a_second_model(comfy, tmp_path):
+    """Both the same here, so what is measured is classifier-free guidance; the recipe names the second model."""
+    needs(comfy, "DualModelGuider")
+    source, model = demo("vp", counted=False), load_demo_model("vp")
+    recipe, report = recipe_of(comfy, tmp_path, source, calibrated(source, dual_model(source)))
+    facts = recipe.facts
+    assert facts.extra["guider"] == "Guider_DualModel" and facts.extra["guider_models"] == f"uncond={facts.model_identity}"
+    error = error_by_hand(recipe, lambda x, sigma, labels: model(x, sigma, labels=labels, cfg=3.0))
+    assert facts.error == pytest.approx(error, rel=2e-3) and "with Guider_DualModel" in report
+
+
+def test_a_scale_that_is_overridden_in_a_range(comfy, tmp_path):
+    needs(comfy, "CFGOverride")
+    source, model = demo("vp", counted=False), load_demo_model("vp")
+    source.model = source.graph.node("CFGOverride", model=source.model, cfg=1.0, start_percent=0.0, end_percent=0.4)[0]
+    recipe, _ = recipe_of(comfy, tmp_path, source, calibrated(source, plain(source)))
+    patches = recipe.facts.extra["guidance_patches"]
+    override = dict(re.findall(r"(\w+)=([0-9.e+-]+)", patches))
+    assert patches.startswith("CFGOverride(") and float(override["cfg"]) == 1.0
+    low, high = float(override["sigma_lo"]), float(override["sigma_hi"])
+
+    def denoised(x, sigma, labels):
+        return model(x, sigma, labels=labels, cfg=1.0 if low <= float(sigma[0]) <= high else 3.0)
+
+    assert recipe.facts.error == pytest.approx(error_by_hand(recipe, denoised), rel=2e-3)
+    without = demo("vp", counted=False)
+    without.out(tmp_path, latent=sampled(without, recipe, plain(without))[0])
+    assert "was fitted with CFGOverride(" in " ".join(said_while(comfy, without, None))
+
+
 # --- Wrong inputs -------------------------------------------------------------------------------------------------------------------------
 
 
