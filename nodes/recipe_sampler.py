@@ -9,11 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from ..recipes import Recipe
-from ..solvers import sample
 from .common.guiders import guider_warnings
 from .host import family_of_sampling, guidance_of, guider_of, model_sampling_of
 from .report import few_levels, numbers, same_levels
-from .sampling import SamplerFunction, fresh_noise
+from .sampling import SamplerFunction, sample_in_host
 
 _logger = logging.getLogger("fewstep")
 
@@ -52,8 +51,7 @@ def recipe_function(recipe: Recipe) -> SamplerFunction:
         others = guider_warnings(recipe.facts.extra, guider) if guider is not None else []
         for warning in [*recipe.check_use(family=family, cfg=guidance_of(model)), *others]:
             _logger.warning("FewStep: %s", warning)
-        table = recipe.table()
-        return sample(model, x, table, extra_args, callback, disable, fresh_noise(table, x, extra_args or {}))
+        return sample_in_host(model, x, recipe.table(), extra_args, callback, disable)
 
     sampler.__name__ = sampler.__qualname__ = "sample_fewstep_recipe"
     return sampler

@@ -7,15 +7,18 @@ from typing import Any
 from comfy_api.latest import io
 
 from .. import __version__
-from ..schedules import BASELINES
+from ..schedules import BASELINES, begins_with_jump
 from ..schedules.split import split_at_boundary
 from ..schedules.text import sigma_text
 from ..solvers import SOLVERS, build_table, solver_named
 from .boundary import BOUNDARIES, NO_BOUNDARY, USUAL_BOUNDARY, boundary_at, boundary_inputs, boundary_line
 from .dropdown import sampler_entry
-from .host import noise_schedule_of
+from .host import noise_schedule_of, structure_of
 from .inputs import (
     AUTO,
+    FIRST_CALLS,
+    HIGHEST,
+    LOWER,
     NEWEST_VERSION,
     OPTIMIZED,
     ORDERS,
@@ -25,6 +28,7 @@ from .inputs import (
     chosen_number,
     chosen_order,
     denoise_input,
+    first_call_input,
     order_input,
     order_problem,
     problem_with,
@@ -44,6 +48,7 @@ from .report import (
     curve,
     distilled_lines,
     headline,
+    jump_lines,
     model_line,
     objective_line,
     pairing_line,
@@ -92,6 +97,7 @@ class FewStepScheduler(io.ComfyNode):
                     OPTIMIZED, tooltip="'optimized', or one of the usual schedules for the same model and number of steps, to compare with."
                 ),
                 version_input(),
+                first_call_input(),
                 *boundary_inputs("For Wan 2.2's two models: one level is placed exactly at the boundary, where they change over."),
             ],
             outputs=[
@@ -122,9 +128,11 @@ class FewStepScheduler(io.ComfyNode):
         p: str | None = None,
         schedule: str | None = None,
         algorithm_version: int | None = None,
+        first_call: str | None = None,
         boundary: str | None = None,
     ) -> bool | str:
-        return _problem(solver, order, p, schedule, algorithm_version) or problem_with(boundary=(boundary, BOUNDARIES)) or True
+        wrong = _problem(solver, order, p, schedule, algorithm_version, first_call)
+        return wrong or problem_with(boundary=(boundary, BOUNDARIES)) or True
 
     @classmethod
     def execute(
@@ -137,25 +145,29 @@ class FewStepScheduler(io.ComfyNode):
         p: str = AUTO,
         schedule: str = OPTIMIZED,
         algorithm_version: int = NEWEST_VERSION,
+        first_call: str = HIGHEST,
         boundary: str = NO_BOUNDARY,
         boundary_sigma: float = USUAL_BOUNDARY,
     ) -> io.NodeOutput:
-        check(_problem(str(solver), str(order), str(p), str(schedule), algorithm_version) or steps_problem(steps))
+        check(_problem(str(solver), str(order), str(p), str(schedule), algorithm_version, str(first_call)) or steps_problem(steps))
         check(problem_with(boundary=(str(boundary), BOUNDARIES)))
         at = boundary_at(boundary, boundary_sigma)
-        request = ScheduleRequest(schedule, solver, chosen_order(order), chosen_number(p), denoise, at)
+        structure = structure_of(model) if first_call == LOWER else None
+        request = ScheduleRequest(schedule, solver, chosen_order(order), chosen_number(p), denoise, structure, at)
         ns = noise_schedule_of(model)
         distilled = distilled_lines(model, cls.hidden)
         source = origin(request.problem(ns, steps)) if schedule == OPTIMIZED and denoise > 0 else ""
         sigmas = request.sigmas(ns, steps)
-        nfe = build_table(solver, sigmas, ns.family).nfe if len(sigmas) else 0
+        jump = begins_with_jump(sigmas, ns)
+        nfe = build_table(solver, sigmas, ns.family, jump=jump).nfe if len(sigmas) else 0
         high, low = (sigmas, sigmas[:0]) if at is None else split_at_boundary(sigmas, at)
         report = "\n".join(
             [
-                headline(request, sigmas),
+                headline(request, sigmas, jump),
                 model_line(ns),
                 solver_line(solver, request.order),
                 calls_line(nfe),
+                *jump_lines(sigmas, jump, first_call == LOWER),
                 *([objective_line(request.problem(ns, steps), request.p, source)] if source else []),
                 sigmas_line(sigmas),
                 *([] if at is None else [boundary_line(at, high, low)]),
@@ -174,6 +186,7 @@ class FewStepScheduler(io.ComfyNode):
             "solver": solver,
             "order": str(order),
             "p": str(p),
+            **({"first_call": str(first_call)} if first_call != HIGHEST else {}),
             "algorithm_version": algorithm_version,
             "fewstep": __version__,
         }
@@ -248,13 +261,14 @@ class FewStepBaselineScheduler(io.ComfyNode):
         return io.NodeOutput(sigmas, report, ui=as_ui(report, curve(sigmas, ns, schedule, nfe, 2 * nfe)))
 
 
-def _problem(solver: Any, order: Any, p: Any, schedule: Any, algorithm_version: Any) -> str | None:
+def _problem(solver: Any, order: Any, p: Any, schedule: Any, algorithm_version: Any, first_call: Any = None) -> str | None:
     wrong = problem_with(
         algorithm_version,
         solver=(solver, SOLVERS),
         order=(order, ORDERS),
         p=(p, STRENGTHS),
         schedule=(schedule, (OPTIMIZED, *BASELINES)),
+        first_call=(first_call, FIRST_CALLS),
     )
     return wrong or order_problem(solver, order)
 

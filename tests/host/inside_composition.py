@@ -73,8 +73,7 @@ def sd3(**options):
 def wan(frames=3):
     network = WanModel(model_type="t2v", patch_size=(1, 2, 2), in_dim=16, dim=128, ffn_dim=128, freq_dim=256, text_dim=4096, out_dim=16,
                        num_heads=1, num_layers=1, **OPS)  # fmt: skip
-    state = {name: 0.3 * value if value.dim() > 1 else value for name, value in weights(network).items()}
-    return loaded(state), text(4096, 1), text(4096, 2), torch.zeros(1, 16, frames, 8, 8)
+    return loaded(weights(network)), text(4096, 1), text(4096, 2), torch.zeros(1, 16, frames, 8, 8)
 
 
 def long_wan():
@@ -222,7 +221,7 @@ def compose(part):
         ns = host.noise_schedule_of(model)
         sigmas = lists.ScheduleRequest().sigmas(ns, STEPS)
         recipe = Recipe.from_table(build_table("euler", sigmas.double(), ns.family))
-        table = amed.AmedTable.constant("dpm2", tuple(sigmas.double().tolist()))
+        table = amed.AmedTable.constant("dpm2", tuple(sigmas.double().tolist()), family=ns.family)
         own = {"solver": solver("euler"), "recipe": recipes.recipe_function(recipe), "AMED": AmedFunction(table), "unipc": solver("unipc")}
         stock = {"solver": "euler", "recipe": "euler", "AMED": "dpm_2" if ns.family != "flow" else None, "unipc": None}
         return sigmas, {name: (comfy.samplers.KSAMPLER(function), stock[name]) for name, function in own.items()}
