@@ -1,7 +1,7 @@
 """What ComfyUI composes with models, run with FewStep's samplers and with its own, inside the host's Python; test_composition.py starts it.
 
-`compose(parts)` gives the rows of docs/composition.md. Each composition is sampled by FewStep's Euler, by a recipe with Euler's table and by
-an AMED table in the form of DPM-2, whose stock samplers are euler and dpm_2: the same must come out, and something else than without the
+`compose(part)` gives the rows of docs/composition.md. Each composition is sampled by FewStep's Euler, by a recipe with Euler's table and
+by an AMED table in the form of DPM-2, whose stock samplers are euler and dpm_2: the same must come out, and something else than without the
 composition. UniPC, which no stock sampler equals, must make its number of calls and end finite.
 """
 
@@ -18,14 +18,17 @@ import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+import comfy.patcher_extension
+import comfy.sample
 import comfy.samplers
 import comfy.sd
 import comfy.supported_models_base
-import nodes
 import torch
 from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ldm.wan.model import WanModel
+
+import nodes
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(comfy.samplers.__file__)))
 OPS = {"device": "cpu", "operations": comfy.ops.disable_weight_init, "dtype": torch.float32}
@@ -66,7 +69,8 @@ def sd15():
 def sd3(**options):
     network = MMDiT(input_size=None, patch_size=2, in_channels=16, depth=2, adm_in_channels=2048, pos_embed_max_size=64, num_patches=4096,
                     pos_embed_scaling_factor=None, **OPS,
-                    context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 128}})  # fmt: skip
+                    context_embedder_config={"target": "torch.nn.Linear",
+                                             "params": {"in_features": 4096, "out_features": 128}})  # fmt: skip
     return loaded(weights(network), **options), text(4096, 1, 2048), text(4096, 2, 2048), torch.zeros(1, 16, 8, 8)
 
 
@@ -117,7 +121,7 @@ def text(width, seed, pooled=0):
     return [[torch.randn(1, 8, width, generator=generator), more]]
 
 
-# --- Compositions: (model, positive, negative, latent) -> the same with something connected, and what the latent has beside samples ----------
+# --- Compositions: (model, positive, negative, samples) -> the same with something connected, and a LATENT -------------------------------
 
 
 def plain(model, positive, negative, x):
@@ -229,15 +233,19 @@ def compose(part):
     def sampled(composed, sampler, sigmas):
         model, positive, negative, latent = composed
         guider, calls = comfy.samplers.CFGGuider(model.clone()), []
-        guider.model_patcher.add_wrapper_with_key(
-            comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "count", lambda executor, *args, **kwargs: (calls.append(1), executor(*args, **kwargs))[1]
-        )  # fmt: skip
+
+        def counted(executor, *args, **kwargs):
+            calls.append(1)
+            return executor(*args, **kwargs)
+
+        guider.model_patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "count", counted)
         guider.set_conds(positive, negative)
         guider.set_cfg(3.0)
         noise = comfy.sample.prepare_noise(latent["samples"], 7, latent.get("batch_index"))
         with torch.inference_mode():
             mask = latent.get("noise_mask")
-            return guider.sample(noise, latent["samples"], sampler, sigmas.clone(), denoise_mask=mask, disable_pbar=True, seed=7), len(calls)
+            end = guider.sample(noise, latent["samples"], sampler, sigmas.clone(), denoise_mask=mask, disable_pbar=True, seed=7)
+        return end, len(calls)
 
     def outcome(given, composition, ends, own, stock, name):
         """`ends` keeps those of stock samplers, with and without the composition."""

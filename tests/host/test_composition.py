@@ -48,7 +48,8 @@ def told(comfyui_installed, tmp_path_factory):
     prelude = HOST_PRELUDE.format(comfyui=str(host.comfyui), base=str(base), pack=str(base / "custom_nodes/fewstep"))
     code = prelude + CODE.format(folder=str(Path(__file__).parent))
     env = variables({"FEWSTEP_CACHE_DIR": str(base / "cache")}, host)
-    result = subprocess.run([sys.executable, "-c", code], cwd=host.comfyui, env=env, capture_output=True, text=True, check=False, timeout=600)
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=host.comfyui, env=env, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return json.loads([line for line in result.stdout.splitlines() if line.startswith("TOLD:")][-1].removeprefix("TOLD:"))
 

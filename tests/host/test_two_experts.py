@@ -174,7 +174,7 @@ CALIBRATED = """
 calibrate, settings = part("nodes.calibration.calibrate").FewStepCalibrate, part("nodes.common.teacher").teacher_plan(16, "unipc", False)
 calibrate.hidden = SimpleNamespace(prompt=None, unique_id=None, extra_pnginfo=None)
 latent = {"samples": torch.zeros(1, *SHAPE[1:])}
-given = dict(latent_image=latent, cfg=1.0, nfe="3", effort="low", seeds=SEEDS, first_seed=0, held_out_share=0.34, teacher=settings)
+given = dict(latent_image=latent, cfg=1.0, nfe="2", effort="low", seeds=SEEDS, first_seed=0, held_out_share=0.34, teacher=settings)
 
 def fitted(guider, batch):
     calls.clear(), loads.clear()
@@ -211,12 +211,12 @@ tell(**told)
 """
 
 
-@pytest.mark.parametrize(("pair", "seeds"), [(DEMO, 6), (WAN, 3)], ids=["perturbed demo models", "Wan layout"])
+@pytest.mark.parametrize(("pair", "seeds"), [(DEMO, 4), (WAN, 3)], ids=["perturbed demo models", "Wan layout"])
 def test_a_recipe_is_fitted_to_both(in_host, pair, seeds):
     told = in_host(PRELUDE + f"SEEDS = {seeds}\n" + pair + CALIBRATED)
     boundary = "0.6" if pair is DEMO else "0.875"
     assert told["misplaced"] == 0 and told["rows"] <= 4, "two samples per call, with and without the prompt"
-    assert told["swaps"] <= 2 * told["passes"] and told["loads"] <= told["swaps"] + 2
+    assert 0 < told["swaps"] <= 2 * told["passes"] and told["loads"] <= told["swaps"] + 2
     extra = told["extra"]
     assert extra["guider"] == "TwoExpertGuider" and extra["guider_settings"] == f"boundary={boundary}, cfg_high=3, cfg_low=2"
     assert told["identities"][0] != told["identities"][1]
