@@ -1,6 +1,7 @@
 """Two experts for one sampling: a model for high noise and one for low noise, switched by the noise level of each call (Wan 2.2).
 
-Calls above the boundary go to HIGH, the others to LOW. The sampler sees one guider, so its history of earlier calls passes the handoff.
+Calls above the boundary go to HIGH, the others to LOW. (Wan's authors give a call exactly there to HIGH; but a list with a level on the
+boundary is cut there, and its lower part belongs to LOW.) The sampler sees one guider, so its history of earlier calls passes the handoff.
 Each expert is an ordinary guider that the host prepares as always (weights, prompts, hooks, wrappers), one inside the other: only loading
 LOW's weights waits until its first call. So each expert is loaded once in a run from high noise to low, and where memory is short, the
 host moves HIGH out when LOW comes in.
