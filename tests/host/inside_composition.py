@@ -1,6 +1,6 @@
 """What ComfyUI composes with models, run with FewStep's samplers and with its own, inside the host's Python; test_composition.py starts it.
 
-`compose(part)` gives the rows of docs/composition.md. Each composition is sampled by FewStep's Euler, by a recipe with Euler's table and
+`compose(part, group)` gives rows of docs/composition.md. Each composition is sampled by FewStep's Euler, by a recipe with Euler's table and
 by an AMED table in the form of DPM-2, whose stock samplers are euler and dpm_2: the same must come out, and something else than without the
 composition. UniPC, which no stock sampler equals, must make its number of calls and end finite.
 """
@@ -198,24 +198,30 @@ def cfg_override(model, positive, negative, x):
     return node.execute(model, 1.0, 0.0, 0.5).args[0], positive, negative, {"samples": x}
 
 
-ROWS = (  # name, model, composition, what it is compared with
-    ("EasyCache", sd15, easy_cache, sd15), ("LazyCache", sd15, lazy_cache, sd15),
-    ("Context windows, 7 frames in windows of 4", long_wan, context_windows, long_wan),
-    ("ControlNet for the first 70 %", sd15, control_net, sd15),
-    ("Areas, masks and a time range of prompts", sd15, regions, sd15),
-    ("LoRA schedule by hooks", sd15, lora_schedule, sd15),
-    ("Inpainting mask", sd15, picture_and_mask, sd15),
-    ("Differential Diffusion", sd15, differential_diffusion, sd15),
-    ("batch_index", sd15, batch_index, sd15),
-    ("fp8 weights", fp8, plain, sd3),
-    ("5-D latents (video)", wan, plain, None),
-    ("3-D latents (sound)", audio, plain, None),
-    ("CFGOverride", sd15, cfg_override, sd15),
-)  # fmt: skip
+ROWS = {  # by group; each row: name, model, composition, and the model without it
+    "caches": (("EasyCache", sd15, easy_cache, sd15), ("LazyCache", sd15, lazy_cache, sd15)),
+    "prompts": (
+        ("ControlNet for the first 70 %", sd15, control_net, sd15),
+        ("Areas, masks and a time range of prompts", sd15, regions, sd15),
+        ("LoRA schedule by hooks", sd15, lora_schedule, sd15),
+        ("CFGOverride for the first half", sd15, cfg_override, sd15),
+    ),
+    "masks": (
+        ("Inpainting mask", sd15, picture_and_mask, sd15),
+        ("Differential Diffusion", sd15, differential_diffusion, sd15),
+        ("batch_index", sd15, batch_index, sd15),
+    ),
+    "latents": (
+        ("fp8 weights", fp8, plain, sd3),
+        ("5-D latents (video)", wan, plain, None),
+        ("3-D latents (sound)", audio, plain, None),
+        ("Context windows, 7 frames in windows of 4", long_wan, context_windows, long_wan),
+    ),
+}
 
 
-def compose(part):
-    """Rows [name, {sampler: outcome}]; `part` imports a module of the pack by name."""
+def compose(part, group):
+    """Rows [name, {sampler: outcome}] of a group; `part` imports a module of the pack by name."""
     host, lists, recipes = part("nodes.host"), part("nodes.lists"), part("nodes.recipe_sampler")
     solver = part("nodes.sampling").solver_function
     Recipe, build_table, amed = part("recipes").Recipe, part("solvers").build_table, part("amed")
@@ -228,7 +234,10 @@ def compose(part):
         table = amed.AmedTable.constant("dpm2", tuple(sigmas.double().tolist()), family=ns.family)
         own = {"solver": solver("euler"), "recipe": recipes.recipe_function(recipe), "AMED": AmedFunction(table), "unipc": solver("unipc")}
         stock = {"solver": "euler", "recipe": "euler", "AMED": "dpm_2" if ns.family != "flow" else None, "unipc": None}
-        return sigmas, {name: (comfy.samplers.KSAMPLER(function), stock[name]) for name, function in own.items()}
+        # A flow model's AMED stamps begin just below pure noise; FewStep AMED Scheduler gives them out.
+        levels = {"AMED": torch.tensor(table.config.stamps, dtype=torch.float32)}
+        pairs = {name: (comfy.samplers.KSAMPLER(function), stock[name]) for name, function in own.items()}
+        return {name: levels.get(name, sigmas) for name in own}, pairs
 
     def sampled(composed, sampler, sigmas):
         model, positive, negative, latent = composed
@@ -249,7 +258,7 @@ def compose(part):
 
     def outcome(given, composition, ends, own, stock, name):
         """`ends` keeps those of stock samplers, with and without the composition."""
-        sigmas = ends["sigmas"]
+        sigmas = ends["sigmas"][name]
         try:
             mine, calls = sampled(composition(*given), own, sigmas)
         except Exception as error:
@@ -273,7 +282,7 @@ def compose(part):
         return "as stock" if far < CLOSE else f"differs from stock by {far:.2g}"
 
     made, rows = {}, []
-    for name, make, composition, bare in ROWS:
+    for name, make, composition, bare in ROWS[group]:
         if composition is cfg_override and not has_cfg_override():
             continue
         for maker in filter(None, (make, bare)):
