@@ -21,7 +21,8 @@ const RULES = {
   },
   FewStepScheduler: (value, solver) => {
     const optimized = value("schedule") === "optimized";
-    return { p: optimized, order: optimized && (!solver || solver.orders.length > 1) };
+    const whole = value("p") === AUTO && Number(value("denoise")) === 1;
+    return { p: optimized, order: optimized && (!solver || solver.orders.length > 1), first_call: optimized && whole };
   },
   FewStepKSampler: (value) => ({ steps: !/\d\s*$/.test(String(value("preset"))) }),
   FewStepSplitSigmas: (value) => Object.fromEntries(["step", "sigma", "percent"].map((name) => [name, value("split_at") === name])),
