@@ -21,9 +21,15 @@ const RULES = {
   },
   FewStepScheduler: (value, solver) => {
     const optimized = value("schedule") === "optimized";
-    const whole = value("p") === AUTO && Number(value("denoise")) === 1;
-    return { p: optimized, order: optimized && (!solver || solver.orders.length > 1), first_call: optimized && whole };
+    const whole = value("p") === AUTO && Number(value("denoise")) === 1 && value("boundary") === "none";
+    return {
+      p: optimized,
+      order: optimized && (!solver || solver.orders.length > 1),
+      first_call: optimized && whole,
+      boundary_sigma: value("boundary") === "custom",
+    };
   },
+  FewStepTwoExpertGuider: (value) => ({ boundary_sigma: value("boundary") === "custom" }),
   FewStepKSampler: (value) => ({ steps: !/\d\s*$/.test(String(value("preset"))) }),
   FewStepSplitSigmas: (value) => Object.fromEntries(["step", "sigma", "percent"].map((name) => [name, value("split_at") === name])),
 };
