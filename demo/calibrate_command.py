@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 from typing import Any
 
 from ..fitting import Calibration, Limit
@@ -14,7 +15,7 @@ from ..recipes import Recipe
 from ..schedules.checks import real_number
 from .calibration import demo_setting, model_facts, recognised, summary
 from .long_work import check_folder, ended_early, require_result
-from .model import load_demo_model
+from .model import DemoModel, load_demo_model
 from .shipped import recipe_file
 from .showcase import set_threads
 from .stage_bar import StageBar
@@ -33,7 +34,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     set_threads()
     check_folder("--out", args.out)
     check_folder("--cache", args.cache)
-    setting = demo_setting(load_demo_model(args.family), real_number(args.cfg, "cfg"), args.seeds + args.held_out, args.batch)
+    model = load_demo_model(args.model, family=args.family)
+    setting = demo_setting(model, real_number(args.cfg, "cfg"), args.seeds + args.held_out, args.batch)
     plan = CalibrationPlan(
         seeds=setting.seeds, held_out=args.held_out, batch=args.batch, teacher=TeacherPlan(args.teacher_steps, folder=args.cache),
         name=setting.name, nfes=args.nfe, effort=args.effort, limit=_limit(args), groups=tuple(args.fit) if args.fit else None,
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     with StageBar(plan.costs(setting.noise_schedule), args.batch) as bar:
         outcome = calibrate(setting, plan, bar)
     require_result(outcome, bool(outcome.done))
-    return _report(args, outcome, plan, model_facts(setting))
+    return _report(args, model, outcome, plan, model_facts(setting))
 
 
 def _limit(args: argparse.Namespace) -> Limit | None:
@@ -55,7 +57,7 @@ def _limit(args: argparse.Namespace) -> Limit | None:
 
 
 def _report(
-    args: argparse.Namespace, outcome: CalibrationOutcome, plan: CalibrationPlan, known: dict[str, Any]
+    args: argparse.Namespace, model: DemoModel, outcome: CalibrationOutcome, plan: CalibrationPlan, known: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
     entries, paragraphs = [], []
     for result in outcome.done.values():
@@ -63,16 +65,17 @@ def _report(
         entries.append({**summary(result), "recipe": recipe.to_text()})
         paragraphs.append(f"{result.report()}\n\n{recipe.to_text()}")
         if args.out is not None:
-            paragraphs[-1] += f"\n{_saved(args, result, recipe, entries[-1])}"
+            paragraphs[-1] += f"\n{_saved(args.out, model, result, recipe, entries[-1])}"
     problems = [str(outcome.error or ""), *(entry.get("problem", "") for entry in entries)]
     return {
-        "family": args.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out, "teacher_steps": args.teacher_steps,
-        "calibrations": entries, "interrupted": outcome.interrupted, "problem": " ".join(filter(None, problems)),
+        "model": model.name, "family": model.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out,
+        "teacher_steps": args.teacher_steps, "calibrations": entries,
+        "interrupted": outcome.interrupted, "problem": " ".join(filter(None, problems)),
     }, "\n\n".join([*paragraphs, *ended_early(outcome)])  # fmt: skip
 
 
-def _saved(args: argparse.Namespace, result: Calibration, recipe: Recipe, entry: dict[str, Any]) -> str:
-    wanted = recipe_file(args.family, result.nfe, args.out)
+def _saved(folder: Path, model: DemoModel, result: Calibration, recipe: Recipe, entry: dict[str, Any]) -> str:
+    wanted = recipe_file(model.kind, result.nfe, folder)
     if result.comparison is None and wanted.exists():  # which may be proven
         wanted = wanted.with_stem(f"{wanted.stem}-interrupted")
     try:

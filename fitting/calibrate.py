@@ -25,6 +25,7 @@ from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 from ..schedules.checks import whole_number
 from ..schedules.families import half_log_snr, sigma_from_half_log_snr
 from ..solvers import SOLVERS, SolverTable, build_table
+from ..solvers.keeping import departure
 from ..solvers.rebuild import asked_order, rebuilt
 from ..solvers.rounding import rounded_table
 from .candidates import Candidate, candidates
@@ -123,6 +124,7 @@ class Calibration:
             f"{seeds} seeds it used. It ended because {self.fit.stopped}.",
             f"Model calls, each on a batch: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, comparison {calls.guard}; "
             f"{self.seconds:.0f} s.",
+            f"Constants are {departure(self.table)}.",
         ]
         return "\n".join(lines if self.comparison is None else [*lines, "", self.comparison.table()])
 

@@ -21,7 +21,16 @@ from .amed_sampler import NOT_FROM_NOISE, stamps_of
 from .calibration import DISTILLED, Course, Picture, plan_of, run
 from .choices import NO_PREDICTOR, Choices, read_recipe
 from .folders import load_recipe, predictor_names, recipe_names
-from .host import architecture, ensure_loaded, has_schedule_choice, in_models_thread, sampler_options, schedule_of_loaded_model, set_shift
+from .host import (
+    architecture,
+    ensure_loaded,
+    has_schedule_choice,
+    in_models_thread,
+    sampler_options,
+    schedule_of_loaded_model,
+    set_shift,
+    structure_of_picture,
+)
 from .names import AMED, RECIPE_SCHEDULE, SAMPLERS, entries_of, sampler_entry, schedule_entry
 from .plot import sigma_plot
 from .report_html import report_html
@@ -103,7 +112,8 @@ def _plot_of(choices: Choices, controls: dict[str, Any]) -> str:
     if entry == AMED:
         stamps = ValueError(NOT_FROM_NOISE) if strength is not None else stamps_of(choices.predictor)
         steps, schedule = (steps if strength is not None else len(stamps) - 1), "Automatic"
-    job.begin(job.Job(choices, architecture(), bool(drops), stamps))
+    structure = structure_of_picture(name, controls.get("width"), controls.get("height")) if strength is None else None
+    job.begin(job.Job(choices, architecture(), bool(drops), stamps, structure))
     try:
         set_shift(controls.get(DISTILLED))
         sigmas = _levels_of_host(name, schedule, steps, strength, controls)
