@@ -14,7 +14,7 @@ from ..jobs.saving import save_somewhere
 from ..recipes import Recipe
 from ..schedules.checks import real_number
 from .calibration import demo_setting, model_facts, recognised, summary
-from .long_work import ended_early, require_result
+from .long_work import check_folder, ended_early, require_result
 from .model import DemoModel, load_demo_model
 from .shipped import recipe_file
 from .showcase import set_threads
@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         After Ctrl-C, before there was anything to keep.
     """
     set_threads()
+    check_folder("--out", args.out)
+    check_folder("--cache", args.cache)
     model = load_demo_model(args.model, family=args.family)
     setting = demo_setting(model, real_number(args.cfg, "cfg"), args.seeds + args.held_out, args.batch)
     plan = CalibrationPlan(
@@ -39,8 +41,6 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         name=setting.name, nfes=args.nfe, effort=args.effort, limit=_limit(args), groups=tuple(args.fit) if args.fit else None,
         afs=args.afs, judge=recognised,
     )  # fmt: skip
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written to is refused before the work
     with StageBar(plan.costs(setting.noise_schedule), args.batch) as bar:
         outcome = calibrate(setting, plan, bar)
     require_result(outcome, bool(outcome.done))

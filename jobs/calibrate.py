@@ -10,6 +10,7 @@ from ..fitting import EFFORTS, Calibration, Ending, Limit, Setting, calibrations
 from ..fitting.calibrate import MOST_CALLS, PROBED_SEEDS, check_calls
 from ..fitting.effort import Effort
 from ..fitting.guard import FINALISTS, SCREENED_ON, Judge
+from ..fitting.parameters import check_groups
 from ..fitting.progress import Progress, staged
 from ..recipes import Recipe
 from ..schedules import NoiseSchedule
@@ -54,6 +55,8 @@ class CalibrationPlan(Plan):
         check_calls(self.nfes)
         if self.effort not in EFFORTS:
             raise ValueError(f"effort was {self.effort!r}; it must be one of {', '.join(EFFORTS)}.")
+        if self.groups is not None:
+            check_groups(self.groups)
 
     @property
     def means(self) -> Effort:

@@ -7,6 +7,7 @@ import { CurveView } from "./view.mjs";
 const DEBOUNCE = 150; // ms after the last edit
 const PRESET_PROPERTY = "FewStep preview"; // "" or absent: from the graph
 const AXIS_PROPERTY = "FewStep axis";
+const LOWER_FIRST_CALL = 2; // algorithm version from which FewStep KSampler makes its first call lower on wide ranges
 const MIN_HEIGHT = 176;
 const MIN_WIDTH = 300;
 
@@ -14,13 +15,15 @@ const plain = (node, names) => Object.fromEntries(names.map((name) => [name, val
 
 /** By node id: the parameters of its preview; null where only a run gives curves. */
 const PARAMETERS = {
-  FewStepScheduler: (node) => plain(node, ["schedule", "solver", "order", "steps", "denoise", "p"]),
+  FewStepScheduler: (node) => plain(node, ["schedule", "solver", "order", "steps", "denoise", "p", "first_call"]),
   FewStepBaselineScheduler: (node) => plain(node, ["schedule", "steps", "denoise"]),
   FewStepKSampler: (node) => {
-    const { solver, denoise, steps, preset } = plain(node, ["solver", "denoise", "steps", "preset"]);
+    const { solver, denoise, steps, preset, algorithm_version: version } =
+      plain(node, ["solver", "denoise", "steps", "preset", "algorithm_version"]);
     // "Fast 5", "Balanced 8": the number of steps is in the name.
     const named = /(\d+)\s*$/.exec(String(preset));
-    return { solver: solver === "auto" ? undefined : solver, denoise, steps: named ? named[1] : steps };
+    const first_call = Number(version) >= LOWER_FIRST_CALL ? "lower" : undefined;
+    return { solver: solver === "auto" ? undefined : solver, denoise, steps: named ? named[1] : steps, first_call };
   },
   FewStepPlotSigmas: null,
   FewStepApplyRecipe: null,

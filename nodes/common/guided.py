@@ -77,7 +77,7 @@ class Guided:
             batch, self._most = len(seeds), batch
         return Setting(
             self._denoised, self.noise_schedule, self.shape, tuple(seeds), {}, places, batch, self._start, self._noise, torch.float32,
-            self._device, name, self._told,
+            self._device, name, announce=self._told,
         )  # fmt: skip
 
     def _told(self, table: SolverTable) -> None:
