@@ -10,6 +10,7 @@ from ..fitting import Calibration, Limit
 from ..jobs import TeacherPlan
 from ..jobs.calibrate import CalibrationOutcome, CalibrationPlan, recipe_from
 from ..jobs.calibrate import run as calibrate
+from ..jobs.in_short import in_short
 from ..jobs.saving import save_somewhere
 from ..recipes import Recipe
 from ..schedules.checks import real_number
@@ -63,7 +64,7 @@ def _report(
     for result in outcome.done.values():
         recipe = recipe_from(result, plan, known)
         entries.append({**summary(result), "recipe": recipe.to_text()})
-        paragraphs.append(f"{result.report()}\n\n{recipe.to_text()}")
+        paragraphs.append(f"{in_short(result)}\n\n{result.report()}\n\n{recipe.to_text()}")
         if args.out is not None:
             paragraphs[-1] += f"\n{_saved(args.out, model, result, recipe, entries[-1])}"
     problems = [str(outcome.error or ""), *(entry.get("problem", "") for entry in entries)]

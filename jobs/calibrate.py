@@ -16,6 +16,7 @@ from ..recipes import Recipe
 from ..schedules import NoiseSchedule
 from ..solvers import SolverTable
 from .facts import recipe_of, scored_facts
+from .in_short import in_short
 from .outcome import Outcome, ending_of
 from .plan import Costs, Part, Plan
 from .words import cost_line
@@ -159,6 +160,7 @@ def recipe_from(result: Calibration, plan: CalibrationPlan, facts: Mapping[str, 
 def report_lines(outcome: CalibrationOutcome, plan: CalibrationPlan, ns: NoiseSchedule) -> list[str]:
     """What was found and what it cost."""
     return [
+        *map(in_short, outcome.results(plan)),
         f"{plan.fitting} seeds to fit and {plan.held_out} held out, effort {plan.effort}",
         cost_line(plan.costs(ns)),
         outcome.teacher_line(plan),

@@ -40,17 +40,15 @@ export const hasCurve = (nodeId) => nodeId in PARAMETERS;
 
 export class NodeCurve {
   /**
-   * @param {object} of { app, api: ComfyUI's; node; kind: its id; presets: () => titles of noise schedules by name;
-   *     mounted: called with the box when a renderer has put it into the page }
+   * @param {object} of { app, api: ComfyUI's; node; kind: its id; presets: () => titles of noise schedules by name }
    */
-  constructor({ app, api, node, kind, presets, mounted }) {
+  constructor({ app, api, node, kind, presets }) {
     Object.assign(this, { app, api, node, presets });
     this.parameters = PARAMETERS[kind];
     this.executed = null; // curves of the last run in this page
     const on = {
       axis: (axis) => this.#remember(AXIS_PROPERTY, axis),
       preset: (name) => this.choosePreset(name),
-      mounted: () => mounted(this.view.element),
     };
     this.view = new CurveView(on, Boolean(this.parameters));
     this.widget = this.#addWidget();
@@ -100,6 +98,9 @@ export class NodeCurve {
     }
     const chain = modelChain(this.node);
     const model = signatureOf(chain);
+    // What was read from a model says nothing once that is gone.
+    const connected = this.node.inputs?.some((input) => input.name === "model" && input.link != null);
+    if (!connected) [this.key, this.executed] = ["", null];
     const assumed = assumedSchedule(chain);
     const chosen = this.node.properties?.[PRESET_PROPERTY] || "";
     this.#offerPresets(chosen, assumed);

@@ -16,6 +16,7 @@ from modules import shared
 from modules.call_queue import queue_lock
 
 from ..fitting import Ending, FitError
+from ..jobs.in_short import in_short
 from . import job
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
 from .calibration import DISTILLED, Course, Picture, plan_of, run
@@ -247,5 +248,7 @@ def _report(course: Course, failed: list[BaseException]) -> str:
         parts.append(f"<p>Recipe for {recipe.nfe} model calls, saved as {html.escape(path.stem)}:</p>")
     if course.saved or course.unsaved:
         parts.append(f"<p><b>{_NEXT}</b></p>")
-    parts += [report_html(result.report()) for result in course.outcome.done.values()]
+    results = course.outcome.done.values()
+    parts += [f"<p><b>{html.escape(in_short(result))}</b></p>" for result in results]
+    parts += [report_html(result.report()) for result in results]
     return "".join(parts) or "<p>Nothing was found.</p>"

@@ -22,11 +22,14 @@ INNER = ("dpm_2", "dpmpp_2s", "dpmpp_3s", "heun")
 """Solvers that call the model inside their steps, or twice at a level."""
 
 
-def windowed(source: Source, schedule: str = "standard_static", **more) -> list:
-    """The model with context windows over the rows of the picture; `more`: inputs of newer hosts."""
+def windowed(source: Source, schedule: str = "standard_static") -> list:
+    """The model with context windows over the rows of the picture.
+
+    Newer hosts would add a row to each window; the demo model takes multiples of 4.
+    """
     return source.graph.node(
         "ContextWindowsManual", model=source.model, context_length=16, context_overlap=8, context_schedule=schedule, context_stride=1,
-        closed_loop=False, fuse_method="pyramid", dim=2, **more,
+        closed_loop=False, fuse_method="pyramid", dim=2, causal_window_fix=False,
     )[0]  # fmt: skip
 
 
