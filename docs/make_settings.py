@@ -23,13 +23,14 @@ GREY, BLUE = "#999999", "#3f789e"
 INTRODUCTION = f"""# What FewStep changes in the settings people have
 
 Made by `python docs/make_settings.py`. For each template: its own settings, the {STEPS} levels that its scheduler gives with so few steps,
-and FewStep's {STEPS}. *Noisy* is the share of steps that begin where there is more noise than picture (half-log-SNR below 0). The levels are for
-the template's shift; FewStep Scheduler reads yours. Which sampler to use with them is another question: see [choices.md](choices.md).
+and FewStep's {STEPS}. *Noisy* is the share of steps that begin where there is more noise than picture (half-log-SNR below 0). The levels
+are for the template's shift; FewStep Scheduler reads yours. Which sampler to use with them is another question: see
+[choices.md](choices.md).
 
 ![Levels of the templates and of FewStep](settings.svg)
 
-Grey line: the template's own number of steps. Grey dots: its scheduler with {STEPS} steps. Blue dots: FewStep with {STEPS}. Across: share of
-the steps; upwards: noise level (flow models), or its logarithm.
+Grey line: the template's own number of steps. Grey dots: its scheduler with {STEPS} steps. Blue dots: FewStep with {STEPS}. Across: share
+of the steps; upwards: noise level (flow models), or its logarithm.
 
 | template | its settings | noisy | its levels with {STEPS} steps | noisy | FewStep's levels | noisy |
 |---|---|---|---|---|---|---|
