@@ -2,8 +2,8 @@
 
     python docs/make_settings.py
 
-The templates' settings are those of schedules/template_settings.py. Two templates take their levels from nodes of their own (Flux2Scheduler,
-LTXVScheduler), which depend on the size of the picture; they are left out.
+The templates' settings are those of schedules/template_settings.py. Two templates take their levels from nodes of their own
+(Flux2Scheduler, LTXVScheduler), which depend on the size of the picture; they are left out.
 """
 
 from __future__ import annotations
