@@ -10,11 +10,12 @@ from ..fitting import Calibration, Limit
 from ..jobs import TeacherPlan
 from ..jobs.calibrate import CalibrationOutcome, CalibrationPlan, recipe_from
 from ..jobs.calibrate import run as calibrate
+from ..jobs.in_short import in_short
 from ..jobs.saving import save_somewhere
 from ..recipes import Recipe
 from ..schedules.checks import real_number
 from .calibration import demo_setting, model_facts, recognised, summary
-from .long_work import ended_early, require_result
+from .long_work import check_folder, ended_early, require_result
 from .model import DemoModel, load_demo_model
 from .shipped import recipe_file
 from .showcase import set_threads
@@ -32,6 +33,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         After Ctrl-C, before there was anything to keep.
     """
     set_threads()
+    check_folder("--out", args.out)
+    check_folder("--cache", args.cache)
     model = load_demo_model(args.model, family=args.family)
     setting = demo_setting(model, real_number(args.cfg, "cfg"), args.seeds + args.held_out, args.batch)
     plan = CalibrationPlan(
@@ -39,8 +42,6 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         name=setting.name, nfes=args.nfe, effort=args.effort, limit=_limit(args), groups=tuple(args.fit) if args.fit else None,
         afs=args.afs, judge=recognised,
     )  # fmt: skip
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written to is refused before the work
     with StageBar(plan.costs(setting.noise_schedule), args.batch) as bar:
         outcome = calibrate(setting, plan, bar)
     require_result(outcome, bool(outcome.done))
@@ -63,7 +64,7 @@ def _report(
     for result in outcome.done.values():
         recipe = recipe_from(result, plan, known)
         entries.append({**summary(result), "recipe": recipe.to_text()})
-        paragraphs.append(f"{result.report()}\n\n{recipe.to_text()}")
+        paragraphs.append(f"{in_short(result)}\n\n{result.report()}\n\n{recipe.to_text()}")
         if args.out is not None:
             paragraphs[-1] += f"\n{_saved(args.out, model, result, recipe, entries[-1])}"
     problems = [str(outcome.error or ""), *(entry.get("problem", "") for entry in entries)]

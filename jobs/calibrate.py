@@ -10,11 +10,13 @@ from ..fitting import EFFORTS, Calibration, Ending, Limit, Setting, calibrations
 from ..fitting.calibrate import MOST_CALLS, PROBED_SEEDS, check_calls
 from ..fitting.effort import Effort
 from ..fitting.guard import FINALISTS, SCREENED_ON, Judge
+from ..fitting.parameters import check_groups
 from ..fitting.progress import Progress, staged
 from ..recipes import Recipe
 from ..schedules import NoiseSchedule
 from ..solvers import SolverTable
 from .facts import recipe_of, scored_facts
+from .in_short import in_short
 from .outcome import Outcome, ending_of
 from .plan import Costs, Part, Plan
 from .words import cost_line
@@ -54,6 +56,8 @@ class CalibrationPlan(Plan):
         check_calls(self.nfes)
         if self.effort not in EFFORTS:
             raise ValueError(f"effort was {self.effort!r}; it must be one of {', '.join(EFFORTS)}.")
+        if self.groups is not None:
+            check_groups(self.groups)
 
     @property
     def means(self) -> Effort:
@@ -156,6 +160,7 @@ def recipe_from(result: Calibration, plan: CalibrationPlan, facts: Mapping[str, 
 def report_lines(outcome: CalibrationOutcome, plan: CalibrationPlan, ns: NoiseSchedule) -> list[str]:
     """What was found and what it cost."""
     return [
+        *map(in_short, outcome.results(plan)),
         f"{plan.fitting} seeds to fit and {plan.held_out} held out, effort {plan.effort}",
         cost_line(plan.costs(ns)),
         outcome.teacher_line(plan),

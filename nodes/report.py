@@ -98,7 +98,7 @@ def headline(request: ScheduleRequest, sigmas: torch.Tensor, jump: bool = False)
     """One line that says what kind of list it is."""
     steps = len(sigmas) - 1 - jump
     if steps < 1:
-        return "FewStep: nothing is sampled because denoise is 0"
+        return "FewStep: nothing is sampled because denoise is 0; the latent passes on unchanged (an empty one gives a grey picture)"
     counted = f"{steps} optimized step" if request.schedule == OPTIMIZED else f"{steps} step"
     source = "" if request.schedule == OPTIMIZED else f" of {request.schedule} ({BASELINES[request.schedule].description})"
     part = "" if request.denoise == 1 else f", denoise {request.denoise:g}: from sigma {float(sigmas[0]):.6g}"
@@ -146,10 +146,12 @@ def sigmas_line(sigmas: torch.Tensor) -> str:
     return f"Sigmas: {sigma_text(sigmas) or 'none'}"
 
 
-def few_levels(levels: Sequence[float] | np.ndarray) -> str:
-    """At most six levels for a message, rounded; the middle of a longer list is left out."""
-    shown = [f"{level:.5g}" for level in levels]
-    return ", ".join(shown if len(shown) <= 6 else [*shown[:3], "...", *shown[-2:]])
+def other_levels(given: Sequence[float] | np.ndarray, own: Sequence[float] | np.ndarray) -> str:
+    """How a list of levels differs from a sampler's own, for a message: their numbers, or the first two levels that differ."""
+    if len(given) != len(own):
+        return f"{len(given)} noise levels instead of its own {len(own)}"
+    n = int(np.argmax(~np.isclose(given, own, rtol=_ROUNDING, atol=0.0)))
+    return f"noise levels that are not its own {len(own)}: number {n + 1} is {given[n]:.6g} instead of {own[n]:.6g}"
 
 
 def same_levels(levels: np.ndarray, others: Sequence[float]) -> bool:

@@ -16,17 +16,19 @@ _SLACK = 1e-5  # levels are typed with 5 or 6 digits
 def step_at_sigma(sigmas: torch.Tensor | Sequence[float] | np.ndarray, sigma: float) -> int:
     """Index of the first level at or below `sigma`, or the last index if there is none.
 
-    A level up to a relative 1e-5 above counts as equal, because levels are typed with few digits.
+    A level up to a relative 1e-5 above counts as equal, because levels are typed with few digits. In a list that ends higher than it
+    begins (a flipped one) it is the first level at or above.
 
     Parameters
     ----------
     sigmas : Tensor, array or sequence [n]
-        At least one level, decreasing.
+        At least one level.
     sigma : float
         The noise level.
     """
     values = sigmas.detach().cpu().double().numpy() if isinstance(sigmas, torch.Tensor) else np.asarray(sigmas, dtype=np.float64)
-    reached = values <= real_number(sigma, "sigma") * (1 + _SLACK)
+    at = real_number(sigma, "sigma")
+    reached = values >= at * (1 - _SLACK) if values[-1] > values[0] else values <= at * (1 + _SLACK)
     return int(reached.argmax()) if reached.any() else len(values) - 1
 
 

@@ -38,6 +38,8 @@ SCHEDULES = {
     "flow": NoiseSchedule.flow(),
     "flow, shift 8": NoiseSchedule.flow(8.0),
     "flow, shift 0.3": NoiseSchedule.flow(0.3, timesteps=10_000),
+    "flow table": NoiseSchedule.flow_sigmas(np.linspace(0.001, 1.0, 1000) ** 1.5),
+    "flow table, below noise": NoiseSchedule.flow_sigmas(0.9 * np.linspace(0.001, 1.0, 1000) ** 1.5),
 }
 every_schedule = pytest.mark.parametrize("ns", SCHEDULES.values(), ids=SCHEDULES)
 

@@ -12,7 +12,7 @@ from ...amed.description import kind_of, number_in
 from ..common.facts import NOISE_SCHEDULE, schedule_key
 from ..common.identity import weights_identity
 from ..host import noise_schedule_of
-from ..report import few_levels, same_levels
+from ..report import other_levels, same_levels
 from .taps import refusal, where
 
 _CFG_FACTOR = 1.5
@@ -24,9 +24,8 @@ def wrong_stamps(levels: np.ndarray, config: AmedConfig) -> str | None:
     if same_levels(levels, config.stamps):
         return None
     return (
-        f"The AMED sampler ({config.form}, {config.nfe} model calls) was given {len(levels)} noise levels that are not its own "
-        f"{len(config.stamps)}: {few_levels(levels)} instead of {few_levels(config.stamps)}. It was trained for its own levels only: "
-        "connect the SIGMAS output of FewStep AMED Scheduler with the same predictor, whole, with denoise 1."
+        f"The AMED sampler ({config.form}, {config.nfe} model calls) was given {other_levels(levels, config.stamps)}. It was trained for "
+        "its own levels only: connect the SIGMAS output of FewStep AMED Scheduler with the same predictor, whole, with denoise 1."
     )
 
 

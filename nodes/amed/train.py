@@ -24,6 +24,7 @@ from ..common.differentiable import differentiable
 from ..common.long_work import Sampled, keeping
 from ..common.sockets import (
     MOST_TRAJECTORIES,
+    NOT_CONNECTED,
     TRAINED,
     AmedType,
     checkpointing_input,
@@ -177,8 +178,14 @@ class FewStepTrainAmed(io.ComfyNode):
         method: str | None = None,
         effort: str | None = None,
         schedule: str | None = None,
+        nfe: int | None = None,
+        afs: bool | None = None,
+        sigmas: object = NOT_CONNECTED,
     ) -> bool | str:
-        return _problem(form, mode, method, effort, schedule) or True
+        wrong = _problem(form, mode, method, effort, schedule)
+        if not wrong and sigmas is NOT_CONNECTED and nfe is not None and afs is not None:
+            wrong = _calls_problem(nfe, afs)
+        return wrong or True
 
     @classmethod
     def execute(
@@ -294,14 +301,20 @@ def stamps_for(schedule: str, ns: NoiseSchedule, calls: int, afs: bool) -> tuple
     ValueError
         If no list of stamps has this number of calls.
     """
+    check(_calls_problem(calls, afs))
     levels = calls + afs
-    if levels < 3 or levels % 2 == 0:
-        allowed = "even numbers from 2 (with the analytical first step)" if afs else "odd numbers from 3"
-        raise ValueError(
+    return stamps_of(ScheduleRequest(schedule).sigmas(ns, levels).double())
+
+
+def _calls_problem(calls: int, afs: bool) -> str | None:
+    """A sentence where no list of stamps has this number of calls, or None."""
+    allowed = "even numbers from 2 (with the analytical first step)" if afs else "odd numbers from 3"
+    if calls + afs < 3 or (calls + afs) % 2 == 0:
+        return (
             f"nfe was {calls}; AMED calls the model twice per step and once in the last, so it takes {allowed}. Choose another "
             f"number{'' if afs else ', or turn afs on'}."
         )
-    return stamps_of(ScheduleRequest(schedule).sigmas(ns, levels).double())
+    return None if calls <= MOST_CALLS else f"nfe was {calls}; it must be at most {MOST_CALLS}. Use fewer calls."
 
 
 def _problem(form: Any, mode: Any, method: Any, effort: Any, schedule: Any) -> str | None:

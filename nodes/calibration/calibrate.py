@@ -10,6 +10,7 @@ from ...fitting import EFFORTS
 from ...fitting.calibrate import MOST_CALLS
 from ...jobs import TeacherPlan
 from ...jobs.calibrate import MOST_TABLES, CalibrationOutcome, CalibrationPlan, numbers_of, recipe_from, report_lines, run
+from ...jobs.in_short import in_short
 from ..common.bars import bar_chart, panel
 from ..common.long_work import Sampled, keeping
 from ..common.sockets import SAMPLED, RecipeType, model_inputs, seed_inputs, teacher_input
@@ -33,8 +34,8 @@ class FewStepCalibrate(io.ComfyNode):
             description="Fits a few-step recipe to your own model, with forward passes only: nothing is trained, and it takes the memory "
             "of sampling. A many-step run of some seeds is the reference; noise levels and solver weights are adjusted until a few steps "
             "end as close to it as they can. Seeds that the fit has not seen decide whether the result is better than the best stock "
-            "setting; if it is not, you get the stock setting. Takes minutes to an hour, once per model; the recipe is a line of text to "
-            "share.",
+            "setting; if it is not, you get the stock setting. Once it runs, the node says how many model calls it expects and how long "
+            "they take: minutes for a small model, hours for a big one. It is done once per model; the recipe is a line of text to share.",
             inputs=[
                 *model_inputs(cfg_tooltip="Guidance to fit for; the recipe is good from two thirds to one and a half times this value."),
                 io.String.Input(
@@ -124,7 +125,9 @@ class FewStepCalibrate(io.ComfyNode):
         recipes = [recipe_from(result, plan, sampled.facts) for result in results]
         report = "\n".join([*sampled.headline("calibration"), *report_lines(outcome, plan, ns)])
         panels = [panel(r.comparison, f"{r.nfe} model calls: error on held-out seeds (RMSE)") for r in results if r.comparison]
-        picture = as_images([bar_chart(panels)])
+        chart = bar_chart(panels)
+        progress.finish(chart, map(in_short, results))
+        picture = as_images([chart])
         curves = [curve(recipe.sigmas, ns, f"{recipe.nfe} calls", recipe.nfe) for recipe in recipes]
         texts = [recipe.to_text() for recipe in recipes]
         shown = {**with_picture(cls, picture, report, *curves), "fewstep_recipe": texts}

@@ -71,7 +71,7 @@ class Guided:
         places = {"place": torch.arange(len(seeds))}
         return Setting(
             self._denoised, self.noise_schedule, self.shape, tuple(seeds), {}, places, batch, self._start, self._noise, torch.float32,
-            self._device, name, self._told,
+            self._device, name, announce=self._told,
         )  # fmt: skip
 
     def _told(self, table: SolverTable) -> None:

@@ -20,7 +20,7 @@ from ..report import distilled_lines, model_line
 from .facts import model_facts
 from .guided import Guided, shape_of, with_guided_model
 from .identity import run_name
-from .progress import HostProgress
+from .progress import FITS, HostProgress
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class Sampled:
         first = f"FewStep {what} at cfg {self.cfg:g}, latents of {'x'.join(map(str, self.shape))}{more}"
         return [first, model_line(noise_schedule_of(self.model)), *distilled_lines(self.model, self.hidden)]
 
-    def progress(self, costs: Costs, batch: int, title: str = "Fit so far") -> HostProgress:
+    def progress(self, costs: Costs, batch: int, title: str = FITS) -> HostProgress:
         """Bar and text of this node; see `HostProgress`."""
         return HostProgress(costs, batch, self.model, getattr(self.hidden, "unique_id", None), title)
 

@@ -58,6 +58,24 @@ def problem_with_text(text: str | None) -> str | None:
     return sentence_of(pasted, text) if text is not None and text.strip() else None
 
 
+NOT_CONNECTED = object()
+"""Default of a socket in `validate_inputs`: a connected one is None there, because what comes through is not known yet."""
+
+NO_RECIPE = (
+    "There is no recipe: paste a recipe's text, or connect a node that has one, such as FewStep Load Recipe or FewStep Calibrate."
+)
+
+
+def problem_without_recipe(text: str | None, recipe: object) -> str | None:
+    """For `validate_inputs`: a sentence if there is neither a text nor a connected recipe, or the text is no recipe.
+
+    So a prompt is refused before nodes run that may take hours.
+    """
+    if text is not None and not text.strip() and recipe is NOT_CONNECTED:
+        return NO_RECIPE
+    return problem_with_text(text)
+
+
 def pasted(text: str) -> Recipe:
     """The recipe of a pasted text: the one-line form, or the content of a recipe file."""
     return Recipe.from_json(text) if text.lstrip("\ufeff \r\n\t").startswith("{") else Recipe.from_text(text)

@@ -43,12 +43,14 @@ class DemoConfig(comfy.supported_models_base.BASE):
     latent_format = GreyPixels
     supported_inference_dtypes = [torch.float32]  # noqa: RUF012
     memory_usage_factor = 0.05
+    fewstep_latent = (1, IMAGE_SIZE, IMAGE_SIZE)  # `host.structure_of`
 
 
 class EmojiConfig(DemoConfig):
     """Of the emoji model."""
 
     latent_format = ColourPixels
+    fewstep_latent = (CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
 
 
 class TableSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):

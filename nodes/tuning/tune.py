@@ -44,6 +44,8 @@ from ..common.identity import weights_identity
 from ..common.long_work import Sampled, keeping
 from ..common.sockets import (
     MOST_TRAJECTORIES,
+    NO_RECIPE,
+    NOT_CONNECTED,
     TRAINED,
     RecipeType,
     checked_recipe,
@@ -52,6 +54,7 @@ from ..common.sockets import (
     passes_input,
     pasted,
     problem_with_text,
+    problem_without_recipe,
     seed_inputs,
     teacher_input,
 )
@@ -191,8 +194,9 @@ class FewStepTuneLora(io.ComfyNode):
         layers: str | None = None,
         name: str | None = None,
         precision: str | None = None,
+        recipe: object = NOT_CONNECTED,
     ) -> bool | str:
-        return _problem(text, method, effort, layers, name, precision) or True
+        return problem_without_recipe(text, recipe) or _problem(text, method, effort, layers, name, precision) or True
 
     @classmethod
     def check_lazy_status(cls, text: str | None = None, **others: Any) -> list[str]:
@@ -330,10 +334,7 @@ def _given(text: str, recipe: Any) -> Recipe:
         return pasted(text)
     if recipe is not None:
         return checked_recipe(recipe)
-    raise ValueError(
-        "There is no recipe to tune for: paste a recipe's text, or connect a node that has one, such as FewStep Calibrate or FewStep Load "
-        "Recipe."
-    )
+    raise ValueError(NO_RECIPE)
 
 
 def _rounding_formats(model: Any) -> str:
@@ -352,7 +353,7 @@ def _autocast(model: Any, precision: str) -> torch.dtype | None:
 
 def _problem(text: Any, method: Any, effort: Any, layers: Any, name: Any, precision: Any) -> str | None:
     wrong = problem_with(method=(method, METHODS), effort=(effort, PASSES), precision=(precision, PRECISIONS))
-    wrong = wrong or problem_with_text(text) or (None if name is None else files.LORA_FILES.problem_with_name(name))
+    wrong = wrong or problem_with_text(text) or (None if name is None else files.LORA_FILES.problem_with(name))
     if wrong or layers is None:
         return wrong
     known = ", ".join(LAYERS)

@@ -392,7 +392,9 @@ def test_the_node_says_what_it_will_cost_where_it_is_and_how_it_ended(in_host):
     assert not isinstance(told["good"][0], str), told["good"][0]
     (first, *others), numbers = [text for _, text in told["good"]], {number for number, _ in told["good"]}
     assert numbers == {"7"} and first.startswith("Expected cost: at most ") and "sample-calls (teacher 64, start " in first
-    assert others.pop().startswith("Finished after ") and all(text.endswith(first) for text in others)
+    last, ended = others.pop(), others.pop()
+    assert ended.startswith("Finished after ") and last.startswith(f"{ended}\n2 model calls: ") and "on 2 new seeds" in last
+    assert all(text.endswith(first) for text in others)
     for phase in ("Teacher: ", "2 calls: choosing the start: ", "2 calls: fitting: ", "2 calls: comparing on held-out seeds: "):
         said = [text for text in others if text.startswith(f"{phase}model call ")]
         assert said and re.search(r"call [0-9]+ of [0-9]+, about .+ left\n", said[-1]), phase

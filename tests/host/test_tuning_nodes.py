@@ -402,6 +402,7 @@ REFUSED = {
     "no layers": ({"layers": " "}, "layers was ' '"),
     "a path": ({"name": "../outside"}, "The file goes into the folder models/loras"),
     "no name": ({"name": ""}, "plain file name"),
+    "no recipe": ({"text": " "}, "There is no recipe: paste"),
     "rank 0": ({"rank": 0}, "min"),
     "no trajectories": ({"trajectories": 3}, "min"),
 }
@@ -418,7 +419,6 @@ def test_wrong_inputs_are_refused_before_anything_runs(comfy, name):
 
 
 CANNOT = {
-    "no recipe": ({"text": ""}, "There is no recipe to tune for"),
     "a recipe of another family": ({"text": recipe("flow").to_text()}, "The recipe is for flow models, but the model's family is edm"),
     "a stochastic recipe": ({"text": recipe("edm", 3, "dpmpp_2m_sde").to_text()}, "adds fresh noise"),
     "a recipe with an open end": ({"text": recipe("edm", levels=[20.0, 2.0, 0.5]).to_text()}, "The recipe ends at sigma 0.5"),
