@@ -125,7 +125,7 @@ def main() -> None:
         "# Wide noise ranges: FewStep's default against stock", "",
         f"Written by `{command} --out docs/wide_ranges.md`. Ratios of errors to a 96-step teacher; below 1 is better for FewStep. Best "
         "stock is the best of all stock settings on these very images, an oracle that nobody has.", "",
-        "| problem | cfg | calls | best stock: RMSE | default / best stock | the same, median image | default of version 1 / best stock | "
+        "| problem | cfg | calls | best stock: RMSE | default / best stock | the same, median | default of version 1 / best stock | "
         f"default / Euler simple | default / DPM++ 2M Karras | {' | '.join(f'first level x {each:g} / best stock' for each in FACTORS)} |",
         "|---|---|---|---|---|---|---|---|---|" + "---|" * len(FACTORS),
     ]  # fmt: skip
