@@ -52,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", nargs="+", type=int, default=list(recipe_nfes("emoji")))
     parser.add_argument("--seeds", type=int, default=216)
+    parser.add_argument("--effort", choices=EFFORTS, default="high", help="whose stock settings (default high: all)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keeps the teacher's pass")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table there")
@@ -69,7 +70,7 @@ def main() -> None:
         "| calls | setting | error | median | to best stock | judged |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for calls in tqdm(args.calls, desc="calls", disable=None):
-        candidates = [*EFFORTS["high"].stock(setting.noise_schedule, calls), *named_candidates(setting, calls)]
+        candidates = [*EFFORTS[args.effort].stock(setting.noise_schedule, calls), *named_candidates(setting, calls)]
         comparison = compare(setting, target, [each for each in candidates if each.nfe == calls], judge=recognised, screen=SCREENED_ON)
         best = comparison.best_stock
         assert best is not None
