@@ -16,7 +16,7 @@ from .omitted import completed
 
 _GROUPS = (
     "schedulers", "samplers", "ksampler", "sigma_tools", "sigma_text", "plot", "compare", "demo_model", "calibration", "recipes", "amed",
-    "tuning",
+    "tuning", "two_experts",
 )  # fmt: skip
 _SERVICES = ("dropdown", "metadata", "preview", "served")
 

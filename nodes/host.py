@@ -192,7 +192,21 @@ def model_sampling_of(denoiser: Any) -> Any:
 
 def guidance_of(denoiser: Any) -> float | None:
     """The guidance scale of the guider behind a sampler function's denoiser; None if it has none."""
-    guider = getattr(denoiser, "inner_model", None)
+    return scale_of(getattr(denoiser, "inner_model", None))
+
+
+def guider_of(denoiser: Any) -> Any:
+    """The guider behind a sampler function's denoiser; None where there is none."""
+    link = denoiser
+    for _ in range(10):
+        if link is None or getattr(link, "model_patcher", None) is not None:
+            return link
+        link = getattr(link, "inner_model", None)
+    return None
+
+
+def scale_of(guider: Any) -> float | None:
+    """The guidance scale of a guider, the largest where it has several; None if it has none."""
     scales = [getattr(guider, name, None) for name in ("cfg", "cfg1", "cfg2")]  # the last two: DualCFGGuider
     return max((float(scale) for scale in scales if isinstance(scale, (int, float))), default=None)
 
@@ -254,6 +268,7 @@ _PRESET_OF_ARCHITECTURE = {
     "HunyuanVideo": "hunyuan_video",
     "CosmosT2IPredict2": "cosmos_predict2",
     "CosmosT2V": "cosmos",
+    "Anima": "anima",
     "ZImage": "z_image",
     "Lumina2": "lumina2",
     "WAN21_T2V": "wan",

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ..recipes import Recipe
-from .host import family_of_sampling, guidance_of, model_sampling_of
+from .common.guiders import guider_warnings
+from .host import family_of_sampling, guidance_of, guider_of, model_sampling_of
 from .report import numbers, other_levels, same_levels
 from .sampling import SamplerFunction, sample_in_host
 
@@ -46,7 +47,9 @@ def recipe_function(recipe: Recipe) -> SamplerFunction:
                 f"The recipe is for {recipe.family} models, but the model is {family}: its noise levels mean something else there. Use a "
                 f"{recipe.family} model, or a recipe made for {family}."
             )
-        for warning in recipe.check_use(family=family, cfg=guidance_of(model)):
+        guider = guider_of(model)
+        others = guider_warnings(recipe.facts.extra, guider) if guider is not None else []
+        for warning in [*recipe.check_use(family=family, cfg=guidance_of(model)), *others]:
             _logger.warning("FewStep: %s", warning)
         return sample_in_host(model, x, recipe.table(), extra_args, callback, disable)
 

@@ -14,9 +14,10 @@ from ..schedules import BASELINES, NoiseSchedule
 from ..schedules.families import half_log_snr
 from ..schedules.model_families import PRESETS, recognise
 from ..schedules.optimal import Problem
+from ..schedules.template_settings import DISTILLED_VARIANTS, settings_for
 from ..schedules.text import sigma_text
 from ..solvers import solver_named
-from .checkpoints import checkpoint_names, looks_distilled
+from .checkpoints import looks_distilled, model_files_behind
 from .host import architecture_of, percent_of
 from .inputs import OPTIMIZED
 from .lists import ScheduleRequest
@@ -197,6 +198,19 @@ GUIDANCE_LINE = (
 )
 
 
+def template_lines(ns: NoiseSchedule) -> list[str]:
+    """What ComfyUI's own templates sample this family with; no lines where none is known."""
+    return [f"For comparison, ComfyUI's template {known.template}: {known}" for known in settings_for(ns.name)]
+
+
+def variants_line(ns: NoiseSchedule, found: Sequence[str]) -> list[str]:
+    """How distilled variants of the family are told apart, where it has some and no warning says that this is one."""
+    variants = DISTILLED_VARIANTS.get(ns.name)
+    if found or variants is None:
+        return []
+    return [f"Not taken for distilled: no model or LoRA file before this node has a name of the family's distilled variants ({variants})."]
+
+
 def distilled_lines(model: Any, hidden: Any) -> list[str]:
     """A warning if the model looks distilled, by its file names or its architecture; else no lines.
 
@@ -207,7 +221,7 @@ def distilled_lines(model: Any, hidden: Any) -> list[str]:
     hidden
         The node's hidden inputs with `prompt` and `unique_id`, from which the files are found.
     """
-    files = checkpoint_names(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None))
+    files = model_files_behind(hidden)
     names = [name for name in files if looks_distilled(name)]
     if not names and architecture_of(model) == "flux_schnell":
         names = ["FLUX.1 schnell"]

@@ -10,6 +10,7 @@ import numpy as np
 from ...amed import AmedConfig, AmedPredictor, AmedTable
 from ...amed.description import kind_of, number_in
 from ..common.facts import NOISE_SCHEDULE, schedule_key
+from ..common.guiders import guider_warnings
 from ..common.identity import weights_identity
 from ..host import noise_schedule_of
 from ..report import other_levels, same_levels
@@ -59,7 +60,11 @@ def cfg_warning(net: AmedPredictor | AmedTable, cfg: float | None) -> str | None
 
 
 def warnings_for(
-    net: AmedPredictor | AmedTable, model: Any = None, cfg: float | None = None, shape: Sequence[int] | None = None
+    net: AmedPredictor | AmedTable,
+    model: Any = None,
+    cfg: float | None = None,
+    shape: Sequence[int] | None = None,
+    guider: Any = None,
 ) -> list[str]:
     """One sentence per thing that does not fit; what is None is not compared.
 
@@ -69,6 +74,8 @@ def warnings_for(
         If the model is of another family, or has no block that a predictor's features are read from.
     """
     found = [cfg_warning(net, cfg), _size_warning(net, shape)]
+    if guider is not None:
+        found += guider_warnings(net.facts, guider, f"AMED {kind_of(net)}")
     if model is not None:
         config, facts, ns = net.config, net.facts, noise_schedule_of(model)
         problem = wrong_family(ns.family, config)

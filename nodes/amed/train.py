@@ -190,9 +190,6 @@ class FewStepTrainAmed(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
         latent_image: dict[str, Any],
         cfg: float,
         form: str,
@@ -211,13 +208,17 @@ class FewStepTrainAmed(io.ComfyNode):
         checkpointing: bool = False,
         fit_table_first: bool = True,
         sigmas: Any = None,
+        model: Any = None,
+        positive: Any = None,
+        negative: Any = None,
+        guider: Any = None,
         teacher: TeacherPlan | None = None,
     ) -> io.NodeOutput:
         check(_problem(str(form), str(mode), str(method), str(effort), str(schedule)))
-        ns = noise_schedule_of(model)
+        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden, guider)
+        ns = noise_schedule_of(sampled.model)
         stamps = tuple(numbers(sigmas)) if sigmas is not None else stamps_for(schedule, ns, nfe, afs)
         held_out = held_out_seeds(trajectories, HELD_OUT_ONE_IN)
-        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden)
         plan = AmedPlan(
             seeds=range(first_seed, first_seed + trajectories),
             held_out=held_out,
@@ -288,7 +289,7 @@ class FewStepTrainAmed(io.ComfyNode):
         times = None if chosen is None else times_chart(plan.config, chosen.r, times_title(plan.config, chosen, "held-out seeds"))
         course = progress.chart(WIDTH, _CHART_HEIGHT)
         picture = as_images([stacked(times, course) if times or course else Image.new("RGB", (WIDTH, _CHART_HEIGHT), PAPER)])
-        shown = with_picture(cls, picture, report, stamps_curve(training.net, model))
+        shown = with_picture(cls, picture, report, stamps_curve(training.net, sampled.model))
         plan.forget()
         return io.NodeOutput(training.net, report, picture, ui=shown)
 

@@ -85,9 +85,6 @@ class FewStepCalibrate(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
         latent_image: dict[str, Any],
         cfg: float,
         nfe: str,
@@ -96,10 +93,14 @@ class FewStepCalibrate(io.ComfyNode):
         first_seed: int,
         batch_size: int,
         held_out_share: float,
+        model: Any = None,
+        positive: Any = None,
+        negative: Any = None,
+        guider: Any = None,
         teacher: TeacherPlan | None = None,
     ) -> io.NodeOutput:
         check(_problem(nfe, effort))
-        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden)
+        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden, guider)
         plan = CalibrationPlan(
             seeds=range(first_seed, first_seed + seeds),
             held_out=min(max(1, round(seeds * held_out_share)), seeds - 1),
@@ -109,7 +110,7 @@ class FewStepCalibrate(io.ComfyNode):
             nfes=numbers_of(nfe),
             effort=str(effort),
         )
-        ns = noise_schedule_of(model)
+        ns = noise_schedule_of(sampled.model)
         progress = sampled.progress(plan.costs(ns), plan.batch)
         outcome = CalibrationOutcome()
 

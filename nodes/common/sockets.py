@@ -82,13 +82,23 @@ def pasted(text: str) -> Recipe:
 
 
 def model_inputs(*, cfg_tooltip: str) -> list[io.Input]:
-    """Inputs for what is sampled: model, conditioning, guidance and size."""
+    """Inputs for what is sampled: model, conditioning, guidance and size; or a guider and size."""
     return [
-        io.Model.Input("model", tooltip="The model, with the LoRAs and ModelSampling nodes you will use it with."),
-        io.Conditioning.Input("positive", tooltip="A typical prompt. In a batch of conditionings, entry i is used for sample i."),
-        io.Conditioning.Input("negative", tooltip="The negative prompt. Not used at cfg 1."),
+        io.Model.Input("model", optional=True, tooltip="The model, with the LoRAs and ModelSampling nodes you will use it with."),
+        io.Conditioning.Input(
+            "positive", optional=True, tooltip="A typical prompt. In a batch of conditionings, entry i is used for sample i."
+        ),
+        io.Conditioning.Input("negative", optional=True, tooltip="The negative prompt. Not used at cfg 1."),
         io.Latent.Input("latent_image", tooltip="An empty latent of your picture size; its content is ignored."),
-        io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=cfg_tooltip),
+        io.Float.Input(
+            "cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=f"{cfg_tooltip} Not used if a guider is connected."
+        ),
+        io.Guider.Input(
+            "guider",
+            optional=True,
+            tooltip="Any guider that you sample with, instead of model, positive, negative and cfg: Basic Guider with FluxGuidance, Dual "
+            "CFG Guider, Perp-Neg Guider and others.",
+        ),
     ]
 
 

@@ -41,6 +41,7 @@ NODES = {
     "FewStepTrainAmed": "FewStep/AMED",
     "FewStepSaveAmed": "FewStep/AMED",
     "FewStepTuneLora": "FewStep/recipes",
+    "FewStepTwoExpertGuider": "sampling/custom_sampling/guiders",
 }
 
 

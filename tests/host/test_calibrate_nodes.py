@@ -300,7 +300,8 @@ def fails(patched, positive=positive):
     try:
         with torch.inference_mode():
             node.FewStepCalibrate.hidden = SimpleNamespace(prompt=None, unique_id=None)
-            node.FewStepCalibrate.execute.__func__(node.FewStepCalibrate, patched, positive, negative, teacher=settings, **arguments)
+            given = dict(model=patched, positive=positive, negative=negative, teacher=settings, **arguments)
+            node.FewStepCalibrate.execute.__func__(node.FewStepCalibrate, **given)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
@@ -322,7 +323,7 @@ def work(g):
     return whole[[4, 1, 2]], some.denoised(some.initial(5.0), 5.0)
 
 with torch.inference_mode():
-    whole, some = guided.with_guided_model(edm, positive, negative, 3.0, latent, 5, work)
+    whole, some = guided.with_guider(part("nodes.common.guiders").plain_guider(edm, positive, negative, 3.0), latent, 5, work)
 dealt = float((whole - some).abs().max())
 classes = float((whole[0] - whole[1]).abs().max())
 
@@ -376,7 +377,8 @@ def run(patched):
     texts.clear()
     try:
         with torch.inference_mode():
-            node.execute.__func__(node, patched, positive, negative, latent, teacher=teacher, **arguments)
+            given = dict(model=patched, positive=positive, negative=negative, teacher=teacher, **arguments)
+            node.execute.__func__(node, latent, **given)
     except Exception as error:
         return [str(error), *texts]
     return list(texts)

@@ -294,10 +294,14 @@ def test_which_file_names_look_distilled(in_host):
         "Hyper-SDXL-8steps-lora.safetensors",
         "flux1-schnell.safetensors", "dmd2_sdxl_4step_lora.safetensors", "ponyRealism_v22MainVAEHyper.safetensors", "HyperSD15.safetensors",
         "Wan21_T2V_lightx2v_cfg_step_distill_lora.safetensors", "Qwen-Image-Lightning-8steps.gguf",
+        "flux-2-klein-4b.safetensors", "flux-2-klein-9b-kv-fp8.safetensors", "hidream_i1_fast_fp8.safetensors",
+        "hidream_i1_dev_bf16.safetensors", "anima-turbo-lora-v0.2.safetensors",
+        "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors",
     ]  # fmt: skip
     ordinary = [
         "sd_xl_base_1.0.safetensors", "v1-5-pruned-emaonly.ckpt", "hyperRealism_30.safetensors", "flux1-dev.safetensors",
-        "sd3.5_medium.safetensors", "calcmodel.safetensors",
+        "sd3.5_medium.safetensors", "calcmodel.safetensors", "flux-2-klein-base-4b-fp8.safetensors", "flux-2-klein-9b-base.safetensors",
+        "hidream_i1_full_fp8.safetensors", "z_image_bf16.safetensors", "anima-base-v1.0.safetensors",
         "loss_20000steps.safetensors", "wan2.1_t2v_14B.safetensors", "admd_style.safetensors",
     ]  # fmt: skip
     told = in_host(
