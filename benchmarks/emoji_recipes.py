@@ -1,4 +1,4 @@
-"""The emoji model's recipes on seeds that no fit has seen: `python benchmarks/emoji_recipes.py --out docs/emoji.md`.
+"""The emoji model's recipes on seeds that no fit has seen: `python benchmarks/emoji_recipes.py --out FILE`.
 
 For every number of calls, errors to the 64-step teacher of all stock settings (an oracle takes the best of them), of the usual two (Euler
 on the host's simple steps, DPM++ 2M on Karras'), of FewStep's default, which jumps to its first call, and of the recipe. All settings are
@@ -63,7 +63,7 @@ def main() -> None:
         target = Teacher(setting, TEACHER_STEPS, folder=args.cache).run(lambda *_: bar.update()).end_points
     lines = [
         "# Emoji model: recipes on new seeds", "",
-        f"Written by `python benchmarks/emoji_recipes.py --seeds {args.seeds} --out docs/emoji.md`. End-point error to the "
+        f"Written by `python benchmarks/emoji_recipes.py --seeds {args.seeds}`. End-point error to the "
         f"{TEACHER_STEPS}-step teacher at guidance {RECIPE_CFG:g}, root mean square and median over {args.seeds} seeds that no fit has "
         "seen; relative to the best of all stock samplers and schedules with as many calls; share of pictures whose category the judge "
         "recognises.", "",
