@@ -24,7 +24,6 @@ from torch import Tensor
 from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 from ..schedules.checks import whole_number
 from ..schedules.families import half_log_snr, sigma_from_half_log_snr
-from ..schedules.first_level import measured_structure_scale
 from ..solvers import SOLVERS, SolverTable, build_table
 from ..solvers.keeping import departure
 from ..solvers.rebuild import asked_order, rebuilt
@@ -148,6 +147,7 @@ def calibrate_all(
     groups: Collection[str] | None = None,
     depth: int = DEFAULT_DEPTH,
     afs: bool = False,
+    structure: float | None = None,
     limit: Limit = NO_LIMIT,
     mapping: ResidualMap | None = None,
     judge: Judge | None = None,
@@ -176,6 +176,8 @@ def calibrate_all(
         What is fitted, see `parameters` and `default_groups`. `FULL_DEPTH` frees the weight of every earlier evaluation.
     afs : bool
         The default starts begin with the analytical first step (one more step for the same calls).
+    structure : float or None
+        The data's largest structures (`schedules.first_level.measured_structure_scale`), so that default starts may jump.
     limit : Limit
         Of one fit's cost, without teacher, start and guard.
     mapping : callable or None
@@ -216,7 +218,6 @@ def calibrate_all(
     teacher.run(staged(progress, "teacher"))
     targets = teacher.end_points
     work = _Work(setting.subset(fitting), targets[: len(fitting)], setting.subset(guarding), targets[len(fitting) :], progress)
-    structure = measured_structure_scale(work.targets)
     results: dict[int, Calibration] = {}
     for nfe in sorted(set(nfes)):
         began = time.monotonic()
