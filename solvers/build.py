@@ -204,8 +204,8 @@ def build_table(
         Go from sigma_0 to sigma_1 without a model call (jump.py): for lists that begin far above the data's scale. N + 1 levels are then
         N - 1 calls.
     final_slope : float
-        Share of the answer's slope in the step to 0, in [0, 1] (last_step.py); 0 as published. Of deterministic solvers that remember D and call
-        the model once per step; others have none.
+        Share of the answer's slope in the step to 0, in [0, 1] (last_step.py); 0 as published. Of deterministic solvers that remember D
+        and call the model once per step; others have none.
     **options
         Of the solver: variant, corrector, disable_corrector, lower_order_final, t_of, gamma, eta, s_noise, r, ... See the signature
         of its `sample_<solver>` function.

@@ -216,7 +216,7 @@ def test_lists_that_others_type_are_no_jump(steps, first, highest, shape):
 
 
 def test_the_last_step_follows_the_slope_of_the_answer():
-    """A model whose answer is linear in the noise level, whatever x: the step to 0 is exact with the whole slope, and constants are kept."""
+    """A model whose answer is linear in the noise level: the step to 0 is exact with the whole slope, and constants are kept."""
     ns, slope = WIDE["edm"], torch.tensor([0.7, -0.2, 0.0], dtype=torch.float64)
     sigmas = levels("edm")
     for share, left in ((0.0, 1.0), (0.5, 0.5), (1.0, 0.0)):
