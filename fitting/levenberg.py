@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -97,6 +98,8 @@ def minimise(
     least_gain: float = _LEAST_GAIN,
     theta: Array | None = None,
     growing: bool = False,
+    at_once: int = 1,
+    patience: int = 1,
     progress: Callable[[int, float], None] | None = None,
 ) -> Fit:
     """Fit `parameters` to make `residual` small.
@@ -117,6 +120,11 @@ def minimise(
         The start; default zero.
     growing : bool
         Begin with one chunk of seeds and take in another with every measured Jacobian.
+    at_once : int
+        Chunks that a Jacobian is measured on, and that are taken in together.
+    patience : int
+        Measured Jacobians in a row that must gain too little before it ends, if they are more than one for every seed: a step that
+        happened to be small is no reason.
     progress : callable or None
         Called with (calls so far, root mean square so far) after every model call except the start's; may raise `Interrupted`.
 
@@ -134,7 +142,8 @@ def minimise(
     first_call, began = residual.calls, time.monotonic()
     theta = np.zeros(parameters.size) if theta is None else np.asarray(theta, dtype=np.float64)
     residual.after_call = None
-    taken = 1 if growing else len(residual.chunks)
+    portions = [range(i, min(i + at_once, len(residual.chunks))) for i in range(0, len(residual.chunks), at_once)]
+    taken = len(portions[0]) if growing else len(residual.chunks)
     evaluation = residual.evaluate(parameters.table(theta), chunks=taken)
     if not math.isfinite(evaluation.mean_square):
         raise FitError(
@@ -166,18 +175,18 @@ def minimise(
         if not parameters.size:
             fit.stopped = NOTHING_TO_FIT
             return fit
-        gains = [math.inf] * len(residual.chunks)  # of the last measured Jacobian of each chunk
+        gains = deque([math.inf] * max(len(portions), patience), maxlen=max(len(portions), patience))  # of the last measured Jacobians
         while max(gains) >= least_gain:
-            index = fit.jacobians % len(residual.chunks)
-            grows = index == taken
-            if not affordable(jacobian_cost + trial_cost * (taken + grows) + grows * parameters.start.nfe):
+            portion = portions[fit.jacobians % len(portions)]
+            grown = max(portion.stop - taken, 0)
+            if not affordable(jacobian_cost * len(portion) + trial_cost * (taken + grown) + grown * parameters.start.nfe):
                 fit.ending, fit.stopped = Ending.LIMITED, LIMIT_REACHED
                 break
-            if grows:
-                taken += 1
+            if grown:
+                taken += grown
                 search.take_in(taken)
             before = search.value()
-            search.measure(index)
+            search.measure(portion)
             failures = 0
             worthwhile = least_gain if taken == len(residual.chunks) else _LEAST_GAIN_GROWING
             while failures < (_FAILURES_IF_UPDATED if search.updated else _FAILURES) and affordable(trial_cost * taken):
@@ -185,7 +194,7 @@ def minimise(
                 if gain:
                     fit.history.append((spent(), math.sqrt(fit.evaluation.mean_square)))
                 failures = 0 if gain > worthwhile else failures + 1
-            gains[index] = 1 - search.value() / before if before else 0.0
+            gains.append(1 - search.value() / before if before else 0.0)
         else:
             fit.ending, fit.stopped = (Ending.CONVERGED, NOTHING_GAINED) if search.finite else (Ending.FAILED, NOT_FINITE)
     except Interrupted:
@@ -243,8 +252,9 @@ class _Search:
             raise FitError("the model's end points of further seeds are not finite")
         self.fit.evaluation = evaluation
 
-    def measure(self, index: int) -> None:
-        self.jacobian[index] = self.residual.jacobian(self.parameters, self.fit.theta, self.fit.evaluation, index)
+    def measure(self, portion: Sequence[int]) -> None:
+        for index in portion:
+            self.jacobian[index] = self.residual.jacobian(self.parameters, self.fit.theta, self.fit.evaluation, index)
         self.updated = False
         self.fit.jacobians += 1
 
