@@ -24,7 +24,9 @@ from torch import Tensor
 
 from fewstep.demo import load_demo_model
 from fewstep.fitting import Setting, Teacher
+from fewstep.fitting.budget import Budget
 from fewstep.fitting.run import run_table
+from fewstep.fitting.within import Within
 from fewstep.jobs.calibrate import CalibrationOutcome, CalibrationPlan, run
 from fewstep.solvers import SolverTable
 
@@ -33,6 +35,7 @@ HELD_OUT = range(10_000, 10_500)
 TEACHER_STEPS = 64
 BATCH = 50  # of held-out seeds
 FITTED, GUARDING, NODE_BATCH = 24, 12, 4  # the node's former defaults
+MOST_SEEDS = 256  # of a fit within a budget
 
 
 class Counting:
@@ -93,12 +96,21 @@ def baseline(problem: Problem, nfe: int, number: int) -> tuple[CalibrationOutcom
     return run(problem.setting(seeds, NODE_BATCH), plan), {}
 
 
+def within(problem: Problem, nfe: int, number: int, samples: int) -> tuple[CalibrationOutcome, dict[str, Any]]:
+    """A budget of sample-calls."""
+    course = Within(problem.setting(seeds_of(number, MOST_SEEDS), NODE_BATCH), [nfe], Budget(samples))
+    outcome = CalibrationOutcome(done={result.nfe: result for result in course.run()})
+    assert course.layout is not None
+    facts = {"spent": course.meter.samples, "layout": str(course.layout), "kept": [score.candidate.name for score in outcome.done[nfe].comparison.scores]}
+    return outcome, facts
+
+
 def measured(problem: Problem, nfe: int, number: int, how: str) -> dict[str, Any]:
     """One calibration: its cost, and the errors of what it returns."""
     assert problem.targets is not None  # not counted, not timed
     counting, began = problem.counting, time.monotonic()
     counting.samples = 0
-    outcome, facts = baseline(problem, nfe, number)
+    outcome, facts = baseline(problem, nfe, number) if how == "baseline" else within(problem, nfe, number, int(how))
     outcome.raise_error()
     cost, seconds = counting.samples, time.monotonic() - began
     result = outcome.done[nfe]
@@ -115,7 +127,7 @@ def main() -> None:
     parser.add_argument("--cfg", nargs="+", type=float, default=[1.0, 3.0, 7.0])
     parser.add_argument("--nfe", nargs="+", type=int, default=[5, 8])
     parser.add_argument("--sets", type=int, default=3, help="sets of seeds")
-    parser.add_argument("--how", nargs="+", default=["baseline"], help="baseline")
+    parser.add_argument("--how", nargs="+", default=["baseline"], help="baseline, or budgets in sample-calls")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=Path, help="folder for the teacher of the held-out seeds")
     parser.add_argument("--json", type=Path, required=True)
