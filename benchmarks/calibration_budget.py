@@ -101,8 +101,10 @@ def within(problem: Problem, nfe: int, number: int, samples: int) -> tuple[Calib
     course = Within(problem.setting(seeds_of(number, MOST_SEEDS), NODE_BATCH), [nfe], Budget(samples))
     outcome = CalibrationOutcome(done={result.nfe: result for result in course.run()})
     assert course.layout is not None
-    facts = {"spent": course.meter.samples, "layout": str(course.layout), "kept": [score.candidate.name for score in outcome.done[nfe].comparison.scores]}
-    return outcome, facts
+    comparison = outcome.done[nfe].comparison
+    assert comparison is not None
+    kept = [score.candidate.name for score in comparison.scores]
+    return outcome, {"spent": course.meter.samples, "layout": str(course.layout), "kept": kept}
 
 
 def measured(problem: Problem, nfe: int, number: int, how: str) -> dict[str, Any]:

@@ -5,9 +5,10 @@ import argparse
 import math
 from typing import Any
 
-from ..fitting import Calibration, Limit
+from ..fitting import Budget, Calibration, Limit
+from ..fitting.budget import GUARDING, MOST_FITTED
 from ..jobs import TeacherPlan
-from ..jobs.calibrate import CalibrationOutcome, CalibrationPlan, recipe_from
+from ..jobs.calibrate import CalibrationOutcome, CalibrationPlan, budget_lines, menu_lines, recipe_from
 from ..jobs.calibrate import run as calibrate
 from ..jobs.saving import save_somewhere
 from ..recipes import Recipe
@@ -31,11 +32,13 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         After Ctrl-C, before there was anything to keep.
     """
     set_threads()
-    setting = demo_setting(load_demo_model(args.family), real_number(args.cfg, "cfg"), args.seeds + args.held_out, args.batch)
+    budget = _budget(args)
+    count = args.seeds + args.held_out if budget is None else MOST_FITTED + GUARDING
+    setting = demo_setting(load_demo_model(args.family), real_number(args.cfg, "cfg"), count, args.batch)
     plan = CalibrationPlan(
         seeds=setting.seeds, held_out=args.held_out, batch=args.batch, teacher=TeacherPlan(args.teacher_steps, folder=args.cache),
-        name=setting.name, nfes=args.nfe, effort=args.effort, limit=_limit(args), groups=tuple(args.fit) if args.fit else None,
-        afs=args.afs, judge=recognised,
+        name=setting.name, nfes=args.nfe, effort=args.effort, budget=budget, limit=_limit(args),
+        groups=tuple(args.fit) if args.fit else None, afs=args.afs, judge=recognised,
     )  # fmt: skip
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written to is refused before the work
@@ -47,11 +50,19 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def _limit(args: argparse.Namespace) -> Limit | None:
     """The limit of each fit that the options give; None for that of the effort."""
-    if args.max_calls is None and args.minutes is None:
+    return None if args.max_calls is None else Limit(args.max_calls)
+
+
+def _budget(args: argparse.Namespace) -> Budget | None:
+    """The budget that the options give; None for an effort."""
+    if args.budget is None and args.minutes is None:
         return None
     if args.minutes is not None and not args.minutes > 0:
         raise ValueError(f"--minutes was {args.minutes:g}; a time above 0 is needed.")
-    return Limit(args.max_calls or math.inf, math.inf if args.minutes is None else 60 * args.minutes)
+    refused = [name for name in ("max_calls", "fit", "afs") if getattr(args, name)]
+    if refused:
+        raise ValueError(f"--{refused[0].replace('_', '-')} was given with a budget, which decides that itself; leave one of them out.")
+    return Budget(args.budget or math.inf, math.inf if args.minutes is None else 60 * args.minutes)
 
 
 def _report(
@@ -61,9 +72,11 @@ def _report(
     for result in outcome.done.values():
         recipe = recipe_from(result, plan, known)
         entries.append({**summary(result), "recipe": recipe.to_text()})
-        paragraphs.append(f"{result.report()}\n\n{recipe.to_text()}")
+        paragraphs.append("\n".join([result.report(), *menu_lines(result), "", recipe.to_text()]))
         if args.out is not None:
             paragraphs[-1] += f"\n{_saved(args, result, recipe, entries[-1])}"
+    if outcome.within is not None:
+        paragraphs.insert(0, "\n".join(budget_lines(outcome, plan)))
     problems = [str(outcome.error or ""), *(entry.get("problem", "") for entry in entries)]
     return {
         "family": args.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out, "teacher_steps": args.teacher_steps,

@@ -80,6 +80,8 @@ class Calibration:
         The guard's scores. None if the calibration was interrupted before they were complete; `table` is then the start.
     calls, seconds
         The cost.
+    teacher_steps : int or None
+        Of the teacher, if the calibration has chosen them.
     """
 
     nfe: int
@@ -90,6 +92,7 @@ class Calibration:
     comparison: Comparison | None
     calls: Calls
     seconds: float
+    teacher_steps: int | None = None
 
     @property
     def fit_won(self) -> bool:

@@ -59,3 +59,8 @@ WEBUI = Menus(
         "optimized": "FewStep",
     },
 )  # fmt: skip
+
+
+def in_menus(candidate: Candidate) -> bool:
+    """Whether a host has it in its menus."""
+    return any(menus.choice(candidate) is not None for menus in (COMFYUI, WEBUI))

@@ -1,4 +1,4 @@
-"""The candidates of a race: stock settings in the order in which they tend to be good, this package's steps, and tables made for the like."""
+"""The candidates of a race: stock settings, those first that tend to be good, this package's steps, and tables made for such models."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def trimmed(pool: Sequence[Candidate], count: int) -> list[Candidate]:
 
 
 def following(pool: Sequence[Candidate], ranking: Sequence[str], count: int) -> list[Candidate]:
-    """Those of `pool` that were best at another number of calls, at most `count`, and those made for the like."""
+    """Those of `pool` that were best at another number of calls, at most `count`, and all tables made for such models."""
     order = {name: place for place, name in enumerate(ranking)}
     known = sorted((candidate for candidate in pool if candidate.name in order), key=lambda candidate: order[candidate.name])
     return [*(candidate for candidate in pool if candidate.kind == "fitted"), *known[:count]]

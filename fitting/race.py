@@ -55,7 +55,9 @@ class Race:
         return found
 
 
-def rounds(candidates: int, seeds: int, first: int = FIRST, going_on: float = GOING_ON, finalists: int = FINALISTS) -> list[tuple[int, int]]:
+def rounds(
+    candidates: int, seeds: int, first: int = FIRST, going_on: float = GOING_ON, finalists: int = FINALISTS
+) -> list[tuple[int, int]]:
     """For each round, how many candidates run and on how many seeds in all."""
     plan: list[tuple[int, int]] = []
     left, reached = candidates, min(first, seeds)

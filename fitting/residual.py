@@ -149,7 +149,7 @@ class Residual:
             return (self._flat(_weighed_by_last_row(run, position)) * self.scales[index]).reshape(-1) * amount
 
         changes = parameters.last_row_changes(run.table)
-        return torch.stack([torch.stack([column(*part) for part in parts]).sum(0) if len(parts) > 1 else column(*parts[0]) for parts in changes])
+        return torch.stack([torch.stack([column(*part) for part in parts]).sum(0) for parts in changes])
 
     def _flat(self, x: Tensor) -> Tensor:
         return x.detach().to(device="cpu", dtype=torch.float32).reshape(len(x), -1)

@@ -1,8 +1,8 @@
 """How many steps a teacher needs for a student.
 
-A student with error e cannot tell a target that is off by a fifth of e from the exact one: the two add up as squares where they have nothing
-to do with each other, 2 % of e. Two passes over a few seeds, one with half the steps, differ by d. The error of a pass falls with the square
-of its steps or faster, so the pass with n steps is off by about
+A student with error e hardly notices a target that is off by a fifth of e: where the two have nothing to do with each other they add up
+as squares, and that is 2 % of e. Two passes over a few seeds, one with half the steps, differ by d. The error of a pass falls with the
+square of its steps or faster, so the pass with n steps is off by about
 
     t(n) = d/3 (n_2/n)^2,      n_2 the steps of the longer pass
 

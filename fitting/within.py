@@ -8,7 +8,8 @@
     guard        the fitted table on the held-out seeds, against the finalists of the race
 
 The race's finalists have been chosen on the seeds that decide, which favours them against the fit: the guard stays on the safe side.
-What is left of one table's share goes to the next. An interrupt keeps the tables that are finished, and of the one being made the fit so far.
+What is left of one table's share goes to the next. An interrupt keeps the tables that are finished, and the fit so far of the one that is
+being made.
 """
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ from .calibrate import DEFAULT_RIDGE, Calibration, Calls, check_calls, default_g
 from .candidates import Candidate
 from .guard import Judge, Scorer, decided
 from .levenberg import Fit, Limit, minimise, step_costs
+from .menus import in_menus
 from .meter import Meter
 from .parameters import FULL_DEPTH, Parameters
 from .pool import following, race_pool, trimmed
@@ -166,7 +168,9 @@ class Within:
         raced = decided(run.finalists, run.screened_out, scorer.calls)
         winner = raced.winner.candidate
         assert isinstance(winner, Candidate)
-        result = Calibration(nfe, winner.table, winner.table, winner, None, raced, self._calls(spent), time.monotonic() - began)
+        result = Calibration(
+            nfe, winner.table, winner.table, winner, None, raced, self._calls(spent), time.monotonic() - began, self.layout.teacher_steps
+        )  # fmt: skip
         plan = self.layout.fits.get(nfe)
         start = next((score.candidate for score in run.finalists if _can_start(score.candidate, nfe)), None)
         if plan is None or start is None:
@@ -191,6 +195,8 @@ class Within:
     def _pool(self, nfe: int, ends: Tensor, before: tuple[int, Fit] | None, ranking: Sequence[str]) -> list[Candidate]:
         assert self.layout is not None
         pool = race_pool(self.setting.noise_schedule, nfe, measured_structure_scale(ends), self._more(nfe))
+        if nfe not in self.layout.fits:  # then the answer is what to choose in a host
+            pool = [candidate for candidate in pool if in_menus(candidate)]
         pool = following(pool, ranking, FOLLOWING) if ranking else trimmed(pool, self.layout.racing)
         warm = None if before is None else resampled(before[1].evaluation.table, nfe)
         if before is not None and warm is not None:
@@ -200,11 +206,12 @@ class Within:
     def _fit(self, nfe: int, plan: FitPlan, start: Candidate, setting: Setting, targets: Tensor) -> Fit:
         assert self.layout is not None
         self.meter.what = "fit"
-        spare = self._laid_out_left(nfe)
+        share = self._share(nfe)
         batch = min(setting.batch, _CHUNK)
         residual = Residual(replace(setting, batch=batch), targets)
         parameters = Parameters(start.table, default_groups(nfe), FULL_DEPTH, plan.constants)
-        limit = Limit(calls=(plan.samples + spare) / batch)
+        left = self.budget.seconds * _SPARE - self.meter.seconds
+        limit = Limit(share * (self.samples - self.meter.total) / batch, share * left)
         at_once = max(1, round(len(residual.chunks) / PORTIONS))
 
         def report(calls: int, error: float) -> None:
@@ -215,14 +222,12 @@ class Within:
             residual, parameters, limit, ridge=DEFAULT_RIDGE, growing=True, at_once=at_once, patience=_PATIENCE, progress=report
         )  # fmt: skip
 
-    def _laid_out_left(self, nfe: int) -> float:
-        """What there is for this fit beyond its plan: its share of what the parts before it have left, less than 0 if they took more."""
+    def _share(self, nfe: int) -> float:
+        """Of what is left of the budget, what this fit may take; the rest is for the parts after it."""
         assert self.layout is not None
         costs, parts = self.layout.costs, list(self.layout.costs)
-        ahead = sum(costs[part] for part in parts[parts.index(("fit", nfe)) :])
-        fits = sum(plan.samples for calls, plan in self.layout.fits.items() if calls >= nfe)
-        left = self.samples - self.meter.total - ahead
-        return max(left * self.layout.fits[nfe].samples / max(fits, 1.0), -self.layout.fits[nfe].samples)
+        ahead = parts[parts.index(("fit", nfe)) :]
+        return costs["fit", nfe] / sum(costs[part] for part in ahead)
 
     def _calls(self, before: dict[str, int]) -> Calls:
         def of(what: str) -> int:
@@ -237,6 +242,18 @@ class Within:
     def _report(self, stage: Stage) -> None:
         assert self._progress is not None
         self._progress(stage if self.layout is None else replace(stage, costs=self.layout.costs))
+
+
+def laid_out(budget: Budget, ns: NoiseSchedule, nfes: Sequence[int], seeds: int, teacher_steps: int = CHECKED_STEPS[-1]) -> Layout:
+    """How a budget of sample-calls will be laid out, before the teacher is checked."""
+    wanted = sorted(set(nfes))
+    steps = {nfe: step_cost(ns, nfe) for nfe in wanted}
+    return lay_out(budget.samples, steps, teacher_steps, len(race_pool(ns, wanted[0])), seeds, check_cost(wanted[-1]))
+
+
+def check_cost(nfe: int) -> int:
+    """Sample-calls of choosing the teacher's steps."""
+    return CHECKED * (sum(CHECKED_STEPS) + nfe)
 
 
 def step_cost(ns: NoiseSchedule, nfe: int) -> StepCost:
