@@ -64,7 +64,7 @@ def rounds(
     while left > finalists and reached < seeds:
         plan.append((left, reached))
         left, reached = max(finalists, round(left * going_on)), min(2 * reached, seeds)
-    return [*plan, (left, seeds)]
+    return [*plan, (finalists if plan else left, seeds)]
 
 
 def race_cost(candidates: int, nfe: int, seeds: int, first: int = FIRST) -> int:
