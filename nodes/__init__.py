@@ -12,11 +12,13 @@ import logging
 
 from comfy_api.latest import ComfyExtension, io
 
+from .omitted import with_optional_widgets
+
 _GROUPS = (
     "schedulers", "samplers", "ksampler", "sigma_tools", "sigma_text", "plot", "compare", "demo_model", "calibration", "recipes", "amed",
     "tuning",
 )  # fmt: skip
-_SERVICES = ("dropdown", "metadata", "preview")
+_SERVICES = ("dropdown", "metadata", "preview", "served")
 
 _logger = logging.getLogger("fewstep")
 
@@ -26,7 +28,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
     found: list[type[io.ComfyNode]] = []
     for group in _GROUPS:
         try:
-            found += importlib.import_module(f".{group}", __name__).NODES
+            found += map(with_optional_widgets, importlib.import_module(f".{group}", __name__).NODES)
         except Exception as error:
             _logger.warning(
                 "FewStep: the nodes in nodes/%s.py are left out because they cannot be loaded here: %s", group, _one_line(error)
@@ -35,7 +37,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
 
 
 def start_services() -> None:
-    """Register the dropdown entries, picture metadata and preview routes: each module in `_SERVICES` has a function `register`."""
+    """Register the dropdown entries, picture metadata and routes: each module in `_SERVICES` has a function `register`."""
     for service in _SERVICES:
         try:
             importlib.import_module(f".{service}", __name__).register()

@@ -14,6 +14,7 @@ from comfy_api.latest import io
 
 from ..schedules import BASELINES
 from ..solvers import SOLVERS, Solver
+from .omitted import means_if_omitted
 
 AUTO = "auto"
 OPTIMIZED = "optimized"
@@ -37,6 +38,8 @@ ALGORITHM_VERSIONS: Mapping[int, CoreVersions] = {1: CoreVersions(schedules=1, s
 change of results adds a version here and keeps the code for the old ones in `lists` or `sampling`."""
 
 NEWEST_VERSION = max(ALGORITHM_VERSIONS)
+OLDEST_VERSION = min(ALGORITHM_VERSIONS)
+"""Of prompts that do not name one: they were written before there was another."""
 
 SchedulerFunc = io.Custom("SCHEDULER_FUNC")
 """Socket of Impact Pack and Inspire Pack: f(model, sampler_name, steps) -> SIGMAS."""
@@ -127,16 +130,15 @@ def strength_input() -> io.Combo.Input:
 
 
 def version_input() -> io.Int.Input:
-    return advanced(
-        io.Int.Input(
-            "algorithm_version",
-            default=NEWEST_VERSION,
-            min=1,
-            max=10_000,
-            tooltip="Which version of FewStep's algorithms to use. It is stored in the workflow, so that updates of FewStep do not change "
-            "your pictures. Raise it to use newer algorithms.",
-        )
+    widget = io.Int.Input(
+        "algorithm_version",
+        default=NEWEST_VERSION,
+        min=1,
+        max=10_000,
+        tooltip="Which version of FewStep's algorithms to use. It is stored in the workflow, so that updates of FewStep do not change "
+        "your pictures. Raise it to use newer algorithms.",
     )
+    return advanced(means_if_omitted(widget, OLDEST_VERSION))
 
 
 def problem_with(algorithm_version: Any = None, **choices: tuple[Any, Iterable[str]]) -> str | None:

@@ -209,16 +209,18 @@ class Comfy:
         filled = {}
         for number, node in prompt.items():
             known = self.known_nodes.get(node["class_type"], {"input": {}})["input"]
-            defaults = {}
-            for name, (_, *options) in known.get("required", {}).items():
-                if options and "default" in options[0]:
-                    defaults[name] = options[0]["default"]
+            inputs = {**known.get("required", {}), **known.get("optional", {})}
+            defaults = {name: options[0]["default"] for name, (_, *options) in inputs.items() if options and "default" in options[0]}
             filled[number] = {**node, "inputs": {**defaults, **node["inputs"]}}
         return filled
 
-    def post_prompt(self, prompt: Graph | dict, **more) -> str:
-        """Queue a prompt and return its id; raise PromptRefused where the server's validation finds something."""
-        graph = self.with_defaults(prompt.prompt if isinstance(prompt, Graph) else prompt)
+    def post_prompt(self, prompt: Graph | dict, as_it_is: bool = False, **more) -> str:
+        """Queue a prompt and return its id; raise PromptRefused where the server's validation finds something.
+
+        `as_it_is`: without the defaults that the page would add.
+        """
+        graph = prompt.prompt if isinstance(prompt, Graph) else prompt
+        graph = graph if as_it_is else self.with_defaults(graph)
         # Without a client id the history has no outputs of nodes that were cached.
         status, body = self.request("/prompt", {"prompt": graph, "client_id": self.client_id, **more})
         answer = json.loads(body)

@@ -368,7 +368,7 @@ def test_every_input_has_a_tooltip(comfy):
     for name in ("FewStepLoadAmed", "FewStepSaveAmed", "FewStepAmedSampler", "FewStepAmedScheduler", "FewStepAmedTimes"):
         info = comfy.get(f"/object_info/{name}")[name]
         assert info["category"] == "FewStep/AMED" and len(info["description"]) > 60 and all(info["output_tooltips"])
-        inputs = {**info["input"]["required"], **info["input"].get("optional", {})}
+        inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
         assert inputs and all(options["tooltip"] for _, options in inputs.values())
-    solvers = comfy.get("/object_info/FewStepAmedSampler")["FewStepAmedSampler"]["input"]["required"]["solver"][1]["options"]
+    solvers = comfy.get("/object_info/FewStepAmedSampler")["FewStepAmedSampler"]["input"]["optional"]["solver"][1]["options"]
     assert solvers[1:] == list(FORMS)

@@ -75,4 +75,4 @@ def test_the_node_explains_itself(comfy):
     info = comfy.get("/object_info/FewStepLoadDemoModel")["FewStepLoadDemoModel"]
     assert info["output"] == ["MODEL", "CONDITIONING", "CONDITIONING", "LATENT", "VAE"]
     assert len(info["description"]) > 100 and all(info["output_tooltips"])
-    assert all(options["tooltip"] for _, options in info["input"]["required"].values())
+    assert all(options["tooltip"] for _, options in info["input"]["optional"].values())

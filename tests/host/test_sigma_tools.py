@@ -348,5 +348,5 @@ def test_a_long_comparison_can_be_interrupted(comfy, tmp_path):
 def test_every_input_has_a_tooltip(comfy, name, category):
     info = comfy.get(f"/object_info/{name}")[name]
     assert info["category"] == category and len(info["description"]) > 60 and all(info["output_tooltips"])
-    inputs = {**info["input"]["required"], **info["input"].get("optional", {})}
+    inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
     assert inputs and all(options["tooltip"] for _, options in inputs.values())

@@ -447,5 +447,5 @@ def test_a_connected_recipe_is_used_where_there_is_no_text(comfy, tmp_path):
 def test_every_input_has_a_tooltip(comfy):
     info = comfy.get("/object_info/FewStepTuneLora")["FewStepTuneLora"]
     assert info["category"] == "FewStep/recipes" and len(info["description"]) > 60 and all(info["output_tooltips"])
-    inputs = {**info["input"]["required"], **info["input"].get("optional", {})}
+    inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
     assert inputs and all(options["tooltip"] for _, options in inputs.values())
