@@ -135,7 +135,7 @@ def _calibrate(parser: argparse.ArgumentParser) -> None:
         "(default), 1000 and 4096 at high. The teacher and the comparison are extra; low also compares with fewer stock settings",
     )  # fmt: skip
     parser.add_argument("--max-calls", type=_positive, help="limit on the model calls of each fit, instead of the effort's")
-    parser.add_argument("--teacher-steps", type=_positive, default=64, help="model calls of the teacher run (default 64)")
+    parser.add_argument("--teacher-steps", type=_positive, help="model calls of the teacher run (default 64; a budget chooses them)")
     parser.add_argument(
         "--fit", nargs="+", choices=("times", "evaluation", "coefficients", "corrector"),
         help="what to fit: the steps, the noise levels at which the model is called, the solver's weights, the corrector's weights "

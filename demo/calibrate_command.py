@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from ..fitting import Budget, Calibration, Limit
-from ..fitting.budget import GUARDING, MOST_FITTED
+from ..fitting.teacher import DEFAULT_STEPS
 from ..jobs import TeacherPlan
-from ..jobs.calibrate import CalibrationOutcome, CalibrationPlan, budget_lines, menu_lines, recipe_from
+from ..jobs.calibrate import MOST_SEEDS, CalibrationOutcome, CalibrationPlan, budget_lines, menu_lines, recipe_from
 from ..jobs.calibrate import run as calibrate
 from ..jobs.saving import save_somewhere
 from ..recipes import Recipe
@@ -33,11 +33,13 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """
     set_threads()
     budget = _budget(args)
-    count = args.seeds + args.held_out if budget is None else MOST_FITTED + GUARDING
+    count = args.seeds + args.held_out if budget is None else MOST_SEEDS
     setting = demo_setting(load_demo_model(args.family), real_number(args.cfg, "cfg"), count, args.batch)
     plan = CalibrationPlan(
-        seeds=setting.seeds, held_out=args.held_out, batch=args.batch, teacher=TeacherPlan(args.teacher_steps, folder=args.cache),
-        name=setting.name, nfes=args.nfe, effort=args.effort, budget=budget, limit=_limit(args),
+        seeds=setting.seeds, held_out=args.held_out, batch=args.batch,
+        teacher=TeacherPlan(args.teacher_steps or DEFAULT_STEPS, folder=args.cache),
+        name=setting.name, nfes=args.nfe, effort=args.effort, budget=budget,
+        choose_teacher=args.teacher_steps is None, limit=_limit(args),
         groups=tuple(args.fit) if args.fit else None, afs=args.afs, judge=recognised,
     )  # fmt: skip
     if args.out is not None:
@@ -76,10 +78,11 @@ def _report(
         if args.out is not None:
             paragraphs[-1] += f"\n{_saved(args, result, recipe, entries[-1])}"
     if outcome.within is not None:
-        paragraphs.insert(0, "\n".join(budget_lines(outcome, plan)))
+        paragraphs.insert(0, "\n".join([*budget_lines(outcome.within), outcome.teacher_line(plan)]))
     problems = [str(outcome.error or ""), *(entry.get("problem", "") for entry in entries)]
     return {
-        "family": args.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out, "teacher_steps": args.teacher_steps,
+        "family": args.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out,
+        "teacher_steps": plan.teacher.steps if outcome.teacher is None else outcome.teacher.steps,
         "calibrations": entries, "interrupted": outcome.interrupted, "problem": " ".join(filter(None, problems)),
     }, "\n\n".join([*paragraphs, *ended_early(outcome)])  # fmt: skip
 

@@ -46,7 +46,7 @@ class Budget:
     seconds: float = math.inf
 
     def __post_init__(self) -> None:
-        if not (self.samples > 0 and self.seconds > 0) or math.isinf(self.samples + 0.0) and math.isinf(self.seconds):
+        if not (self.samples > 0 and self.seconds > 0) or (math.isinf(self.samples + 0.0) and math.isinf(self.seconds)):
             raise ValueError(
                 f"The budget was {self.samples:g} sample-calls and {self.seconds:g} s; both must be above 0, and one of them finite."
             )

@@ -40,7 +40,7 @@ from .setting import Setting
 from .teacher import Teacher
 from .teacher_check import difference, enough_steps
 
-_CHUNK = 4  # seeds of a chunk, at most: a fit takes them in by chunks
+LARGEST_CHUNK = 8  # seeds of a chunk, at most: a fit takes them in by chunks
 _PATIENCE = 2
 _EXPECTED = 0.6  # error of a fit relative to its start's
 _SPARE = 0.95  # of the time; the rest is for what is not model calls
@@ -207,7 +207,7 @@ class Within:
         assert self.layout is not None
         self.meter.what = "fit"
         share = self._share(nfe)
-        batch = min(setting.batch, _CHUNK)
+        batch = min(setting.batch, LARGEST_CHUNK)
         residual = Residual(replace(setting, batch=batch), targets)
         parameters = Parameters(start.table, default_groups(nfe), FULL_DEPTH, plan.constants)
         left = self.budget.seconds * _SPARE - self.meter.seconds

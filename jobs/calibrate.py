@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..fitting import EFFORTS, Budget, Calibration, Ending, Limit, Setting, Teacher, Within, calibrations, default_starts, laid_out
+from ..fitting.budget import GUARDING, MOST_FITTED
 from ..fitting.calibrate import MOST_CALLS, PROBED_SEEDS, check_calls
 from ..fitting.candidates import Candidate
 from ..fitting.effort import Effort
@@ -28,6 +29,14 @@ from .words import budget_text, cost_line, cost_name, duration, number
 MOST_TABLES = 8
 """Tables of one run."""
 
+BY_TIME = "minutes"
+"""What hosts offer beside the words for an effort: a budget of minutes."""
+
+WORK_CHOICES = (BY_TIME, *EFFORTS)
+USUAL_MINUTES, LEAST_MINUTES, MOST_MINUTES = 10.0, 0.1, 10_000.0
+MOST_SEEDS = MOST_FITTED + GUARDING
+"""That a budget can use."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationPlan(Plan):
@@ -40,8 +49,10 @@ class CalibrationPlan(Plan):
     effort : str
         A name in `fitting.EFFORTS`.
     budget : Budget or None
-        Of the whole job, instead of an effort. It decides how many of the seeds are used, the teacher's steps and what is compared;
-        `held_out`, `limit`, `groups` and `afs` then have no meaning.
+        Of the whole job, instead of an effort. It decides how many of the seeds are used and what is compared; `held_out`, `limit`,
+        `groups` and `afs` then have no meaning.
+    choose_teacher : bool
+        Whether a budget also decides the teacher's steps.
     limit : Limit or None
         Of each fit, instead of the effort's.
     groups, afs, judge
@@ -53,6 +64,7 @@ class CalibrationPlan(Plan):
     nfes: Sequence[int]
     effort: str = "normal"
     budget: Budget | None = None
+    choose_teacher: bool = True
     limit: Limit | None = None
     groups: Sequence[str] | None = None
     afs: bool = False
@@ -69,6 +81,18 @@ class CalibrationPlan(Plan):
     def means(self) -> Effort:
         """What the effort's name means."""
         return EFFORTS[self.effort]
+
+    @classmethod
+    def by_time(cls, minutes: float, first_seed: int = 0, **others: Any) -> CalibrationPlan:
+        """A plan with a budget of minutes, whose seeds are counted from the first one.
+
+        Raises
+        ------
+        ValueError
+            If the minutes are not above 0.
+        """
+        seeds = range(first_seed, first_seed + MOST_SEEDS)
+        return cls(seeds=seeds, held_out=GUARDING, budget=Budget(seconds=60 * minutes), **others)
 
     def costs(self, ns: NoiseSchedule) -> Costs:
         """Expected sample-calls; none while a budget in minutes is not converted."""
@@ -160,7 +184,10 @@ def _run_within(
         outcome.teacher = replace(plan.teacher, steps=steps).of(used)
         return outcome.teacher
 
-    outcome.within = Within(setting, plan.nfes, budget, teacher=teacher, judge=plan.judge, progress=progress)
+    steps = None if plan.choose_teacher else plan.teacher.steps
+    outcome.within = Within(
+        setting, plan.nfes, budget, teacher=teacher, teacher_steps=steps, judge=plan.judge, progress=progress
+    )  # fmt: skip
     for result in outcome.within.run():
         outcome.done[result.nfe] = result
         if result.comparison is None:
@@ -188,7 +215,7 @@ def report_lines(outcome: CalibrationOutcome, plan: CalibrationPlan, ns: NoiseSc
     """What was found and what it cost."""
     if outcome.within is not None:
         results = (line for result in outcome.results(plan) for line in ("", result.report(), *menu_lines(result)))
-        return [*budget_lines(outcome, plan), *results]
+        return [*budget_lines(outcome.within), outcome.teacher_line(plan), *results]
     return [
         f"{plan.fitting} seeds to fit and {plan.held_out} held out, effort {plan.effort}",
         cost_line(plan.costs(ns)),
@@ -197,16 +224,13 @@ def report_lines(outcome: CalibrationOutcome, plan: CalibrationPlan, ns: NoiseSc
     ]
 
 
-def budget_lines(outcome: CalibrationOutcome, plan: CalibrationPlan) -> list[str]:
+def budget_lines(within: Within) -> list[str]:
     """What the budget was, how it was laid out, and what was spent."""
-    within = outcome.within
-    assert within is not None
     parts = ", ".join(f"{cost_name(what)} {number(cost)}" for what, cost in within.meter.samples.items())
     lines = [f"Budget: {budget_text(within.budget, within.samples)}"]
     if within.layout is not None:
         lines += [f"Layout: {within.layout}", *within.layout.dropped]
-    spent = f"Spent: {number(within.meter.total)} sample-calls ({parts}) in {duration(within.meter.seconds)}"
-    return [*lines, spent, outcome.teacher_line(plan)]
+    return [*lines, f"Spent: {number(within.meter.total)} sample-calls ({parts}) in {duration(within.meter.seconds)}"]
 
 
 def menu_lines(result: Calibration) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -40,8 +41,8 @@ def fixed(squares, log=None):
 def test_rounds_end_with_the_finalists_on_all_seeds(candidates, seeds):
     plan = rounds(candidates, seeds)
     assert plan[0][0] == candidates and plan[-1][1] == seeds
-    assert all(more > fewer for (more, _), (fewer, _) in zip(plan, plan[1:], strict=False))
-    assert all(reached > before for (_, before), (_, reached) in zip(plan, plan[1:], strict=False))
+    assert all(more > fewer for (more, _), (fewer, _) in pairwise(plan))
+    assert all(reached > before for (_, before), (_, reached) in pairwise(plan))
     assert plan[-1][0] <= max(FINALISTS, candidates if seeds <= 2 else FINALISTS)
 
 

@@ -20,8 +20,18 @@ import torch
 from torch import Tensor
 
 from ..fitting import Calibration, Interrupted, Setting, Stage
+from ..fitting.within import LARGEST_CHUNK
 from ..jobs import Pace
-from ..jobs.calibrate import CalibrationOutcome, CalibrationPlan, numbers_of, recipe_from
+from ..jobs.calibrate import (
+    BY_TIME,
+    LEAST_MINUTES,
+    MOST_MINUTES,
+    USUAL_MINUTES,
+    CalibrationOutcome,
+    CalibrationPlan,
+    numbers_of,
+    recipe_from,
+)
 from ..jobs.calibrate import run as calibrate
 from ..jobs.facts import shortened
 from ..jobs.saving import save_somewhere
@@ -50,8 +60,8 @@ class Picture:
     cfg: float
 
 
-def plan_of(calls: str, effort: str, seeds: int, batch: int) -> CalibrationPlan:
-    """The plan for what the panel asks: a third of the seeds decides and is not fitted.
+def plan_of(calls: str, effort: str, seeds: int, batch: int, minutes: float = USUAL_MINUTES) -> CalibrationPlan:
+    """The plan for what the panel asks: a third of the seeds decides and is not fitted; a budget of minutes decides that itself.
 
     Raises
     ------
@@ -62,6 +72,13 @@ def plan_of(calls: str, effort: str, seeds: int, batch: int) -> CalibrationPlan:
         raise ValueError(f"The number of seeds was {seeds}; it must be 2 to {MOST_SEEDS}; 36 is a good number.")
     if not 1 <= batch <= MOST_BATCH:
         raise ValueError(f"The batch size was {batch}; it must be between 1 and {MOST_BATCH}.")
+    if effort == BY_TIME:
+        if not LEAST_MINUTES <= minutes <= MOST_MINUTES:
+            raise ValueError(
+                f"The minutes were {minutes:g}; they must be between {LEAST_MINUTES:g} and {MOST_MINUTES:g}; 10 are a good start."
+            )
+        # the host's conditioning is for whole batches, and a fit works on few seeds at a time
+        return CalibrationPlan.by_time(minutes, batch=min(batch, LARGEST_CHUNK), nfes=numbers_of(calls))
     return CalibrationPlan(
         seeds=range(seeds), held_out=max(1, seeds // 3), batch=min(batch, seeds), nfes=numbers_of(calls), effort=effort
     )  # fmt: skip

@@ -16,6 +16,7 @@ from modules import shared
 from modules.call_queue import queue_lock
 
 from ..fitting import Ending, FitError
+from ..jobs.calibrate import budget_lines, menu_lines
 from . import job
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
 from .calibration import Course, Picture, plan_of, run
@@ -154,11 +155,11 @@ def interrupt() -> None:
         course.stop = True
 
 
-def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, controls: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, minutes: Any, controls: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Run a calibration in its own thread; yield (report, recipe text, list of saved recipes) while it runs and at its end."""
     keep = gr.update()
     try:
-        plan = plan_of(str(calls), str(effort), int(seeds or 0), int(batch or 0))
+        plan = plan_of(str(calls), str(effort), int(seeds or 0), int(batch or 0), float(minutes or 0))
         picture = Picture(
             str(controls.get("prompt") or ""),
             str(controls.get("neg_prompt") or ""),
@@ -222,6 +223,8 @@ def _report(course: Course, failed: list[BaseException]) -> str:
         parts.append(f"<p>Recipe for {recipe.nfe} model calls, not saved:</p><pre>{html.escape(recipe.to_text())}</pre>")
     for recipe, path in course.saved:
         parts.append(f"<p>Recipe for {recipe.nfe} model calls, saved as {html.escape(path.stem)}:</p>")
-    results = course.outcome.done.values()
-    parts += [f'<pre style="white-space:pre-wrap">{html.escape(result.report())}</pre>' for result in results]
+    texts = ["\n".join([result.report(), *menu_lines(result)]) for result in course.outcome.done.values()]
+    if course.outcome.within is not None and texts:
+        texts.insert(0, "\n".join(budget_lines(course.outcome.within)))
+    parts += [f'<pre style="white-space:pre-wrap">{html.escape(text)}</pre>' for text in texts]
     return "".join(parts) or "<p>Nothing was found.</p>"

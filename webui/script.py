@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 from modules import scripts, shared
 
-from ..fitting import EFFORTS
+from ..jobs.calibrate import BY_TIME, USUAL_MINUTES, WORK_CHOICES
 from . import job, panel_actions
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
 from .choices import AUTO, LABELS, NO_PREDICTOR, ORDERS, VARIANTS, Choices, panel_value, read_recipe, to_infotext
@@ -75,17 +75,18 @@ class FewStepScript(scripts.Script):
             with gr.Accordion("Calibrate the loaded checkpoint", open=False, elem_id=own("calibration")):
                 with gr.Row():
                     calls = gr.Textbox(label="Model calls", value="5", elem_id=own("calls"))
-                    effort = gr.Dropdown(label="Effort", choices=list(EFFORTS), value="normal", elem_id=own("effort"))
+                    effort = gr.Dropdown(label="Effort", choices=list(WORK_CHOICES), value=BY_TIME, elem_id=own("effort"))
                 with gr.Row():
                     seeds = gr.Number(label="Seeds", value=36, precision=0, elem_id=own("seeds"))
                     batch = gr.Number(label="Batch size", value=4, precision=0, elem_id=own("batch"))
+                    minutes = gr.Number(label="Minutes", value=USUAL_MINUTES, elem_id=own("minutes"))
                 with gr.Row():
                     calibrate = gr.Button("Calibrate", variant="primary", elem_id=own("calibrate"))
                     interrupt = gr.Button("Interrupt", elem_id=own("interrupt"))
                 report = gr.HTML("", elem_id=own("report"))
 
         arguments = [order, variant, corrector, afs, recipe, predictor]
-        self._connect(arguments, saved, refresh, show, shown, (calls, effort, seeds, batch), calibrate, interrupt, report)
+        self._connect(arguments, saved, refresh, show, shown, (calls, effort, seeds, batch, minutes), calibrate, interrupt, report)
         fields = ("order", "variant", "corrector", "afs", "recipe", "predictor")
         self.infotext_fields = [
             (control, lambda params, name=name: panel_value(name, params)) for control, name in zip(arguments, fields, strict=True)

@@ -159,7 +159,7 @@ PAGE = {"prompt": "", "neg_prompt": "", "width": 64, "height": 64, "cfg_scale": 
 
 
 def test_the_button_tells_how_far_it_is_and_fills_the_panel(actions, host):
-    news = list(actions.calibrate("3", "low", 9, 4, PAGE))
+    news = list(actions.calibrate("3", "low", 9, 4, 10, PAGE))
     assert all("<progress" in report and (text, saved) == ({}, {}) for report, text, saved in news[:-1])
     report, text, saved = news[-1]
     assert "<progress" not in report and "Recipe for 3 model calls, saved as" in report
@@ -170,7 +170,7 @@ def test_the_button_tells_how_far_it_is_and_fills_the_panel(actions, host):
 def test_interrupting_what_waits_leaves_the_picture_in_work_alone(actions, host):
     lock = actions.queue_lock
     lock.acquire()
-    course = actions.calibrate("3", "low", 9, 4, PAGE)
+    course = actions.calibrate("3", "low", 9, 4, 10, PAGE)
     assert "Waiting for the queue" in next(course)[0]
     actions.interrupt()
     lock.release()
@@ -183,8 +183,8 @@ def test_a_failure_of_the_host_is_told_in_the_panel(actions, host, monkeypatch):
         raise RuntimeError("out of <memory>")
 
     monkeypatch.setattr(sys.modules["modules.processing"], "process_images", fails)
-    assert list(actions.calibrate("3", "low", 9, 4, PAGE))[-1] == ("<p><b>out of &lt;memory&gt;</b></p>", {}, {})
-    assert list(actions.calibrate("three", "low", 9, 4, PAGE))[-1][0].startswith("<p><b>nfe was")
+    assert list(actions.calibrate("3", "low", 9, 4, 10, PAGE))[-1] == ("<p><b>out of &lt;memory&gt;</b></p>", {}, {})
+    assert list(actions.calibrate("three", "low", 9, 4, 10, PAGE))[-1][0].startswith("<p><b>nfe was")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_recipe_that_no_disk_takes_is_shown(actions, host):
             fill()
 
         sys.modules["modules.processing"].process_images = process_images
-        report, text, _ = list(actions.calibrate("3, 2", "low", 9, 4, PAGE))[-1]
+        report, text, _ = list(actions.calibrate("3, 2", "low", 9, 4, 10, PAGE))[-1]
     recipe = Recipe.from_text(text)
     assert recipe.nfe == 2 and html.escape(text) in report
     assert "Recipe for 3 model calls, not saved" in report and report.count("Free space or choose another folder") == 2
@@ -221,6 +221,6 @@ def test_a_recipe_that_no_disk_takes_is_shown(actions, host):
 def test_a_recipe_is_saved_elsewhere_if_the_folder_cannot_be_written(actions, host, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     host.folder.parent.write_bytes(b"")
-    report, text, _ = list(actions.calibrate("3", "low", 9, 4, PAGE))[-1]
+    report, text, _ = list(actions.calibrate("3", "low", 9, 4, 10, PAGE))[-1]
     [path] = tmp_path.glob("fewstep-*/*.json")
     assert Recipe.load(path) == Recipe.from_text(text) and html.escape(str(path.parent)) in report and "move it" in report
