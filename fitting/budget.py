@@ -22,7 +22,7 @@ CHECKED, CHECKED_STEPS = 4, (12, 24)  # seeds and steps of the teacher's check
 FOLLOWING = 10  # candidates of a race after the first, a warm start not counted
 _FEWEST_RACING = 16
 _RACING = 0.15  # share of the budget that races may take, as long as there are enough candidates
-_TRIALS = 2.5  # for each measured Jacobian
+_TRIALS = 2.0  # for each measured Jacobian
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from .teacher_check import difference, enough_steps
 
 LARGEST_CHUNK = 8  # seeds of a chunk, at most: a fit takes them in by chunks
 _PATIENCE = 2
+_PROMISE = 0.1
 _EXPECTED = 0.6  # error of a fit relative to its start's
 _SPARE = 0.95  # of the time; the rest is for what is not model calls
 MakeTeacher = Callable[[Setting, int], Teacher]
@@ -219,7 +220,8 @@ class Within:
                 self._report(Stage("fit", calls, limit.calls, nfe, error))
 
         return minimise(
-            residual, parameters, limit, ridge=DEFAULT_RIDGE, growing=True, at_once=at_once, patience=_PATIENCE, progress=report
+            residual, parameters, limit, ridge=DEFAULT_RIDGE, growing=True, at_once=at_once, patience=_PATIENCE, promise=_PROMISE,
+            progress=report,
         )  # fmt: skip
 
     def _share(self, nfe: int) -> float:
