@@ -114,7 +114,12 @@ def _parser() -> argparse.ArgumentParser:
 def _calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--family", default="edm", choices=("edm", "vp", "flow"), help="form of the demo model (default edm)")
     parser.add_argument("--cfg", type=float, default=2.0, help="classifier-free guidance scale (default 2)")
-    parser.add_argument("--nfe", type=_positive, nargs="+", default=[5], help="model calls of each recipe, 1 to 20 (default 5)")
+    parser.add_argument(
+        "--nfe", type=_positive, nargs="+", help="model calls of each recipe, 1 to 20 (default 5; for a book 4 5 6 8 10)"
+    )
+    parser.add_argument(
+        "--book", type=Path, metavar="FILE", help="write all recipes to one file, a recipe book; those for other calls that it has stay"
+    )
     parser.add_argument(
         "--budget", type=_positive, metavar="SAMPLE_CALLS",
         help="what the whole job may cost, in model calls times images: 4000 is good for 5 calls, 10000 for 8. It decides the numbers of "

@@ -8,13 +8,13 @@ from typing import Any
 from ..fitting import Budget, Calibration, Limit
 from ..fitting.teacher import DEFAULT_STEPS
 from ..jobs import TeacherPlan
-from ..jobs.calibrate import MOST_SEEDS, CalibrationOutcome, CalibrationPlan, budget_lines, menu_lines, recipe_from
+from ..jobs.calibrate import BOOK_CALLS, MOST_SEEDS, CalibrationOutcome, CalibrationPlan, book_from, budget_lines, menu_lines, recipe_from
 from ..jobs.calibrate import run as calibrate
 from ..jobs.saving import save_somewhere
-from ..recipes import Recipe
+from ..recipes import Book, Recipe
 from ..schedules.checks import real_number
 from .calibration import demo_setting, model_facts, recognised, summary
-from .long_work import ended_early, require_result
+from .long_work import check_files, ended_early, require_result
 from .model import load_demo_model
 from .shipped import recipe_file
 from .showcase import set_threads
@@ -38,16 +38,25 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     plan = CalibrationPlan(
         seeds=setting.seeds, held_out=args.held_out, batch=args.batch,
         teacher=TeacherPlan(args.teacher_steps or DEFAULT_STEPS, folder=args.cache),
-        name=setting.name, nfes=args.nfe, effort=args.effort, budget=budget,
+        name=setting.name, nfes=args.nfe or (BOOK_CALLS if args.book is not None else (5,)), effort=args.effort, budget=budget,
         choose_teacher=args.teacher_steps is None, limit=_limit(args),
         groups=tuple(args.fit) if args.fit else None, afs=args.afs, judge=recognised,
     )  # fmt: skip
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written to is refused before the work
+    before = Book.load(args.book) if args.book is not None and args.book.exists() else None
+    if args.book is not None:
+        check_files(args.book, True, None)
     with StageBar(plan.costs(setting.noise_schedule), args.batch) as bar:
         outcome = calibrate(setting, plan, bar)
     require_result(outcome, bool(outcome.done))
-    return _report(args, outcome, plan, model_facts(setting))
+    result, text = _report(args, outcome, plan, model_facts(setting))
+    if args.book is not None:
+        book = book_from(outcome, plan, model_facts(setting), before)
+        if book is not None:
+            path, problem = save_somewhere(args.book, book.save)
+            result["book"], text = str(path.resolve()), "\n".join([text, f"\nRecipe book: {path.resolve()}", book.describe(), problem])
+    return result, text
 
 
 def _limit(args: argparse.Namespace) -> Limit | None:

@@ -18,7 +18,7 @@ from ..fitting.effort import Effort
 from ..fitting.guard import FINALISTS, SCREENED_ON, Judge
 from ..fitting.menus import COMFYUI, WEBUI
 from ..fitting.progress import Progress, staged
-from ..recipes import Recipe
+from ..recipes import Book, Recipe
 from ..schedules import NoiseSchedule
 from ..solvers import SolverTable
 from .facts import recipe_of, scored_facts
@@ -28,6 +28,9 @@ from .words import budget_text, cost_line, cost_name, duration, number
 
 MOST_TABLES = 8
 """Tables of one run."""
+
+BOOK_CALLS = (4, 5, 6, 8, 10)
+"""Model calls of a recipe book's recipes by default."""
 
 BY_TIME = "minutes"
 """What hosts offer beside the words for an effort: a budget of minutes."""
@@ -209,6 +212,20 @@ def recipe_from(result: Calibration, plan: CalibrationPlan, facts: Mapping[str, 
     table = result.fitted if result.comparison is None else result.table
     chosen = scored_facts(result.comparison, result.teacher_steps or plan.teacher.steps)
     return recipe_of(table, {**facts, **chosen, "seeds": result.seeds or None, "note": result.note})
+
+
+def book_from(outcome: CalibrationOutcome, plan: CalibrationPlan, facts: Mapping[str, Any], before: Book | None = None) -> Book | None:
+    """A book of the recipes that were compared, in addition to those of `before`; None if there are none.
+
+    Raises
+    ------
+    ValueError
+        If `before` is for another model.
+    """
+    recipes = [recipe_from(result, plan, facts) for result in outcome.done.values() if result.comparison is not None]
+    if not recipes:
+        return before
+    return (Book((recipes[0],)) if before is None else before).with_recipes(recipes)
 
 
 def report_lines(outcome: CalibrationOutcome, plan: CalibrationPlan, ns: NoiseSchedule) -> list[str]:

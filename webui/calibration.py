@@ -29,6 +29,7 @@ from ..jobs.calibrate import (
     USUAL_MINUTES,
     CalibrationOutcome,
     CalibrationPlan,
+    book_from,
     numbers_of,
     recipe_from,
 )
@@ -36,7 +37,7 @@ from ..jobs.calibrate import run as calibrate
 from ..jobs.facts import shortened
 from ..jobs.saving import save_somewhere
 from ..jobs.words import cost_line, progress_lines
-from ..recipes import Recipe, model_identity
+from ..recipes import Book, Recipe, model_identity
 from ..schedules import NoiseSchedule
 from .folders import recipe_path
 from .levels import network_of, noise_schedule_of
@@ -211,6 +212,8 @@ def run(picture: Picture, plan: CalibrationPlan, course: Course) -> None:
             close()
         for result in course.outcome.done.values():
             _save(result, picture, plan, facts, course)
+        if len(course.saved) > 1:
+            _save_book(plan, facts, course)
     _logger.info("FewStep: calibration took %.0f s and %d model calls", course.outcome.seconds, course.calls)
 
 
@@ -228,6 +231,20 @@ def _save(result: Calibration, picture: Picture, plan: CalibrationPlan, facts: d
     course.saved.append((recipe, path))
     course.problems += [problem] if problem else []
     _logger.info("FewStep: recipe for %d model calls saved in %s", recipe.nfe, path)
+
+
+def _save_book(plan: CalibrationPlan, facts: dict[str, Any], course: Course) -> None:
+    """Add the recipes to the book of the checkpoint, which is found by its name."""
+    file = recipe_path(f"{facts.get('model') or 'model'} book")
+    try:
+        before = Book.load(file) if file.exists() else None
+        book = book_from(course.outcome, plan, facts, before)
+        if book is not None:
+            path, problem = save_somewhere(file, book.save)
+            course.problems += [f"The recipe book {path.stem} has recipes for {', '.join(map(str, book.calls))} model calls."]
+            course.problems += [problem] if problem else []
+    except (OSError, ValueError) as error:  # the recipes are saved
+        course.problems.append(f"The recipe book was not written: {error}")
 
 
 def _facts(model: Any, loaded: Any, shape: tuple[int, ...], cfg: float) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ..fitting import Ending, FitError
 from ..jobs.calibrate import budget_lines, menu_lines
 from . import job
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
+from .books import PREFIX, books
 from .calibration import Course, Picture, plan_of, run
 from .choices import NO_PREDICTOR, Choices
 from .folders import load_recipe, predictor_names, recipe_names
@@ -51,9 +52,11 @@ def with_names(function: Callable[..., Any], names: Sequence[str]) -> Callable[.
 
 
 def recipe_text(name: str, present: str) -> str:
-    """The text of a saved recipe; `present` if none is chosen or the file is no recipe."""
+    """The text of a saved recipe, or that asks for a saved book; `present` if none is chosen or the file is no recipe."""
     if not name:
         return present
+    if name in books():
+        return f"{PREFIX} {name}"
     try:
         return load_recipe(name).to_text()
     except (ValueError, OSError) as error:

@@ -15,6 +15,7 @@ from modules import scripts, shared
 from ..jobs.calibrate import BY_TIME, USUAL_MINUTES, WORK_CHOICES
 from . import job, panel_actions
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
+from .books import is_book_text, with_book
 from .choices import AUTO, LABELS, NO_PREDICTOR, ORDERS, VARIANTS, Choices, panel_value, read_recipe, to_infotext
 from .folders import predictor_names, recipe_names
 from .host import architecture, has_schedule_choice, sampler_options
@@ -62,7 +63,8 @@ class FewStepScript(scripts.Script):
                 afs = gr.Checkbox(label="Analytical first step (AFS)", value=False, elem_id=own("afs"))
             recipe = gr.Textbox(
                 label="Recipe", value="", lines=2, max_lines=4, elem_id=own("recipe"),
-                placeholder="Text of a recipe, for the schedule type FewStep recipe and the sampling method FewStep Calibrated",
+                placeholder="Text of a recipe, for the schedule type FewStep recipe and the sampling method FewStep Calibrated. The word "
+                "book: the recipe for your number of steps from the recipe book of the loaded checkpoint",
             )  # fmt: skip
             predictor = gr.Dropdown(
                 label="AMED predictor", choices=[NO_PREDICTOR, *predictor_names()], value=NO_PREDICTOR, elem_id=own("predictor")
@@ -130,6 +132,9 @@ class FewStepScript(scripts.Script):
         try:
             passes = entries_of_passes(p)
             first = passes[0]
+            if any(CALIBRATED in later or RECIPE_SCHEDULE in later for later in passes):
+                choices = with_book(choices, p)
+                setattr(p, job.ATTRIBUTE, choices)
             if any(AMED in later for later in passes[1:]):
                 raise ValueError(NOT_FROM_NOISE)  # fail before the first pass rather than after it
             if not hasattr(p, "init_images"):
@@ -203,6 +208,8 @@ def _with_axes(choices: Choices, axes: dict[str, Any]) -> Choices:
 
 
 def _is_text(value: Any) -> bool:
+    if is_book_text(str(value)):
+        return True
     try:
         read_recipe(str(value))
     except ValueError:

@@ -14,9 +14,10 @@ import torch
 
 from fewstep.fitting import Setting
 from fewstep.jobs.calibrate import recipe_from
-from fewstep.recipes import Recipe
+from fewstep.recipes import Book, Recipe
 from fewstep.schedules import NoiseSchedule
 from fewstep.webui.calibration import Course, Picture, fit, plan_of, run
+from fewstep.webui.choices import Choices
 from fewstep.webui.names import CALIBRATED
 from fewstep.webui.plot import sigma_plot
 from fewstep.webui.samplers import sampler_function
@@ -224,3 +225,40 @@ def test_a_recipe_is_saved_elsewhere_if_the_folder_cannot_be_written(actions, ho
     report, text, _ = list(actions.calibrate("3", "low", 9, 4, 10, PAGE))[-1]
     [path] = tmp_path.glob("fewstep-*/*.json")
     assert Recipe.load(path) == Recipe.from_text(text) and html.escape(str(path.parent)) in report and "move it" in report
+
+
+def test_minutes_are_a_budget_and_batches_are_not_larger_than_a_fit_takes():
+    found = plan_of("4, 5", "minutes", 0, 24, 0.5)
+    assert found.budget is not None and found.budget.seconds == 30 and found.batch == 8 and found.nfes == [4, 5]
+    assert len(found.seeds) > 300
+    with pytest.raises(ValueError, match="minutes were 0"):
+        plan_of("4", "minutes", 9, 4, 0)
+
+
+def test_minutes_in_the_panel(actions, host):
+    report, text, _ = list(actions.calibrate("3", "minutes", 0, 4, 0.15, PAGE))[-1]
+    assert Recipe.from_text(text).nfe == 3
+    assert "Budget: 9 s, here " in report and "Layout: " in report and "Spent: " in report
+
+
+def test_several_recipes_make_a_book_that_is_picked_from_by_steps(actions, host, monkeypatch):
+    books = importlib.import_module("fewstep.webui.books")
+    report, _, listed = list(actions.calibrate("3, 2", "low", 9, 4, 10, PAGE))[-1]
+    assert "The recipe book two points book has recipes for 2, 3 model calls." in report and "two points book" in listed["choices"]
+    book = Book.load(host.folder / "two points book.json")
+    assert book.calls == (2, 3) and book.model_identity
+    assert actions.recipe_text("two points book", "") == "book two points book"
+    monkeypatch.setattr(books, "_identity", lambda p: book.model_identity)
+    for asked in ("book", "book two points book"):
+        for steps in (2, 3):
+            picture = SimpleNamespace(steps=steps, cfg_scale=2.0)
+            assert Recipe.from_text(books.with_book(Choices(recipe=asked), picture).recipe) == book.pick(steps)
+    with pytest.raises(ValueError, match="no recipe for 5 model calls; it has recipes for 2, 3"):
+        books.with_book(Choices(recipe="book"), SimpleNamespace(steps=5, cfg_scale=2.0))
+    with pytest.raises(ValueError, match="no recipe book 'other'"):
+        books.with_book(Choices(recipe="book other"), SimpleNamespace(steps=3, cfg_scale=2.0))
+    monkeypatch.setattr(books, "_identity", lambda p: "another")
+    with pytest.raises(ValueError, match="no recipe book for the loaded checkpoint"):
+        books.with_book(Choices(recipe="book"), SimpleNamespace(steps=3, cfg_scale=2.0))
+    text = book.pick(3).to_text()
+    assert books.with_book(Choices(recipe=text), SimpleNamespace(steps=9, cfg_scale=2.0)).recipe == text
