@@ -26,7 +26,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--steps", type=_positive, default=5, help="steps of the few-step rows (default 5)")
     demo.add_argument(
-        "--images", type=_positive, help="number of images to score, a multiple of the number of classes (default: three of every class)"
+        "--images", type=_positive,
+        help="number of images to score, a multiple of the number of classes (default: 30 of fashion, 36 of emoji)",
     )
     _model_options(demo)
     demo.add_argument("--out", type=_png, default=Path("fewstep-demo.png"), help="file for the picture (default ./fewstep-demo.png)")
@@ -112,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _calibrate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--family", default="edm", choices=("edm", "vp", "flow"), help="form of the demo model (default edm)")
+    _model_choice(parser, "fashion")
     parser.add_argument("--cfg", type=float, default=2.0, help="classifier-free guidance scale (default 2)")
     parser.add_argument(
         "--nfe", type=_positive, nargs="+", help="model calls of each recipe, 1 to 20 (default 5; for a book 4 5 6 8 10)"
@@ -150,7 +151,7 @@ def _calibrate(parser: argparse.ArgumentParser) -> None:
         "--afs", action="store_true", help="start with an analytical first step, which allows one more step for the same number of calls"
     )
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="store the teacher run there, and reuse one that is stored there")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the recipes to this folder as FAMILY-NFE.json")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the recipes to this folder as FAMILY-NFE.json or emoji-NFE.json")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -209,10 +210,11 @@ def _amed(parser: argparse.ArgumentParser) -> None:
         help="your own noise levels as time stamps, comma-separated, instead of --nfe and --schedule; the last may be 0",
     )
     train.add_argument("--afs", action="store_true", help="analytical first step: a guess replaces the first model call")
-    train.add_argument("--family", default="edm", choices=("edm", "vp", "flow"), help="form of the demo model (default edm)")
+    _model_choice(train, "fashion")
     train.add_argument("--cfg", type=float, default=2.0, help="classifier-free guidance scale (default 2)")
     train.add_argument(
-        "--mode", choices=("predictor", "table"), default="predictor", help="predictor: times for each image (default); table: constants"
+        "--mode", choices=("predictor", "table"), default="predictor",
+        help="predictor: times for each image (default; not for emoji); table: constants",
     )
     train.add_argument(
         "--method", choices=("end", "steps", "forward"), default="end",
@@ -268,7 +270,7 @@ def _amed(parser: argparse.ArgumentParser) -> None:
 
 
 def _tune(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--family", default="edm", choices=("edm", "vp", "flow"), help="form of the demo model (default edm)")
+    _model_choice(parser, "fashion")
     parser.add_argument("--cfg", type=float, default=2.0, help="classifier-free guidance scale (default 2)")
     parser.add_argument("--steps", type=_positive, default=5, help="model calls (default 5); a recipe file has its own")
     parser.add_argument(
@@ -288,7 +290,7 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--matching", type=float, default=1.0, help="weight of the loss against the teacher (default 1)")
     parser.add_argument("--denoising", type=float, default=0.0, help="weight of the denoising loss on data (default 0)")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="pictures for the denoising loss (default: Fashion-MNIST)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="pictures for the denoising loss (default: the model's training data)")
     parser.add_argument("--full", action="store_true", help="tune all weights instead of a LoRA; the file is then not a LoRA")
     parser.add_argument("--rank", type=_positive, default=16, help="rank of the LoRA (default 16)")
     parser.add_argument("--alpha", type=float, help="alpha of the LoRA (default: the rank)")

@@ -28,8 +28,8 @@ def demo(args: argparse.Namespace) -> Outcome:
 
     set_threads()
     model = load_demo_model(args.model, family=args.family)
-    recipe = demo_recipe(model.family, args.steps, args.cfg) if model.name == "fashion" else None
-    images = args.images or IMAGES_PER_CLASS * model.num_classes
+    recipe = demo_recipe(model.kind, args.steps, args.cfg)
+    images = args.images or IMAGES_PER_CLASS[model.name] * model.num_classes
     with _bar(100 + (2 + (recipe is not None)) * args.steps, "sampling") as bar:
         rows = showcase(model, args.steps, images, args.cfg, args.seed, bar.update, recipe)
     columns, _ = columns_of(model, rows[0].images)
@@ -38,7 +38,7 @@ def demo(args: argparse.Namespace) -> Outcome:
     for row in rows:
         error = "" if row.rmse is None else f"{row.rmse:.4f}"
         lines.append(f"{row.caption:<24} {row.nfe:>5}  {error:>15}  {100 * row.accuracy:6.1f}%")
-    note = "" if recipe is not None or model.name != "fashion" else missing_recipe(model.family, args.steps, args.cfg)
+    note = "" if recipe is not None else missing_recipe(model, args.steps, args.cfg)
     lines += [note] if note else []
     lines.append(f"{images} images, {_described(model)}, cfg {args.cfg:g}, seed {args.seed}. Picture: {args.out.resolve()}")
     result = {
@@ -132,8 +132,6 @@ def _sample_tuned(args: argparse.Namespace) -> Outcome:
     from .recipes import Recipe
     from .solvers import sample
 
-    if args.model != "fashion":
-        raise ValueError(f"--lora goes with the fashion model, but --model was {args.model}; leave one of them out.")
     recipe = lora_facts(args.lora).get("recipe")
     if not isinstance(recipe, str):
         raise ValueError(f"{args.lora} has no recipe in it; fewstep sample needs a LoRA that fewstep tune made.")
@@ -144,10 +142,10 @@ def _sample_tuned(args: argparse.Namespace) -> Outcome:
     labels = _labels(args.classes, model)
     trial = Trial(model.initial_noise(len(labels), args.seed), labels, args.cfg)
     counted = CountedModel(model, trial)
-    with _bar(None, "sampling") as bar, with_lora(model.network.net, args.lora):
+    with _bar(None, "sampling") as bar, with_lora(model.trained, args.lora):
         x = model.initial_state(trial.noise, table.sigmas[0])
         images = sample(counted, x, table, callback=lambda _: bar.update(), disable=True)
-    accuracy = judged_accuracy(images, labels)
+    accuracy = judged_accuracy(images, labels, model)
     save_image_grid([(args.lora.stem[:28], f"{counted.calls} calls", images)], [model.class_names[i] for i in labels.tolist()], args.out)
     result = {"picture": str(args.out.resolve()), "nfe": counted.calls, "accuracy": accuracy, "classes": labels.tolist()}
     return (

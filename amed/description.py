@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..solvers.keeping import departure
 from .forms import FORMS
 from .predictor import AmedPredictor
 from .table import AmedTable
@@ -31,6 +32,7 @@ def describe(net: AmedPredictor | AmedTable) -> list[str]:
     if isinstance(net, AmedTable):
         rows = [[value.item() for value in net.choose(n)] for n in range(config.pairs)]
         lines += [f"  step {n}: r {r:.4g}, c {c:.5g}, a {a:.5g}" for n, (r, c, a) in enumerate(rows)]
+        lines.append(f"Constants are {departure(net.solver_table())}")
     elif facts.get("feature_source"):
         lines.append(f"Features: {facts['feature_source']}")
     if facts.get("model"):

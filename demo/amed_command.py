@@ -10,6 +10,7 @@ from typing import Any
 
 from ..amed import AmedConfig, AmedTable, load_amed, save_amed
 from ..amed.description import describe, kind_of
+from ..amed.taps import tap_for
 from ..jobs import TeacherPlan
 from ..jobs.saving import save_somewhere
 from ..jobs.train_amed import AmedOutcome, AmedPlan, cost_sentence, verdict
@@ -19,7 +20,7 @@ from ..schedules.checks import real_number
 from .amed_shipped import amed_setting, amed_stamps
 from .calibration import model_facts
 from .long_work import AUTOCAST, check_device, check_files, ended_early, processes, require_result
-from .model import load_demo_model
+from .model import DemoModel, load_demo_model
 from .showcase import set_threads
 from .stage_bar import StageBar
 
@@ -41,7 +42,8 @@ def _train(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     set_threads()
     _check(args)
     with processes(args.device) as group:
-        model = load_demo_model(args.family, args.device)
+        model = load_demo_model(args.model, args.device, args.family)
+        _check_features(args.mode, model)
         setting = amed_setting(model, real_number(args.cfg, "cfg"), args.trajectories + args.held_out, args.batch, args.device)
         plan = AmedPlan(
             seeds=setting.seeds, held_out=args.held_out, batch=args.batch, teacher=TeacherPlan(args.teacher_steps, folder=args.cache),
@@ -78,6 +80,21 @@ def _check(args: argparse.Namespace) -> None:
     if args.stamps is not None and (args.nfe is not None or args.schedule is not None):
         raise ValueError("--stamps was given with --nfe or --schedule; your own noise levels determine the calls, so leave the others out.")
     check_files(args.out, args.overwrite, args.resume)
+
+
+def _check_features(mode: str, model: DemoModel) -> None:
+    """Check that a predictor has features to read.
+
+    Raises
+    ------
+    ValueError
+        If the model has no middle block.
+    """
+    if mode == "predictor" and tap_for(model) is None:
+        raise ValueError(
+            f"--mode was predictor, which reads the middle block of a U-Net; the {model.name} model is a transformer without one. "
+            "Give --mode table, which needs no features."
+        )
 
 
 def _config(args: argparse.Namespace, ns: NoiseSchedule) -> AmedConfig:

@@ -20,7 +20,6 @@ from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 from ..schedules.checks import whole_number
 from .calibration import demo_setting
 from .model import DemoModel
-from .network import NUM_CLASSES
 from .shipped import RECIPE_NFES, demo_recipe
 
 AMED_FOLDER = Path(__file__).parent / "amed"
@@ -100,4 +99,5 @@ def demo_config(ns: NoiseSchedule, form: str, nfe: int, schedule: str = "fewstep
 def amed_setting(model: DemoModel, cfg: float, seeds: int, batch: int, device: str = "cpu", first: int = FIRST_AMED_SEED) -> Setting:
     """`seeds` images of the demo model from seed `first` on, with the classes in turn."""
     setting = demo_setting(model, cfg, seeds, batch, device)
-    return replace(setting, seeds=tuple(range(first, first + seeds)), per_seed={"labels": torch.arange(first, first + seeds) % NUM_CLASSES})
+    chosen = range(first, first + seeds)
+    return replace(setting, seeds=tuple(chosen), per_seed={"labels": torch.tensor(chosen) % model.num_classes})

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 from typing import Any
 
 from ..fitting import Budget, Calibration, Limit
@@ -15,7 +16,7 @@ from ..recipes import Book, Recipe
 from ..schedules.checks import real_number
 from .calibration import demo_setting, model_facts, recognised, summary
 from .long_work import check_files, ended_early, require_result
-from .model import load_demo_model
+from .model import DemoModel, load_demo_model
 from .shipped import recipe_file
 from .showcase import set_threads
 from .stage_bar import StageBar
@@ -34,7 +35,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     set_threads()
     budget = _budget(args)
     count = args.seeds + args.held_out if budget is None else MOST_SEEDS
-    setting = demo_setting(load_demo_model(args.family), real_number(args.cfg, "cfg"), count, args.batch)
+    model = load_demo_model(args.model, family=args.family)
+    setting = demo_setting(model, real_number(args.cfg, "cfg"), count, args.batch)
     plan = CalibrationPlan(
         seeds=setting.seeds, held_out=args.held_out, batch=args.batch,
         teacher=TeacherPlan(args.teacher_steps or DEFAULT_STEPS, folder=args.cache),
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     with StageBar(plan.costs(setting.noise_schedule), args.batch) as bar:
         outcome = calibrate(setting, plan, bar)
     require_result(outcome, bool(outcome.done))
-    result, text = _report(args, outcome, plan, model_facts(setting))
+    result, text = _report(args, model, outcome, plan, model_facts(setting))
     if args.book is not None:
         book = book_from(outcome, plan, model_facts(setting), before)
         if book is not None:
@@ -77,7 +79,7 @@ def _budget(args: argparse.Namespace) -> Budget | None:
 
 
 def _report(
-    args: argparse.Namespace, outcome: CalibrationOutcome, plan: CalibrationPlan, known: dict[str, Any]
+    args: argparse.Namespace, model: DemoModel, outcome: CalibrationOutcome, plan: CalibrationPlan, known: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
     entries, paragraphs = [], []
     for result in outcome.done.values():
@@ -85,19 +87,19 @@ def _report(
         entries.append({**summary(result), "recipe": recipe.to_text()})
         paragraphs.append("\n".join([result.report(), *menu_lines(result), "", recipe.to_text()]))
         if args.out is not None:
-            paragraphs[-1] += f"\n{_saved(args, result, recipe, entries[-1])}"
+            paragraphs[-1] += f"\n{_saved(args.out, model, result, recipe, entries[-1])}"
     if outcome.within is not None:
         paragraphs.insert(0, "\n".join([*budget_lines(outcome.within), outcome.teacher_line(plan)]))
     problems = [str(outcome.error or ""), *(entry.get("problem", "") for entry in entries)]
     return {
-        "family": args.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out,
-        "teacher_steps": plan.teacher.steps if outcome.teacher is None else outcome.teacher.steps,
-        "calibrations": entries, "interrupted": outcome.interrupted, "problem": " ".join(filter(None, problems)),
+        "model": model.name, "family": model.family, "cfg": args.cfg, "seeds": args.seeds, "held_out": args.held_out,
+        "teacher_steps": plan.teacher.steps if outcome.teacher is None else outcome.teacher.steps, "calibrations": entries,
+        "interrupted": outcome.interrupted, "problem": " ".join(filter(None, problems)),
     }, "\n\n".join([*paragraphs, *ended_early(outcome)])  # fmt: skip
 
 
-def _saved(args: argparse.Namespace, result: Calibration, recipe: Recipe, entry: dict[str, Any]) -> str:
-    wanted = recipe_file(args.family, result.nfe, args.out)
+def _saved(folder: Path, model: DemoModel, result: Calibration, recipe: Recipe, entry: dict[str, Any]) -> str:
+    wanted = recipe_file(model.kind, result.nfe, folder)
     if result.comparison is None and wanted.exists():  # which may be proven
         wanted = wanted.with_stem(f"{wanted.stem}-interrupted")
     try:

@@ -18,8 +18,13 @@ from .model import DemoModel
 from .network import IMAGE_SIZE
 
 FIRST_SEED = 1_000_000
-MODEL_NAME = "FewStep demo"
+MODEL_NAMES = {"fashion": "FewStep demo", "emoji": "FewStep emoji demo"}
 _PREDICTIONS = {"edm": "edm", "vp": "eps", "flow": "flow"}  # what each family's model would be in a host
+
+
+def model_name(model: DemoModel) -> str:
+    """What files and reports call a demo model."""
+    return MODEL_NAMES.get(model.name, f"FewStep demo, {model.name}")
 
 
 def demo_setting(model: DemoModel, cfg: float, seeds: int, batch: int, device: str = "cpu") -> Setting:
@@ -33,7 +38,7 @@ def demo_setting(model: DemoModel, cfg: float, seeds: int, batch: int, device: s
         per_seed={"labels": torch.arange(seeds) % model.num_classes},
         batch=batch,
         device=device,
-        name=f"{MODEL_NAME} {model.family} {model_identity(model.network)}",
+        name=f"{model_name(model)} {model.family} {model_identity(model.network)}",
     )
 
 
@@ -51,7 +56,7 @@ def model_facts(setting: Setting) -> dict[str, Any]:
         "prediction": _PREDICTIONS[setting.noise_schedule.family],
         "cfg": setting.extra_args["cfg"],
         "resolution": setting.shape,
-        "model": MODEL_NAME,
+        "model": model_name(setting.model),
         "model_identity": model_identity(setting.model.network),
         "date": date.today().isoformat(),
     }

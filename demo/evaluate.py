@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas
-from ..solvers import SOLVERS, SolverTable, build_table, sample, solver_named
+from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, few_step_sigmas, optimal_sigmas
+from ..solvers import SOLVERS, SolverTable, can_jump, sample, solver_named, table_on
 from .judge import load_judge
 from .model import DemoModel
 
@@ -72,10 +72,12 @@ class Method:
         strength = f" p={self.p:g}" if self.p is not None else ""
         return f"{self.solver}{order} on {self.schedule}{strength}"
 
-    def sigmas(self, ns: NoiseSchedule, steps: int) -> Tensor:
-        """The schedule's list for `steps` steps."""
+    def sigmas(self, ns: NoiseSchedule, steps: int, structure: float | None = None) -> Tensor:
+        """The schedule's list for `steps` steps; with a structure (`few_step_sigmas`) it may begin with a jump."""
         if self.schedule != "fewstep":
             return baseline_sigmas(self.schedule, ns, steps)
+        if self.p is None and not self.solver.startswith(STOCK) and can_jump(self.solver, ns.sigma_max, ns.family):
+            return few_step_sigmas(ns, steps, structure)
         solver = self.solver.removeprefix(STOCK)
         entry = SOLVERS.get(solver, SOLVERS["dpmpp_2m"])
         return optimal_sigmas(ns, steps, entry.name, self.order or entry.default_order, self.p)
@@ -88,12 +90,13 @@ class Method:
         if self.schedule != "fewstep" and self.schedule not in BASELINES:
             raise ValueError(f"schedule was {self.schedule!r}; it must be 'fewstep' or one of {', '.join(BASELINES)}.")
 
-    def plan(self, ns: NoiseSchedule, steps: int) -> tuple[Tensor, SolverTable | None]:
+    def plan(self, model: DemoModel, steps: int) -> tuple[Tensor, SolverTable | None]:
         """Noise levels, and the table that walks them (None for k-diffusion's samplers). All errors come from here, before any call."""
-        sigmas = self.sigmas(ns, steps)
+        ns = model.noise_schedule
+        sigmas = self.sigmas(ns, steps, model.structure)
         if self.solver.startswith(STOCK):
             return sigmas, None
-        return sigmas, build_table(self.solver, sigmas, ns.family, self.order)
+        return sigmas, table_on(self.solver, sigmas, ns, self.order)
 
     def steps_for(self, nfe: int) -> int:
         """Largest number of steps within `nfe` model calls; 0 if there is none."""
@@ -118,7 +121,7 @@ class CountedModel:
 def run(model: DemoModel, trial: Trial, method: Method, steps: int, callback: Callable | None = None) -> tuple[Tensor, int]:
     """Images and counted model calls of a method."""
     counted = CountedModel(model, trial)
-    sigmas, table = method.plan(model.noise_schedule, steps)
+    sigmas, table = method.plan(model, steps)
     x = model.initial_state(trial.noise, float(sigmas[0]))
     if table is None:
         images = _stock_sampler(method.solver.removeprefix(STOCK))(counted, x, sigmas.float(), callback=callback, disable=True)

@@ -1,7 +1,8 @@
-"""Makes the recipes that ship with the demo model: `python -m fewstep.demo.make_recipes`.
+"""Makes the recipes that ship with the demo models: `python -m fewstep.demo.make_recipes`.
 
-For every family, recipes with 3 to 10 model calls, each warm-started from the one before. Each recipe is written when it is finished.
-Existing ones (for this network and guidance) are not made again, so an interrupted run resumes; with --cache the teacher's pass does, too.
+For fashion in every family and for emoji, recipes with 3 (emoji: 4) to 10 model calls, each warm-started from the one before. Each is
+written when it is finished. Existing ones (for this network and guidance) are not made again, so an interrupted run resumes; with --cache
+the teacher's pass does, too.
 """
 from __future__ import annotations
 
@@ -17,14 +18,16 @@ from ..recipes import Recipe
 from .calibration import demo_setting, model_facts, recognised
 from .making import run_maker
 from .model import load_demo_model
-from .shipped import RECIPE_CFG, RECIPE_FAMILIES, RECIPE_NFES, RECIPES_FOLDER, recipe_file
+from .shipped import RECIPE_CFG, RECIPE_KINDS, RECIPES_FOLDER, recipe_file, recipe_nfes
 from .stage_bar import StageBar
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--families", nargs="+", choices=RECIPE_FAMILIES, default=list(RECIPE_FAMILIES))
-    parser.add_argument("--nfe", nargs="+", type=int, default=list(RECIPE_NFES))
+    parser.add_argument(
+        "--models", nargs="+", choices=RECIPE_KINDS, default=list(RECIPE_KINDS), help="families of fashion, and emoji (default: all)"
+    )
+    parser.add_argument("--nfe", nargs="+", type=int, help="default: 3 to 10, for emoji from 4")
     parser.add_argument("--cfg", type=float, default=RECIPE_CFG)
     parser.add_argument("--seeds", type=int, default=192, help="images of the fit (default 192)")
     parser.add_argument("--held-out", type=int, default=96, help="further images that decide (default 96)")
@@ -36,21 +39,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _make(args: argparse.Namespace, bar: StageBar) -> None:
-    for family in args.families:
-        _make_family(family, args, bar)
+    for kind in args.models:
+        _make_kind(kind, args, bar)
 
 
-def _make_family(family: str, args: argparse.Namespace, bar: StageBar) -> None:
-    model = load_demo_model(family, args.device)
+def _make_kind(kind: str, args: argparse.Namespace, bar: StageBar) -> None:
+    model = load_demo_model(kind, args.device)  # type: ignore[arg-type]
+    calls = sorted(set(args.nfe or recipe_nfes(kind)))
     setting = demo_setting(model, args.cfg, args.seeds + args.held_out, args.batch, args.device)
     plan = CalibrationPlan(
         seeds=setting.seeds, held_out=args.held_out, batch=args.batch, teacher=TeacherPlan(args.teacher_steps, folder=args.cache),
-        name=setting.name, nfes=args.nfe, effort=args.effort, limit=None if args.max_calls is None else Limit(calls=args.max_calls),
+        name=setting.name, nfes=calls, effort=args.effort, limit=None if args.max_calls is None else Limit(calls=args.max_calls),
         judge=recognised,
     )  # fmt: skip
     facts = model_facts(setting) | {"date": ""}  # made again, they are the same byte for byte
-    for nfe in sorted(set(args.nfe)):
-        path = recipe_file(family, nfe, args.out)
+    for nfe in calls:
+        path = recipe_file(kind, nfe, args.out)
         recipe = None if args.again else _made_before(path, args.cfg, facts["model_identity"])
         said = f"{path.name} exists already."
         if recipe is None:

@@ -20,14 +20,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..schedules import NoiseSchedule
+from ..schedules import NoiseSchedule, structure_scale
 from ..tensor_files import load_tensors
-from .data import CLASS_NAMES
+from .data import CLASS_NAMES, load_images
 from .judge import Judge, load_judge
 from .network import IMAGE_SIZE, EDMPrecond, UNet
 
 WEIGHTS_FILE = Path(__file__).parent / "weights" / "demo_unet.safetensors"
 SIGMA_MIN, SIGMA_MAX = 0.02, 20.0
+_DEVIATION = 0.6  # of a pixel, in both data sets
 DemoFamily = Literal["edm", "vp", "flow"]
 DemoName = Literal["fashion", "emoji"]
 FAMILIES: dict[str, tuple[str, ...]] = {"fashion": ("edm", "vp", "flow"), "emoji": ("flow",)}
@@ -69,6 +70,21 @@ class DemoModel(nn.Module):
         return self.noise_schedule.family
 
     @property
+    def kind(self) -> str:
+        """What `load_demo_model` calls it in one word, as the names of its recipes do: the family of fashion, or another model's name."""
+        return self.family if self.name == "fashion" else self.name
+
+    @property
+    def structure(self) -> float:
+        """The largest structures of its pictures, for where the first call is (schedules/first_level.py)."""
+        return structure_scale((self.channels, IMAGE_SIZE, IMAGE_SIZE), _DEVIATION)
+
+    @property
+    def trained(self) -> nn.Module:
+        """The trained network itself, without preconditioning."""
+        return self.network.net  # type: ignore[return-value]
+
+    @property
     def num_classes(self) -> int:
         """Also the label of "no class"."""
         return len(self.class_names)
@@ -76,6 +92,10 @@ class DemoModel(nn.Module):
     def judge(self) -> tuple[Judge, dict]:
         """The classifier of the model's kind of images, and its record."""
         return load_judge()
+
+    def training_images(self) -> tuple[Tensor, Tensor]:
+        """What it was trained on, in [-1, 1], and labels; the data do not come with FewStep."""
+        return load_images("train")
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None, cfg: float = 1.0) -> Tensor:
         """Predicted clean images [B, channels, 32, 32].
@@ -150,10 +170,10 @@ def sigma_of_timestep(t: Tensor, log_levels: Tensor) -> Tensor:
     return torch.lerp(log_levels[low], log_levels[low + 1], t - low).exp()
 
 
-class _DiscreteDemoModel(DemoModel):
+class DiscreteDemoModel(DemoModel):
     """The vp family: noise levels pass through the timestep, as in a model trained on 1000 of them."""
 
-    def __init__(self, network: EDMPrecond, noise_schedule: NoiseSchedule) -> None:
+    def __init__(self, network: nn.Module, noise_schedule: NoiseSchedule) -> None:
         super().__init__(network, noise_schedule)
         levels = torch.from_numpy(noise_schedule.levels.copy()).log().to(torch.float32)
         self.register_buffer("log_levels", levels, persistent=False)
@@ -164,9 +184,12 @@ class _DiscreteDemoModel(DemoModel):
         """Fractional timestep 0..999 at sigma [B]: `timestep_of_sigma` in the model's own table."""
         return timestep_of_sigma(sigma, self.log_levels)
 
+    def trained_level(self, sigma: Tensor) -> Tensor:
+        """The noise level [B] that the network sees for sigma."""
+        return sigma_of_timestep(self.timestep(sigma), self.log_levels)
+
     def _ve_level(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        level = sigma_of_timestep(self.timestep(sigma), self.log_levels)
-        return level.clamp(SIGMA_MIN, SIGMA_MAX), torch.ones_like(sigma)
+        return self.trained_level(sigma).clamp(SIGMA_MIN, SIGMA_MAX), torch.ones_like(sigma)
 
 
 class _FlowDemoModel(DemoModel):
@@ -186,6 +209,12 @@ def demo_noise_schedule(family: str) -> NoiseSchedule:
     if family == "flow":
         return NoiseSchedule.flow(t_eps=SIGMA_MIN / (1 + SIGMA_MIN), t_end=SIGMA_MAX / (1 + SIGMA_MAX))  # shift 1: t = s
     raise ValueError(f"family was {family!r}; the demo model comes as 'edm', 'vp' or 'flow'.")
+
+
+def kind_of(name: str | None, family: str | None = None) -> str:
+    """`DemoModel.kind` of what `load_demo_model` would load."""
+    name, family = _chosen(name, family)
+    return family if name == "fashion" else name
 
 
 def demo_noise_schedule_of(name: str, family: str | None = None) -> NoiseSchedule:
@@ -236,7 +265,7 @@ def load_demo_model(name: DemoName | DemoFamily | None = None, device: str | tor
 
         return load_emoji_model(device)
     noise_schedule = demo_noise_schedule(family)
-    kind = {"edm": DemoModel, "vp": _DiscreteDemoModel, "flow": _FlowDemoModel}[family]
+    kind = {"edm": DemoModel, "vp": DiscreteDemoModel, "flow": _FlowDemoModel}[family]
     # a copy, so that .half() or training of one model leaves the others as they are
     return kind(copy.deepcopy(_network()), noise_schedule).eval().to(device)
 

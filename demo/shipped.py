@@ -1,38 +1,46 @@
-"""The calibrated recipes of the demo model that ship with the package, one JSON file each; `make_recipes` makes them."""
+"""The calibrated recipes of the demo models that ship with the package, one JSON file each; `make_recipes` makes them."""
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..recipes import Recipe
 from ..schedules.checks import real_number, whole_number
-from .model import demo_noise_schedule
+from .model import demo_noise_schedule_of, kind_of
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 RECIPE_CFG = 2.0
 RECIPE_NFES = (3, 4, 5, 6, 8, 10)
-RECIPE_FAMILIES = ("edm", "vp", "flow")
+RECIPE_KINDS = ("edm", "vp", "flow", "emoji")
+"""Fashion in each family, and emoji."""
+LEAST_NFE = {"emoji": 4}
+"""Smallest number of calls with a recipe, where it is not 3."""
 
 
-def recipe_file(family: str, nfe: int, folder: Path | None = None) -> Path:
-    """Where the recipe of a family for `nfe` model calls lies."""
-    return (RECIPES_FOLDER if folder is None else folder) / f"{family}-{nfe}.json"
+def recipe_file(kind: str, nfe: int, folder: Path | None = None) -> Path:
+    """Where the recipe of a kind of demo model for `nfe` model calls lies."""
+    return (RECIPES_FOLDER if folder is None else folder) / f"{kind}-{nfe}.json"
 
 
-def demo_recipe(family: str, nfe: int, cfg: float = RECIPE_CFG) -> Recipe | None:
+def recipe_nfes(kind: str) -> tuple[int, ...]:
+    """Numbers of calls for which recipes of a kind are made."""
+    return tuple(nfe for nfe in RECIPE_NFES if nfe >= LEAST_NFE.get(kind, 0))
+
+
+def demo_recipe(kind: str, nfe: int, cfg: float = RECIPE_CFG) -> Recipe | None:
     """The shipped recipe, or None where none ships that fits.
 
     Parameters
     ----------
-    family : {"edm", "vp", "flow"}
-        Family of the demo model.
+    kind : {"edm", "vp", "flow", "emoji"}
+        Fashion in one of the families, or emoji.
     nfe : int
         Model calls.
     cfg : float
         Guidance scale it is wanted for; a recipe fits if `Recipe.check_use` has no objection.
     """
-    demo_noise_schedule(family)  # names what is allowed
-    path = recipe_file(family, whole_number(nfe, "nfe", 1))
+    kind = kind_of(kind)
+    path = recipe_file(kind, whole_number(nfe, "nfe", 1))
     if not path.exists():
         return None
     recipe = Recipe.load(path)
-    return None if recipe.check_use(family=family, cfg=real_number(cfg, "cfg")) else recipe
+    return None if recipe.check_use(family=demo_noise_schedule_of(kind).family, cfg=real_number(cfg, "cfg")) else recipe

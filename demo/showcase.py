@@ -14,15 +14,15 @@ from ..recipes import Recipe
 from ..solvers import order_at_guidance, sample
 from .evaluate import STOCK, CountedModel, Method, Trial, judged_accuracy, rmse, run, teacher_images
 from .model import DemoModel
-from .shipped import RECIPE_CFG, RECIPE_NFES
+from .shipped import RECIPE_CFG, recipe_nfes
 
 ROWS = (
     ("stock DPM++ 2M, Karras", Method(STOCK + "dpmpp_2m", "karras")),
     ("FewStep UniPC", Method("unipc", "fewstep")),
 )
 CALIBRATED = "calibrated recipe"
-IMAGES_PER_CLASS = 3
-"""That are scored, unless it is said otherwise."""
+IMAGES_PER_CLASS = {"fashion": 3, "emoji": 2}
+"""That are scored, unless it is said otherwise; few enough for a few seconds."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,13 @@ def showcase(
     return rows
 
 
-def missing_recipe(family: str, nfe: int, cfg: float) -> str:
+def missing_recipe(model: DemoModel, nfe: int, cfg: float) -> str:
     """Why there is no calibrated row, and how to make a recipe."""
+    chosen = f"--family {model.family}" if model.name == "fashion" else f"--model {model.name}"
     return (
-        f"No calibrated recipe ships for the {family} model with {nfe} calls at cfg {cfg:g} (there are some for "
-        f"{', '.join(map(str, RECIPE_NFES))} calls at cfg {RECIPE_CFG:g}); fewstep calibrate --family {family} --nfe {nfe} --cfg {cfg:g} "
-        "makes one."
+        f"No calibrated recipe ships for the {model.kind} model with {nfe} calls at cfg {cfg:g} (there are some for "
+        f"{', '.join(map(str, recipe_nfes(model.kind)))} calls at cfg {RECIPE_CFG:g}); fewstep calibrate {chosen} --nfe {nfe} "
+        f"--cfg {cfg:g} makes one."
     )
 
 

@@ -31,7 +31,7 @@ def learning_rate(iteration: int, iterations: int, peak: float) -> float:
     return peak * min(1.0, (iteration + 1) / WARM_UP, max(left, 0.0))
 
 
-def _batch(images: Tensor, labels: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def random_batch(images: Tensor, labels: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A random batch with mirrored copies where a mirror image is as likely, and 10% of the labels dropped."""
     index = torch.randint(len(images), (size,), generator=generator)
     x, y = images[index], labels[index]
@@ -89,7 +89,7 @@ def train(run: Path, iterations: int, batch: int, peak_rate: float, ema_decay: f
     for iteration in bar:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(iteration, iterations, peak_rate)
-        x, y = _batch(images, labels, batch, generator)
+        x, y = random_batch(images, labels, batch, generator)
         ln_sigma = -0.7 + 1.4 * torch.randn(batch, generator=generator)
         noise = torch.randn(x.shape, generator=generator)
         with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):

@@ -21,12 +21,10 @@ from ..jobs.tune import run as tune
 from ..schedules.checks import real_number
 from ..solvers import SolverTable
 from ..tensor_files import save_tensors
-from .calibration import model_facts, recognised
-from .data import CLASS_NAMES
+from .calibration import model_facts, model_name, recognised
 from .evaluate import judged_accuracy, rmse
 from .long_work import AUTOCAST, check_device, check_files, ended_early, processes, require_result
 from .model import DemoModel, load_demo_model
-from .network import NUM_CLASSES
 from .pictures import save_image_grid, save_tuning_plot
 from .showcase import set_threads
 from .stage_bar import StageBar
@@ -48,12 +46,12 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     set_threads()
     _check(args)
     with processes(args.device) as group:
-        model = load_demo_model(args.family, args.device)
+        model = load_demo_model(args.model, args.device, args.family)
         seeds = args.trajectories + args.held_out + args.guard
         setting = tuning_setting(model, real_number(args.cfg, "cfg"), seeds, args.batch, args.device)
         own = setting.subset(range(args.trajectories))  # phase 1 must not see what it is compared on
         phase = phase_one(own, args.start, args.steps, args.solver, args.order, args.cache)
-        network = model.network.net
+        network = model.trained
         plan = TuningPlan(
             seeds=setting.seeds, held_out=args.held_out, guard=args.guard, batch=args.batch,
             teacher=TeacherPlan(args.teacher_steps, folder=args.cache), name=setting.name, resume=args.resume, table=None,
@@ -62,8 +60,9 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             layers=args.layers, rounds=args.rounds, stock=stock_candidates(setting, args.steps), judge=recognised,
             options={
                 "lr": _rate(args), "own_states": args.own_states, "matching": args.matching, "denoising": args.denoising,
-                "samples": samples_for(args.data) if args.denoising else None, "average": args.average, "accumulate": args.accumulate,
-                "patience": args.patience, "seed": args.seed, "checkpointing": args.checkpointing, "autocast": AUTOCAST[args.precision],
+                "samples": samples_for(model, args.data) if args.denoising else None, "average": args.average,
+                "accumulate": args.accumulate, "patience": args.patience, "seed": args.seed,
+                "checkpointing": args.checkpointing, "autocast": AUTOCAST[args.precision],
                 "minutes": math.inf if args.minutes is None else args.minutes, "folder": args.cache,
             },
         )  # fmt: skip
@@ -116,9 +115,9 @@ def _report(
     recipe_path = path.with_suffix(".json")
     recipe.save(recipe_path)
     picture, plot = path.with_suffix(".png"), path.with_name(f"{path.stem}-rounds.png")
-    rows = _picture(setting, teacher, result, picture)
+    rows = _picture(model, setting, teacher, result, picture)
     history = [(each.round, [(check.batches, check.loss, check.error) for check in each.history]) for each in result.rounds]
-    save_tuning_plot(history, plot, f"demo model as {args.family}, {result.table.nfe} calls")
+    save_tuning_plot(history, plot, f"{model_name(model)} as {model.family}, {result.table.nfe} calls")
     report = report_lines(outcome, plan)
     lines = [*report, "", f"{'':<24} {'calls':>5}  {'RMSE':>7}  {'judged':>7}"]
     lines += [f"{row['caption']:<24} {row['nfe']:>5}  {row['rmse']:7.4f}  {100 * row['accuracy']:6.1f}%" for row in rows]
@@ -144,10 +143,10 @@ def _save(path: Path, model: DemoModel, result: Alternation, facts: dict[str, An
         save_lora(path, result.adapters, **facts)
         return
     with result.adapters.attached():
-        save_tensors(path, {name: value.clone() for name, value in model.network.net.state_dict().items()}, facts)
+        save_tensors(path, {name: value.clone() for name, value in model.trained.state_dict().items()}, facts)
 
 
-def _picture(setting: Setting, teacher: Teacher, result: Alternation, path: Path) -> list[dict[str, Any]]:
+def _picture(model: DemoModel, setting: Setting, teacher: Teacher, result: Alternation, path: Path) -> list[dict[str, Any]]:
     """Draw rows of images that nothing has seen (teacher, phase 1 alone, tuned), and return their figures."""
     count = min(_SHOWN, len(setting.seeds))
     total = len(setting.seeds)
@@ -160,14 +159,14 @@ def _picture(setting: Setting, teacher: Teacher, result: Alternation, path: Path
     for caption, table, entered in ways:
         with entered:
             found.append((caption, table.nfe, run_table(shown, table).end))
-    places = [int((labels == label).nonzero()[0]) for label in range(NUM_CLASSES) if bool((labels == label).any())]
+    places = [int((labels == label).nonzero()[0]) for label in model.shown_labels if bool((labels == label).any())]
     rows = [
-        {"caption": caption, "nfe": nfe, "rmse": rmse(images, target), "accuracy": judged_accuracy(images, labels)}
+        {"caption": caption, "nfe": nfe, "rmse": rmse(images, target), "accuracy": judged_accuracy(images, labels, model)}
         for caption, nfe, images in found
     ]
     save_image_grid(
         [(row["caption"], f"{row['nfe']} calls, RMSE {row['rmse']:.3f}, judged {100 * row['accuracy']:.0f}%", images[places])
          for row, (_, _, images) in zip(rows, found, strict=True)],
-        [CLASS_NAMES[int(labels[place])] for place in places], path,
+        [model.class_names[int(labels[place])] for place in places], path,
     )  # fmt: skip
     return rows

@@ -18,10 +18,9 @@ from ..jobs.calibrate import CalibrationPlan
 from ..recipes import Recipe
 from ..solvers import SolverTable, build_table
 from .calibration import demo_setting
-from .data import load_images
 from .evaluate import Method
 from .model import DemoModel
-from .network import IMAGE_SIZE, NUM_CLASSES
+from .network import IMAGE_SIZE
 from .shipped import demo_recipe
 
 SKIPPED_SEEDS = 1000
@@ -67,16 +66,17 @@ def phase_one(
         return DiscretizationPhase(Teacher(first, _PHASE_STEPS, states=True, folder=cache), steps, solver, order)
     if start == CALIBRATE:
         return _calibration(setting, steps, cache)
-    family, cfg = setting.noise_schedule.family, float(setting.extra_args["cfg"])
+    model, cfg = setting.model, float(setting.extra_args["cfg"])
+    assert isinstance(model, DemoModel)
     if start == RECIPE:
-        recipe = demo_recipe(family, steps, cfg)
+        recipe = demo_recipe(model.kind, steps, cfg)
         if recipe is None:
             raise ValueError(
-                f"No recipe ships for the {family} model with {steps} calls at cfg {cfg:g}; give a recipe's file, or calibrate."
+                f"No recipe ships for the {model.kind} model with {steps} calls at cfg {cfg:g}; give a recipe's file, or calibrate."
             )
     else:
         recipe = Recipe.load(Path(start))
-        problems = recipe.check_use(family=family, cfg=cfg)
+        problems = recipe.check_use(family=model.family, cfg=cfg)
         if problems:
             raise ValueError(f"The recipe in {start} does not fit: {' '.join(map(str, problems))}")
     if recipe.nfe > MOST_CALLS or len(setting.seeds) < 3:  # the one is not fitted, the other leaves nothing to fit on
@@ -115,10 +115,10 @@ def stock_candidates(setting: Setting, nfe: int) -> list[Candidate]:
     return found
 
 
-def samples_for(folder: Path | None, limit: int = 20_000) -> Samples:
-    """Samples for the denoising loss: the demo data set with its labels, or a folder of pictures, of which no class is known."""
+def samples_for(model: DemoModel, folder: Path | None, limit: int = 20_000) -> Samples:
+    """Samples for the denoising loss: the model's training data with its labels, or a folder of pictures, of which no class is known."""
     if folder is not None:
-        samples = load_folder(folder, (1, IMAGE_SIZE, IMAGE_SIZE), {"cfg": 1.0})
-        return replace(samples, per_sample={"labels": torch.full((len(samples),), NUM_CLASSES)})
-    images, labels = load_images("train")
+        samples = load_folder(folder, (model.channels, IMAGE_SIZE, IMAGE_SIZE), {"cfg": 1.0})
+        return replace(samples, per_sample={"labels": torch.full((len(samples),), model.num_classes)})
+    images, labels = model.training_images()
     return Samples(images[:limit], {"labels": labels[:limit]}, {"cfg": 1.0})

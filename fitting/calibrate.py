@@ -25,6 +25,7 @@ from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 from ..schedules.checks import whole_number
 from ..schedules.families import half_log_snr, sigma_from_half_log_snr
 from ..solvers import SOLVERS, SolverTable, build_table
+from ..solvers.keeping import departure
 from ..solvers.rebuild import asked_order, rebuilt
 from ..solvers.rounding import rounded_table
 from .candidates import Candidate, candidates
@@ -125,11 +126,11 @@ class Calibration:
         calls = self.calls
         unit = "Sample-calls" if calls.samples else "Model calls, each on a batch"
         lines = [f"{self.nfe} model calls: {self.verdict}", *self._course()]
-        lines.append(
-            f"{unit}: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, comparison {calls.guard}; {self.seconds:.0f} s."
-        )
+        lines += [
+            f"{unit}: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, comparison {calls.guard}; {self.seconds:.0f} s.",
+            f"Constants are {departure(self.table)}.",
+        ]
         return "\n".join(lines if self.comparison is None else [*lines, "", self.comparison.table()])
-
 
     def _course(self) -> list[str]:
         if self.fit is None:

@@ -76,6 +76,7 @@ def run_table(
             called()
         return output
 
+    setting.will_walk(table)
     with torch.no_grad():
         for visit in walk(table, at, evaluate, range(first, len(table.rows))):
             walks.append(visit.before)

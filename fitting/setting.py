@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..schedules import NoiseSchedule
 from ..schedules.checks import whole_number
+from ..solvers import SolverTable
 from .failures import FitError, Interrupted, enough_memory
 
 Model = Callable[..., Tensor]
@@ -50,6 +51,8 @@ class Setting:
         `recipes.model_identity`).
     called : callable or None
         Told of the number of samples in every model call; may raise `Interrupted`.
+    announce : callable or None
+        Called with a table before the model is called at its levels, for hosts that look levels up in a list.
     """
 
     model: Model
@@ -65,6 +68,7 @@ class Setting:
     device: str | torch.device = "cpu"
     name: str = ""
     called: Callable[[int], object] | None = None
+    announce: Callable[[SolverTable], object] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(whole_number(size, "shape", 1) for size in self.shape))
@@ -118,6 +122,11 @@ class Setting:
             shown = f"shape {tuple(noise.shape)}" if isinstance(noise, Tensor) else type(noise).__name__
             raise ValueError(f"noise({seed}) had {shown}; it must be a tensor with the shape of one sample, {self.shape}.")
         return noise
+
+    def will_walk(self, table: SolverTable) -> None:
+        """Announce that the next calls are those of `table`."""
+        if self.announce is not None:
+            self.announce(table)
 
     def denoised(self, x: Tensor, sigma: float) -> Tensor:
         """The model's D for all seeds of this setting.

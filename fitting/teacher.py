@@ -161,6 +161,7 @@ class Teacher:
                 progress(before + here, self._count * self.steps)
             return output
 
+        chunk.will_walk(self.table)
         end = sample(model, x, self.table, disable=True).detach().cpu().float()
         size = _size(end)
         if not math.isfinite(size):

@@ -17,12 +17,15 @@ from typing import Any
 import torch
 
 from ..solvers import solver_named
-from .host import noise_schedule_of_sampling
+from .host import noise_schedule_of_sampling, structure_of
 from .lists import ScheduleRequest
 from .sampling import SamplerFunction, solver_function
 
 ENVIRONMENT_VARIABLE = "FEWSTEP_DROPDOWN"
 SETTING = "FewStep.Dropdown"
+
+JUMP_SCHEDULER = "fewstep_jump"
+"""The list of "fewstep" with a first step that needs no call on wide ranges, for FewStep's own samplers."""
 
 SCHEDULERS: Mapping[str, str] = {
     "fewstep": "unipc",  # the list that all multistep solvers get
@@ -31,6 +34,7 @@ SCHEDULERS: Mapping[str, str] = {
     "fewstep_dpmpp_3m": "dpmpp_3m",
     "fewstep_deis": "deis",
     "fewstep_ipndm": "ipndm",
+    JUMP_SCHEDULER: "unipc",
 }
 """Names of the scheduler entries, and the solver for which each makes its list."""
 
@@ -49,9 +53,9 @@ SAMPLERS: Mapping[str, str] = {
 _logger = logging.getLogger("fewstep")
 
 
-def scheduler_handler(solver: str) -> Callable[[Any, int], torch.Tensor]:
-    """The function that the host calls to get a list: handler(model_sampling, steps) -> float32 [steps + 1]."""
-    request = ScheduleRequest(solver=solver_named(solver).name)
+def scheduler_handler(solver: str, structure: float | None = None) -> Callable[[Any, int], torch.Tensor]:
+    """The function that the host calls to get a list: handler(model_sampling, steps) -> float32 [steps + 1], one more with a jump."""
+    request = ScheduleRequest(solver=solver_named(solver).name, structure=structure)
 
     def handler(model_sampling: Any, steps: int) -> torch.Tensor:
         return request.sigmas(noise_schedule_of_sampling(model_sampling), steps)
@@ -71,7 +75,8 @@ def register() -> None:
         _logger.warning("FewStep: this ComfyUI has no %s, so FewStep adds no schedulers to its menus.", " and no ".join(missing))
     else:
         for name, solver in SCHEDULERS.items():
-            _add_scheduler(comfy.samplers, name, scheduler_handler(solver))
+            structure = structure_of() if name == JUMP_SCHEDULER else None
+            _add_scheduler(comfy.samplers, name, scheduler_handler(solver, structure))
     missing = [name for name in ("SAMPLER_NAMES", "KSAMPLER_NAMES") if not hasattr(comfy.samplers, name)]
     if missing:
         _logger.warning("FewStep: this ComfyUI has no %s, so FewStep adds no samplers to its menus.", " and no ".join(missing))

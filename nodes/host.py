@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..schedules import NoiseSchedule
+from ..schedules import NoiseSchedule, structure_scale
 from ..schedules.clocks import CosineClock, FlowClock, RatioClock, SigmaClock, TableClock
 from ..schedules.families import Family
 
@@ -260,3 +260,27 @@ def latent_shape(latent: dict[str, Any], model: ModelPatcher | None = None) -> t
     if model is not None:
         samples = comfy.sample.fix_empty_latent_channels(model, samples)
     return tuple(samples.shape[1:])
+
+
+USUAL_LATENT = (4, 128, 128)
+"""Of pictures of about a megapixel, which today's models are made for; assumed where a size is not known."""
+
+_LATENT_DEVIATION, _PIXEL_DEVIATION = 1.0, 0.6
+
+
+def structure_of(model: ModelPatcher | None = None, shape: tuple[int, ...] | None = None) -> float:
+    """The data's largest structures (schedules/first_level.py) in a model's latents.
+
+    Parameters
+    ----------
+    model : MODEL or None
+        Models that work on pixels have data in [-1, 1]; all others, latents of about unit variance.
+    shape : tuple of int or None
+        Of one latent, without the batch.
+    """
+    return structure_scale(USUAL_LATENT if shape is None else shape, _PIXEL_DEVIATION if _works_on_pixels(model) else _LATENT_DEVIATION)
+
+
+def _works_on_pixels(model: ModelPatcher | None) -> bool:
+    format_ = getattr(getattr(model, "model", None), "latent_format", None)
+    return format_ is not None and format_.latent_channels <= 3 and getattr(format_, "scale_factor", 1.0) == 1.0

@@ -22,18 +22,24 @@ ORDERS = (AUTO, "1", "2", "3", "4")
 STRENGTHS = (AUTO, "1.0", "1.5", "2.0", "2.5", "3.0", "3.5", "4.0")
 VARIANTS = (AUTO, *dict.fromkeys(variant for solver in SOLVERS.values() for variant in solver.variants))
 MOST_STEPS = 1000
+HIGHEST, LOWER = "highest level", "lower"
+FIRST_CALLS = (HIGHEST, LOWER)
 NOT_CHECKED = 0.0
 """As a guidance scale."""
 
 
 class CoreVersions(NamedTuple):
-    """`ALGORITHM_VERSION` of the two packages that compute the nodes' results."""
+    """What computes the nodes' results: `ALGORITHM_VERSION` of the two packages, and where FewStep KSampler makes its first call."""
 
     schedules: int
     solvers: int
+    lower_first_call: bool = False
 
 
-ALGORITHM_VERSIONS: Mapping[int, CoreVersions] = {1: CoreVersions(schedules=1, solvers=1)}
+ALGORITHM_VERSIONS: Mapping[int, CoreVersions] = {
+    1: CoreVersions(schedules=1, solvers=1),
+    2: CoreVersions(schedules=1, solvers=1, lower_first_call=True),
+}
 """Versions of the nodes' results, oldest first, with the core versions behind each. A workflow keeps the version it was made with, so a
 change of results adds a version here and keeps the code for the old ones in `lists` or `sampling`."""
 
@@ -115,6 +121,18 @@ def inputs_to_check() -> list[io.Input]:
 
 def schedule_input(*first: str, tooltip: str) -> io.Combo.Input:
     return io.Combo.Input("schedule", options=[*first, *BASELINES], default=(*first, "uniform_lambda")[0], tooltip=tooltip)
+
+
+def first_call_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "first_call",
+        options=list(FIRST_CALLS),
+        default=HIGHEST,
+        optional=True,
+        tooltip="Flow and zero-terminal-SNR models, SVD and others begin far above the data, where a call says next to nothing. 'lower' "
+        "begins with a step that needs no call: one level more, as many calls. Only FewStep's samplers know that step; others make one "
+        "call more. It changes nothing for models that begin lower (SD 1.5, SDXL), with denoise below 1, or if p is a number.",
+    )
 
 
 def strength_input() -> io.Combo.Input:

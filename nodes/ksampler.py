@@ -12,10 +12,12 @@ from comfy_api.latest import io
 from comfy_extras.nodes_custom_sampler import Noise_EmptyNoise, Noise_RandomNoise, SamplerCustomAdvanced
 
 from .. import __version__
+from ..schedules import begins_with_jump
 from ..schedules.text import sigma_text
 from ..solvers import HIGH_GUIDANCE, SOLVERS, build_table, order_at_guidance, solver_named
-from .host import noise_schedule_of
+from .host import latent_shape, noise_schedule_of, structure_of
 from .inputs import (
+    ALGORITHM_VERSIONS,
     AUTO,
     NEWEST_VERSION,
     advanced,
@@ -29,7 +31,7 @@ from .inputs import (
 )
 from .lists import ScheduleRequest
 from .metadata import records, write_entry
-from .report import as_ui, curve, distilled_lines, headline, model_line, sigmas_line, solver_line, version_line
+from .report import as_ui, curve, distilled_lines, headline, jump_lines, model_line, sigmas_line, solver_line, version_line
 from .sampling import solver_function
 
 CUSTOM = "Custom"
@@ -126,21 +128,26 @@ class FewStepKSampler(io.ComfyNode):
         check(_problem(str(preset), str(solver), algorithm_version) or steps_problem(steps))
         chosen = AUTO_SOLVER if solver == AUTO else solver
         ns = noise_schedule_of(model)
-        request = ScheduleRequest(solver=chosen, denoise=denoise)
+        structure = None
+        if ALGORITHM_VERSIONS[algorithm_version].lower_first_call and add_noise:
+            structure = structure_of(model, latent_shape(latent_image, model))
+        request = ScheduleRequest(solver=chosen, denoise=denoise, structure=structure)
         sigmas = request.sigmas(ns, PRESETS[preset] or steps)
         sampler = comfy.samplers.KSAMPLER(solver_function(chosen))
         latent = sample_latent(model, positive, negative, latent_image, seed if add_noise else None, cfg, sampler, sigmas)
 
-        nfe = build_table(chosen, sigmas, ns.family).nfe if len(sigmas) else 0
+        jump = begins_with_jump(sigmas, ns)
+        nfe = build_table(chosen, sigmas, ns.family, jump=jump).nfe if len(sigmas) else 0
         halves = 1 if math.isclose(cfg, 1.0) else 2
-        order = order_at_guidance(chosen, cfg) or solver_named(chosen).default_order
+        order = order_at_guidance(chosen, cfg, jump) or solver_named(chosen).default_order
         guidance = "cfg 1, no guidance" if halves == 1 else f"{2 * nfe} model evaluations with guidance at cfg {cfg:g}"
         report = "\n".join(
             [
-                headline(request, sigmas),
+                headline(request, sigmas, jump),
                 model_line(ns),
                 solver_line(chosen, order),
                 f"Model calls: {nfe} ({guidance})",
+                *jump_lines(sigmas, jump),
                 sigmas_line(sigmas),
                 *distilled_lines(model, cls.hidden),
                 version_line(algorithm_version),

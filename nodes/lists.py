@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
+from ..schedules import NoiseSchedule, baseline_sigmas, few_step_sigmas, optimal_sigmas
 from ..schedules.cache import default_cache
 from ..schedules.optimal import LARGEST_OPTIMISED, Problem, make_problem
 from ..schedules.presets import preset_nodes
-from ..solvers import solver_named
+from ..solvers import can_jump, solver_named
 from .host import noise_schedule_of
 from .inputs import OPTIMIZED
 
@@ -39,6 +39,9 @@ class ScheduleRequest:
     denoise : float
         In [0, 1]. An optimized list starts at that share of the model's time and has all its steps below. Baselines follow
         the host's rule: the tail of a list of int(steps / denoise) steps. 0 gives an empty list, as in the host.
+    structure : float or None
+        The data's largest structures (schedules/first_level.py), if an optimized list may begin with a jump without a call. It does so
+        where the model's range is wide, denoise is 1 and p is None.
     """
 
     schedule: str = OPTIMIZED
@@ -46,6 +49,7 @@ class ScheduleRequest:
     order: int | None = None
     p: float | None = None
     denoise: float = 1.0
+    structure: float | None = None
 
     @property
     def highest_order(self) -> int:
@@ -54,7 +58,7 @@ class ScheduleRequest:
         return solver.default_order if self.order is None or len(solver.orders) == 1 else self.order
 
     def sigmas(self, ns: NoiseSchedule, steps: int) -> torch.Tensor:
-        """float32 [steps + 1], strictly decreasing from the start to 0; a new tensor. Empty for denoise 0.
+        """float32 [steps + 1], strictly decreasing from the start to 0; a new tensor. Empty for denoise 0, one more with a jump.
 
         Raises
         ------
@@ -66,7 +70,10 @@ class ScheduleRequest:
         if self.denoise == 0:
             return torch.zeros(0)
         if self.schedule == OPTIMIZED:
-            values = optimal_sigmas(ns, steps, self.solver, self.highest_order, self.p, self.denoise)
+            if self._may_jump(ns):
+                values = few_step_sigmas(ns, steps, self.structure)
+            else:
+                values = optimal_sigmas(ns, steps, self.solver, self.highest_order, self.p, self.denoise)
         else:
             total = steps if self.denoise == 1 else int(steps / self.denoise)
             if total > _LONGEST_LIST:
@@ -82,6 +89,9 @@ class ScheduleRequest:
                 "distinct. Use fewer steps."
             )
         return sigmas
+
+    def _may_jump(self, ns: NoiseSchedule) -> bool:
+        return self.structure is not None and self.denoise == 1 and self.p is None and can_jump(self.solver, ns.sigma_max, ns.family)
 
     def problem(self, ns: NoiseSchedule, steps: int) -> Problem:
         """The minimisation behind an optimized list with denoise above 0."""

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-from ..demo.model import demo_noise_schedule
+from ..demo.model import demo_noise_schedule_of
 from ..schedules import BASELINES, NoiseSchedule
 from ..schedules.clocks import CosineClock, FlowClock, RatioClock, SigmaClock
 from ..schedules.model_families import PRESETS
@@ -32,7 +32,9 @@ PREVIEW, CATALOG = "/fewstep/preview", "/fewstep/catalog"
 LARGEST_PREVIEW = 30
 """Largest number of steps with a preview: computing it takes at most 200 ms even if nothing is shipped or cached."""
 
-DEMO_PRESETS = {"demo_edm": "Demo model (edm)", "demo_vp": "Demo model (vp)", "demo_flow": "Demo model (flow)"}
+DEMO_PRESETS = {
+    "demo_edm": "Demo model (edm)", "demo_vp": "Demo model (vp)", "demo_flow": "Demo model (flow)", "demo_emoji": "Demo model (emoji)",
+}  # fmt: skip
 
 _SCHEDULE_PARAMETERS = ("preset", "shift", "mu", "sigma_min", "sigma_max")
 _PARAMETERS = ("key", *_SCHEDULE_PARAMETERS, "schedule", "solver", "order", "steps", "denoise", "p")
@@ -118,7 +120,7 @@ def _number(params: Mapping[str, str], name: str, default: float) -> float:
 def _assumed(parameters: tuple[tuple[str, str], ...]) -> tuple[NoiseSchedule, dict[str, str]]:
     given = dict(parameters)
     name = given.pop("preset", "sd15")
-    ns = demo_noise_schedule(name.removeprefix("demo_")).named(name) if name in DEMO_PRESETS else NoiseSchedule.preset(name)
+    ns = demo_noise_schedule_of(name.removeprefix("demo_")).named(name) if name in DEMO_PRESETS else NoiseSchedule.preset(name)
     title = catalog()["presets"][name]
     if given:
         ns = _changed(ns, {parameter: _number(given, parameter, 0.0) for parameter in given}).named(name)

@@ -9,10 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from ..recipes import Recipe
-from ..solvers import sample
 from .host import family_of_sampling, guidance_of, model_sampling_of
 from .report import few_levels, numbers, same_levels
-from .sampling import SamplerFunction, fresh_noise
+from .sampling import SamplerFunction, sample_in_host
 
 _logger = logging.getLogger("fewstep")
 
@@ -49,8 +48,7 @@ def recipe_function(recipe: Recipe) -> SamplerFunction:
             )
         for warning in recipe.check_use(family=family, cfg=guidance_of(model)):
             _logger.warning("FewStep: %s", warning)
-        table = recipe.table()
-        return sample(model, x, table, extra_args, callback, disable, fresh_noise(table, x, extra_args or {}))
+        return sample_in_host(model, x, recipe.table(), extra_args, callback, disable)
 
     sampler.__name__ = sampler.__qualname__ = "sample_fewstep_recipe"
     return sampler

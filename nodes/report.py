@@ -94,9 +94,9 @@ def with_picture(cls: type[io.ComfyNode], picture: torch.Tensor, report: str, *c
     return {**ui.PreviewImage(picture, cls=cls).as_dict(), **as_ui(report, *curves)}
 
 
-def headline(request: ScheduleRequest, sigmas: torch.Tensor) -> str:
+def headline(request: ScheduleRequest, sigmas: torch.Tensor, jump: bool = False) -> str:
     """One line that says what kind of list it is."""
-    steps = len(sigmas) - 1
+    steps = len(sigmas) - 1 - jump
     if steps < 1:
         return "FewStep: nothing is sampled because denoise is 0"
     counted = f"{steps} optimized step" if request.schedule == OPTIMIZED else f"{steps} step"
@@ -116,6 +116,18 @@ def solver_line(name: str, order: int | None) -> str:
 def calls_line(nfe: int) -> str:
     """Number of model calls, without and with classifier-free guidance."""
     return f"Model calls: {nfe} ({2 * nfe} evaluations with classifier-free guidance)"
+
+
+def jump_lines(sigmas: torch.Tensor, jump: bool, asked: bool = False) -> list[str]:
+    """One line about the first step, where it needs no model call; or where that was asked for in vain."""
+    if jump:
+        return [
+            f"First call: at {float(sigmas[1]):.4g}, after a step from {float(sigmas[0]):.6g} that needs no call. Only FewStep's samplers "
+            "know that step; others make one call more."
+        ]
+    if asked:
+        return [f"First call: at the highest level, {float(sigmas[0]):.6g}; a lower first call would not help here." if len(sigmas) else ""]
+    return []
 
 
 def model_line(ns: NoiseSchedule) -> str:

@@ -9,9 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..solvers import SOLVERS, SolverTable, build_table, order_at_guidance, sample
+from ..schedules import begins_with_jump
+from ..solvers import SOLVERS, SolverTable, build_table, can_jump, order_at_guidance, sample
+from ..solvers.keeping import restored
 from ..solvers.noise import BrownianNoise
+from .asked import called_at_levels, levels_asked, with_levels
 from .host import family_of_sampling, guidance_of, model_sampling_of, noise_schedule_of_sampling
+from .mask import MaskWatch
 from .report import numbers
 
 SamplerFunction = Callable[..., Tensor]
@@ -44,12 +48,29 @@ def solver_function(solver: str, order: int | None = None, **options: Any) -> Sa
         levels = _distinct(numbers(sigmas))
         if len(levels) < 2:  # nothing to do, as in the host's samplers
             return x
-        chosen = order if order is not None else order_at_guidance(solver, guidance_of(model) or 1.0)
-        table = table_for(solver, levels, model_sampling_of(model), chosen, **options)
-        return sample(model, x, table, extra_args, callback, disable, fresh_noise(table, x, extra_args or {}))
+        model_sampling = model_sampling_of(model)
+        jump = not options.get("afs") and _begins_with_jump(solver, levels, model_sampling)
+        chosen = order if order is not None else order_at_guidance(solver, guidance_of(model) or 1.0, jump)
+        table = table_for(solver, levels, model_sampling, chosen, **options, **({"jump": True} if jump else {}))
+        return sample_in_host(model, x, table, extra_args, callback, disable)
 
     sampler.__name__ = sampler.__qualname__ = f"sample_fewstep_{solver}"
     return sampler
+
+
+def sample_in_host(
+    model: Any,
+    x: Tensor,
+    table: SolverTable,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], object] | None = None,
+    disable: bool | None = None,
+) -> Tensor:
+    """`solvers.sample` with the host's noise, the levels told to it beforehand, and what its mask protects exact at the end."""
+    given = extra_args or {}
+    watch = MaskWatch(model, with_levels(given, levels_asked(table), x))
+    end = sample(model, x, table, watch.extra_args, callback, disable, fresh_noise(table, x, given))
+    return restored(end, x, table, watch.kept(table.sigmas, called_at_levels(table)))
 
 
 def table_for(solver: str, levels: np.ndarray, model_sampling: Any, order: int | None = None, **options: Any) -> SolverTable:
@@ -57,6 +78,14 @@ def table_for(solver: str, levels: np.ndarray, model_sampling: Any, order: int |
     if options.get("variant") == "tab":  # polynomials in the model's time
         options["t_of"] = noise_schedule_of_sampling(model_sampling).t_of
     return build_table(solver, levels, family_of_sampling(model_sampling), order, **options)
+
+
+def _begins_with_jump(solver: str, levels: np.ndarray, model_sampling: Any) -> bool:
+    try:
+        ns = noise_schedule_of_sampling(model_sampling)
+    except ValueError:  # levels of an unknown class are sampled as they are
+        return False
+    return begins_with_jump(levels, ns) and can_jump(solver, ns.sigma_max, ns.family)
 
 
 def applicable(solver: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,16 @@ from typing import Any
 from comfy_api.latest import io
 
 from .. import __version__
-from ..schedules import BASELINES
+from ..schedules import BASELINES, begins_with_jump
 from ..schedules.text import sigma_text
 from ..solvers import SOLVERS, build_table, solver_named
 from .dropdown import sampler_entry
-from .host import noise_schedule_of
+from .host import noise_schedule_of, structure_of
 from .inputs import (
     AUTO,
+    FIRST_CALLS,
+    HIGHEST,
+    LOWER,
     NEWEST_VERSION,
     OPTIMIZED,
     ORDERS,
@@ -23,6 +26,7 @@ from .inputs import (
     chosen_number,
     chosen_order,
     denoise_input,
+    first_call_input,
     order_input,
     order_problem,
     problem_with,
@@ -42,6 +46,7 @@ from .report import (
     curve,
     distilled_lines,
     headline,
+    jump_lines,
     model_line,
     objective_line,
     pairing_line,
@@ -88,6 +93,7 @@ class FewStepScheduler(io.ComfyNode):
                     OPTIMIZED, tooltip="'optimized', or one of the usual schedules for the same model and number of steps, to compare with."
                 ),
                 version_input(),
+                first_call_input(),
             ],
             outputs=[
                 io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="Noise levels: steps + 1 values, the last one 0."),
@@ -109,8 +115,9 @@ class FewStepScheduler(io.ComfyNode):
         p: str | None = None,
         schedule: str | None = None,
         algorithm_version: int | None = None,
+        first_call: str | None = None,
     ) -> bool | str:
-        return _problem(solver, order, p, schedule, algorithm_version) or True
+        return _problem(solver, order, p, schedule, algorithm_version, first_call) or True
 
     @classmethod
     def execute(
@@ -123,19 +130,23 @@ class FewStepScheduler(io.ComfyNode):
         p: str = AUTO,
         schedule: str = OPTIMIZED,
         algorithm_version: int = NEWEST_VERSION,
+        first_call: str = HIGHEST,
     ) -> io.NodeOutput:
-        check(_problem(str(solver), str(order), str(p), str(schedule), algorithm_version) or steps_problem(steps))
-        request = ScheduleRequest(schedule, solver, chosen_order(order), chosen_number(p), denoise)
+        check(_problem(str(solver), str(order), str(p), str(schedule), algorithm_version, str(first_call)) or steps_problem(steps))
+        structure = structure_of(model) if first_call == LOWER else None
+        request = ScheduleRequest(schedule, solver, chosen_order(order), chosen_number(p), denoise, structure)
         ns = noise_schedule_of(model)
         source = origin(request.problem(ns, steps)) if schedule == OPTIMIZED and denoise > 0 else ""
         sigmas = request.sigmas(ns, steps)
-        nfe = build_table(solver, sigmas, ns.family).nfe if len(sigmas) else 0
+        jump = begins_with_jump(sigmas, ns)
+        nfe = build_table(solver, sigmas, ns.family, jump=jump).nfe if len(sigmas) else 0
         report = "\n".join(
             [
-                headline(request, sigmas),
+                headline(request, sigmas, jump),
                 model_line(ns),
                 solver_line(solver, request.order),
                 calls_line(nfe),
+                *jump_lines(sigmas, jump, first_call == LOWER),
                 *([objective_line(request.problem(ns, steps), request.p, source)] if source else []),
                 sigmas_line(sigmas),
                 pairing_line(solver, sampler_entry(solver), sampler_entry("unipc")),
@@ -151,6 +162,7 @@ class FewStepScheduler(io.ComfyNode):
             "solver": solver,
             "order": str(order),
             "p": str(p),
+            **({"first_call": str(first_call)} if first_call != HIGHEST else {}),
             "algorithm_version": algorithm_version,
             "fewstep": __version__,
         }
@@ -225,13 +237,14 @@ class FewStepBaselineScheduler(io.ComfyNode):
         return io.NodeOutput(sigmas, report, ui=as_ui(report, curve(sigmas, ns, schedule, nfe, 2 * nfe)))
 
 
-def _problem(solver: Any, order: Any, p: Any, schedule: Any, algorithm_version: Any) -> str | None:
+def _problem(solver: Any, order: Any, p: Any, schedule: Any, algorithm_version: Any, first_call: Any = None) -> str | None:
     wrong = problem_with(
         algorithm_version,
         solver=(solver, SOLVERS),
         order=(order, ORDERS),
         p=(p, STRENGTHS),
         schedule=(schedule, (OPTIMIZED, *BASELINES)),
+        first_call=(first_call, FIRST_CALLS),
     )
     return wrong or order_problem(solver, order)
 

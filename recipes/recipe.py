@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..schedules.families import check_family
 from ..solvers import ALGORITHM_VERSION, Row, SolverTable, build_table, solver_named
+from ..solvers.keeping import departure
 from ..solvers.rebuild import order_per_step
 from ..solvers.rounding import rounded_row
 from .document import FORMAT, LARGEST_FILE, VERSION, checked_document, parsed_json, row_document, row_from, written
@@ -189,6 +190,8 @@ class Recipe:
         lines = [f"{self.solver}, {self.nfe} model calls in {self.steps} steps, {self.family} models, {kind}"]
         lines += [f"options    {options}"] if options else []
         lines.append(f"sigmas     {', '.join(f'{level:.5g}' for level in self.levels)}")
+        constants = departure(self._table)
+        lines += [f"constants  {constants}"] if self.rows is not None or not constants.exact else []
         fitted = [facts.model] if facts.model else []
         fitted += [f"identity {facts.model_identity}"] if facts.model_identity else []
         fitted += [f"{facts.prediction} prediction"] if facts.prediction != "unknown" else []

@@ -2,7 +2,7 @@
 
 from .baselines import BASELINES, baseline_sigmas
 from .families import FAMILIES
-from .first_level import first_call_level, jump_sigmas, measured_structure_scale, structure_scale
+from .first_level import begins_with_jump, few_step_sigmas, first_call_level, jump_sigmas, measured_structure_scale, structure_scale
 from .noise import NoiseSchedule
 from .objective import order_profile, released_objective
 from .optimal import DEFAULT_BOUND, optimal_sigmas
@@ -14,6 +14,8 @@ __all__ = [
     "FAMILIES",
     "NoiseSchedule",
     "baseline_sigmas",
+    "begins_with_jump",
+    "few_step_sigmas",
     "first_call_level",
     "jump_sigmas",
     "measured_structure_scale",

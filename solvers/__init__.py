@@ -1,7 +1,8 @@
 """Solvers as tables, and the loop that walks them."""
 from __future__ import annotations
 
-from .build import HIGH_GUIDANCE, SOLVERS, Solver, build_table, order_at_guidance, solver_named
+from .build import HIGH_GUIDANCE, SOLVERS, Solver, build_table, can_jump, order_at_guidance, solver_named
+from .few_step import few_step_table, table_on
 from .functions import (
     SAMPLERS,
     sample_ddim,
@@ -34,6 +35,8 @@ __all__ = [
     "Solver",
     "SolverTable",
     "build_table",
+    "can_jump",
+    "few_step_table",
     "order_at_guidance",
     "sample",
     "sample_ddim",
@@ -53,4 +56,5 @@ __all__ = [
     "sample_res_multistep",
     "sample_unipc",
     "solver_named",
+    "table_on",
 ]

@@ -132,8 +132,8 @@ HIGH_GUIDANCE = 4.0
 """Guidance scale from which order 2 is the default."""
 
 
-def order_at_guidance(solver: str, cfg: float) -> int | None:
-    """Order to use where none is asked for: 2 at high guidance, where higher orders overshoot (docs/choices.md).
+def order_at_guidance(solver: str, cfg: float, jump: bool = False) -> int | None:
+    """Order to use where none is asked for: 2 at high guidance and after a jump, where higher orders overshoot (docs/choices.md).
 
     Parameters
     ----------
@@ -141,13 +141,15 @@ def order_at_guidance(solver: str, cfg: float) -> int | None:
         A name; one that is not in `SOLVERS` has no orders to choose from.
     cfg : float
         Guidance scale; 1 means no guidance.
+    jump : bool
+        Whether the first step makes no call (jump.py).
 
     Returns
     -------
     int or None
         2, or None for the solver's own default.
     """
-    return 2 if cfg >= HIGH_GUIDANCE and solver in SOLVERS and 2 in SOLVERS[solver].orders[1:] else None
+    return 2 if (jump or cfg >= HIGH_GUIDANCE) and solver in SOLVERS and 2 in SOLVERS[solver].orders[1:] else None
 
 
 def solver_named(name: str) -> Solver:
@@ -242,6 +244,15 @@ def build_table(
     shown = {name: value for name, value in options.items() if not callable(value)}
     shown |= {name: True for name, on in (("afs", afs), ("jump", jump)) if on}
     return SolverTable(solver, family, tuple(whole.sigma.tolist()), tuple(orders), tuple(rows), shown)
+
+
+def can_jump(solver: str, start: float, family: str) -> bool:
+    """Whether a solver can begin with a jump from noise level `start`: all but those that remember the noise of a flow model at s = 1."""
+    try:
+        build_table(solver, (start, start / 2, start / 4, 0.0), family, jump=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _checked_jump(jump: object, afs: object, grid: Grid) -> bool:

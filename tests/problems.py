@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -22,7 +22,11 @@ from scipy.integrate import solve_ivp
 
 Array = np.ndarray
 
+HIGHEST_FLOW = 0.999
+"""Where grids from s = 1 have their second level."""
 
+
+@dataclass(frozen=True)
 class Problem(ABC):
     """Data, a family, and a range of noise levels on which solvers are tried.
 
@@ -68,6 +72,9 @@ class Problem(ABC):
         """`steps` + 1 noise levels from sigma_max to sigma_min, equally spaced in half-log-SNR or in sigma."""
         if spacing == "sigma":
             return np.linspace(self.sigma_max, self.sigma_min, steps + 1)
+        if self.sigma_max == 1.0 and self.family == "flow":  # half-log-SNR is infinite there: one step to where there is some signal
+            below = replace(self, sigma_max=HIGHEST_FLOW)
+            return np.concatenate([[1.0], below.grid(steps - 1)])
         ends = np.array([self.sigma_max, self.sigma_min])
         ratio = ends / (1 - ends) if self.family == "flow" else ends
         ratios = np.geomspace(*ratio, steps + 1)
@@ -161,6 +168,12 @@ def _integrate(problem: Mixture, data: bytes, shape: tuple[int, ...], start: flo
 RANGES = {"vp": (2.0, 0.4), "edm": (1.5, 0.4), "flow": (0.7, 0.3)}
 GAUSSIANS = {family: Gaussian(family, *ends) for family, ends in RANGES.items()}
 MIXTURES = {family: Mixture(family, *ends) for family, ends in RANGES.items()}
+
+WIDE_RANGES = {"edm": (4518.0, 0.002), "vp": (157.0, 0.01), "flow": (1.0, 0.001)}
+"""As models of other people have them: zero-terminal-SNR down to SVD's low end, a DDPM with linear betas, flow from s = 1."""
+WIDE_GAUSSIANS = {family: Gaussian(family, *ends) for family, ends in WIDE_RANGES.items()}
+WIDE_MIXTURES = {family: Mixture(family, *ends) for family, ends in WIDE_RANGES.items()}
+
 PROBLEMS = {f"{kind}-{family}": problems[family]
             for kind, problems in (("gaussian", GAUSSIANS), ("mixture", MIXTURES)) for family in RANGES}
 

@@ -22,7 +22,8 @@ from fewstep.demo.emoji.data import (
 )
 from fewstep.demo.emoji.groups import CATEGORIES, base_of, categories_of, code_points, is_held_out, members
 from fewstep.demo.emoji.network import NUM_CLASSES, EmojiTransformer, FlowPrecond
-from fewstep.demo.emoji.train import Amount, batches, draw_levels, learning_rate, train, velocity_loss
+from fewstep.demo.emoji.train import batches, draw_levels, train, velocity_loss
+from fewstep.demo.training_run import Amount, learning_rate
 from fewstep.tensor_files import load_tensors, save_tensors
 
 TONES = ("1F3FB", "1F3FD", "1F3FF")

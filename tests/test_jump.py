@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fewstep.fitting import candidates, default_starts
 from fewstep.fitting.calibrate import resampled
@@ -14,10 +16,10 @@ from fewstep.fitting.candidates import after_jump
 from fewstep.fitting.parameters import FULL_DEPTH, Parameters
 from fewstep.fitting.run import run_table
 from fewstep.recipes import Recipe
-from fewstep.schedules import NoiseSchedule
+from fewstep.schedules import BASELINES, NoiseSchedule, baseline_sigmas, begins_with_jump, optimal_sigmas
 from fewstep.schedules.families import alpha_of, half_log_snr
 from fewstep.schedules.first_level import first_call_level, jump_sigmas, measured_structure_scale, structure_scale
-from fewstep.solvers import SOLVERS, build_table, sample
+from fewstep.solvers import SOLVERS, build_table, few_step_table, sample
 from fewstep.solvers.rebuild import rebuilt
 from fewstep.solvers.rounding import rounded_table
 
@@ -158,9 +160,9 @@ def test_the_level_follows_the_data_s_scale_in_every_family():
     for structure in (4.0, 8.0, 16.0):
         ve = first_call_level(WIDE["edm"], 5, structure)
         flow = first_call_level(WIDE["flow"], 5, structure)
-        assert ve == pytest.approx(3.1 * structure) and flow == pytest.approx(ve / (1 + ve))
+        assert ve == pytest.approx(2.75 * structure, rel=1e-3) and flow == pytest.approx(ve / (1 + ve), rel=1e-3)
     assert first_call_level(WIDE["zsnr"], 8, 8.0) > first_call_level(WIDE["zsnr"], 5, 8.0)
-    assert first_call_level(WIDE["edm"], 5, 8.0, 1.4) == pytest.approx(1.4 * first_call_level(WIDE["edm"], 5, 8.0))
+    assert first_call_level(WIDE["edm"], 5, 8.0, 1.4) == pytest.approx(1.4 * first_call_level(WIDE["edm"], 5, 8.0), rel=1e-3)
 
 
 @pytest.mark.parametrize("ns", [NoiseSchedule.preset("sd15"), NoiseSchedule.preset("sdxl"), NoiseSchedule.edm(0.02, 20.0)])
@@ -170,12 +172,60 @@ def test_ranges_that_begin_low_have_no_jump(ns):
 
 def test_the_list_decreases_from_the_highest_level_to_0():
     for name, ns in WIDE.items():
-        for calls in (1, 2, 3, 5, 8, 20):
+        for calls in (2, 3, 5, 8, 20):
             sigmas = levels(name, calls)
             assert len(sigmas) == calls + 2 and float(sigmas[0]) == ns.sigma_max and float(sigmas[-1]) == 0
             assert bool((sigmas.diff() < 0).all())
             lam = np.asarray(half_log_snr(sigmas[1:-1].numpy(), ns.family))
             assert math.isfinite(lam[0])
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_a_list_with_a_jump_is_known_from_its_numbers_alone(name):
+    """Hosts pass lists on in float32, cut into two; nothing else begins so, above all not what older versions sampled with a call there."""
+    ns = WIDE[name]
+    for calls in (2, 3, 5, 8, 13, 20, 40):
+        for structure in (3.0, 8.0, 40.0):
+            sigmas = jump_sigmas(ns, calls, structure)
+            if sigmas is None:
+                continue
+            assert begins_with_jump(sigmas, ns) and begins_with_jump(sigmas.float(), ns) and begins_with_jump(sigmas.tolist(), ns)
+            assert not begins_with_jump(sigmas[1:], ns), "it begins below the highest level"
+            assert not begins_with_jump(sigmas * torch.linspace(1, 1.01, len(sigmas)), ns)
+            if 3 <= calls <= 20:
+                assert begins_with_jump(sigmas[:-1].float(), ns) and not begins_with_jump(sigmas[:2], ns)
+    for steps in range(1, 41):
+        assert not begins_with_jump(optimal_sigmas(ns, steps).float(), ns)
+        for schedule, baseline in BASELINES.items():
+            if ns.family in baseline.families:
+                try:
+                    sigmas = baseline_sigmas(schedule, ns, steps)
+                except ValueError:  # a published table for another range
+                    continue
+                assert not begins_with_jump(sigmas.float(), ns), (schedule, steps)
+
+
+@given(steps=st.integers(2, 12), first=st.integers(100, 9999), highest=st.floats(25.0, 4000.0), shape=st.floats(1.0, 12.0))
+@settings(max_examples=60, deadline=None)
+def test_lists_that_others_type_are_no_jump(steps, first, highest, shape):
+    """Even with round numbers."""
+    ns = NoiseSchedule.edm(0.01, highest)
+    level = first / 1000
+    typed = [highest, *(round(level * (1 - i / steps) ** shape, 3) for i in range(steps)), 0.0]
+    assert not begins_with_jump(typed, ns)
+
+
+def test_the_default_table_jumps_where_the_range_is_wide():
+    structure = structure_scale((3, 32, 32), 0.5)
+    for ns in WIDE.values():
+        table = few_step_table(ns, 5, structure)
+        assert table.nfe == 5 and table.steps == 6 and table.options["jump"] and max(table.orders) == 2
+        assert few_step_table(ns, 5, None, cfg=7.0).orders == build_table("unipc", optimal_sigmas(ns, 5), ns.family, 2).orders
+        assert few_step_table(ns, 5, structure, order=3).orders[:4] == (1, 1, 2, 3)
+    narrow = NoiseSchedule.preset("sdxl")
+    assert few_step_table(narrow, 5, 64.0) == few_step_table(narrow, 5)
+    assert few_step_table(narrow, 5).rows == build_table("unipc", optimal_sigmas(narrow, 5), narrow.family).rows
+    assert few_step_table(WIDE["flow"], 5, structure, solver="deis").nfe == 5, "it cannot jump from s = 1, and calls there"
 
 
 def test_the_scale_of_the_largest_structures():
@@ -184,7 +234,8 @@ def test_the_scale_of_the_largest_structures():
     samples = (one_direction + 0.1 * torch.randn(400, 64, generator=generator) + 5.0).reshape(400, 1, 8, 8)
     assert measured_structure_scale(samples) == pytest.approx(3.0, rel=0.1)
     assert measured_structure_scale(samples[:1]) == 0.0
-    assert structure_scale((3, 32, 32), 0.5) == 8.0 and structure_scale((4, 128, 128), 1.0) == 64.0 and structure_scale((7,), 2.0) == 2.0
+    assert structure_scale((4, 128, 128), 1.0) == 64.0 and structure_scale((7,), 2.0) == 2.0
+    assert structure_scale((1, 32, 32), 0.5) == 8.0 and structure_scale((3, 16, 64), 0.5) == pytest.approx(8 * 3**0.5)
 
 
 # --- fits -------------------------------------------------------------------------------------------------------------------------------

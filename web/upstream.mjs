@@ -149,7 +149,8 @@ export function assumedSchedule(chain) {
   for (const node of chain) {
     if (node.mode === BYPASSED) continue;
     if (node.type === "FewStepLoadDemoModel") {
-      return { parameters: { preset: `demo_${valueOf(node, "family")}` }, because: "from the built-in demo model" };
+      const kind = valueOf(node, "model") === "emoji" ? "emoji" : valueOf(node, "family");
+      return { parameters: { preset: `demo_${kind}` }, because: "from the built-in demo model" };
     }
     const parameters = CHANGES[node.type]?.(node);
     if (parameters && Object.values(parameters).every((value) => value !== undefined && !Number.isNaN(value))) {

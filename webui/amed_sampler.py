@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import job
+from .mask import kept_by
 from .samplers import distinct
 
 NOT_FROM_NOISE = (
@@ -50,9 +51,13 @@ def stamps_of(name: str) -> tuple[float, ...]:
 def amed_sampler(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, callback: Any = None, disable: Any = None) -> Tensor:
     """Sample with the panel's predictor; the features of the model's last call decide each image's next time."""
     from ..amed import AmedTable, sample_amed
+    from ..solvers.keeping import restored, restored_where_whole
     from .bottleneck import tap_of
 
     net = load(job.choices_of(getattr(model, "p", None)).predictor)
     levels = torch.from_numpy(distinct(sigmas))
     tap = None if isinstance(net, AmedTable) else tap_of(model)
-    return sample_amed(model, x, levels, net, extra_args, callback, disable, tap=tap)
+    end = sample_amed(model, x, levels, net, extra_args, callback, disable, tap=tap)
+    if isinstance(net, AmedTable):
+        return restored(end, x, net.solver_table(), kept_by(model))
+    return restored_where_whole(end, x, net.config.stamps, net.config.family, kept_by(model))

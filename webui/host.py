@@ -35,6 +35,17 @@ def architecture() -> str:
     return {"flux": "flux", "fluxschnell": "flux_schnell", "chroma": "chroma"}.get(kind, "")
 
 
+def structure_of_picture(sampler: str | None, width: Any, height: Any) -> float | None:
+    """Largest structures of a picture's latent (schedules/first_level.py); None for samplers that know no step without a call."""
+    from ..schedules import structure_scale
+    from .names import sampler_entry
+
+    entry = sampler_entry(sampler)
+    if entry is None or not entry.solver:
+        return None
+    return structure_scale((4, int(height or 1024) // 8, int(width or 1024) // 8), deviation=1.0)
+
+
 def ensure_loaded() -> None:
     """Load the chosen checkpoint where the host does so with the first picture only (Forge)."""
     from modules import sd_models

@@ -31,12 +31,15 @@ class Job:
         Whether the host will drop the last but one of the next list that it asks for.
     stamps : tuple of float, error or None
         The levels of the AMED predictor if it samples; schedule functions then give these.
+    structure : float or None
+        Largest structures of the picture (schedules/first_level.py), if it begins with noise alone and one of FewStep's samplers makes it.
     """
 
     choices: Choices | Exception | None = None
     architecture: str = ""
     drops_penultimate: bool = False
     stamps: tuple[float, ...] | Exception | None = None
+    structure: float | None = None
 
 
 current = Job()

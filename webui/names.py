@@ -28,6 +28,8 @@ class ScheduleEntry:
         Its order.
     baseline : str
         Key of `schedules.BASELINES`, or "".
+    lower_first_call : bool
+        Whether the optimized list may begin with a step without a call, which only FewStep's samplers know.
     """
 
     name: str
@@ -35,6 +37,7 @@ class ScheduleEntry:
     solver: str = ""
     order: int = 3
     baseline: str = ""
+    lower_first_call: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ SCHEDULES: tuple[ScheduleEntry, ...] = (
     ScheduleEntry("fewstep_for_dpmpp_3m", "FewStep for DPM++ 3M", "dpmpp_3m", 3),
     ScheduleEntry("fewstep_for_deis", "FewStep for DEIS", "deis", 3),
     ScheduleEntry("fewstep_for_ipndm", "FewStep for iPNDM", "ipndm", 3),
+    ScheduleEntry("fewstep_jump", "FewStep lower start", "unipc", 3, lower_first_call=True),
     RECIPE_SCHEDULE,
     ScheduleEntry("fewstep_uniform_lambda", "FewStep uniform lambda", baseline="uniform_lambda"),
     ScheduleEntry("fewstep_uniform_time", "FewStep uniform time", baseline="uniform_t"),

@@ -23,7 +23,15 @@ from .books import PREFIX, books
 from .calibration import Course, Picture, plan_of, run
 from .choices import NO_PREDICTOR, Choices
 from .folders import load_recipe, predictor_names, recipe_names
-from .host import architecture, ensure_loaded, has_schedule_choice, in_models_thread, sampler_options, schedule_of_loaded_model
+from .host import (
+    architecture,
+    ensure_loaded,
+    has_schedule_choice,
+    in_models_thread,
+    sampler_options,
+    schedule_of_loaded_model,
+    structure_of_picture,
+)
 from .names import AMED, SAMPLERS, sampler_entry, schedule_entry
 from .plot import sigma_plot
 from .schedules import schedule_function
@@ -99,7 +107,8 @@ def _plot_of(choices: Choices, controls: dict[str, Any]) -> str:
     if sampler_entry(name) == AMED:
         stamps = ValueError(NOT_FROM_NOISE) if strength is not None else stamps_of(choices.predictor)
         steps, schedule = (steps if strength is not None else len(stamps) - 1), "Automatic"
-    job.begin(job.Job(choices, architecture(), bool(drops), stamps))
+    structure = structure_of_picture(name, controls.get("width"), controls.get("height")) if strength is None else None
+    job.begin(job.Job(choices, architecture(), bool(drops), stamps, structure))
     try:
         sigmas = _levels_of_host(name, schedule, steps, strength)
     finally:

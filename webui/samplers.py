@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 
 from ..recipes import Recipe
-from ..solvers import SolverTable, build_table, sample
+from ..schedules import begins_with_jump
+from ..solvers import SolverTable, build_table, can_jump, sample
+from ..solvers.keeping import restored
 from ..solvers.noise import BrownianNoise
 from ..solvers.rebuild import asked_order
 from . import job
 from .choices import read_recipe, solver_options, solver_order
 from .levels import noise_schedule_of
+from .mask import kept_by
 from .names import AMED, CALIBRATED, SamplerEntry
 
 SamplerFunction = Callable[..., Tensor]
@@ -87,18 +90,21 @@ def _walk(
     options |= solver_options(entry, choices)
     if options.get("afs") and (len(levels) < 3 or getattr(model, "mask", None) is not None):
         del options["afs"]  # nothing would be sampled; and a guess without the model knows nothing of what is masked
-    order = solver_order(entry, choices, guidance(model, extra_args))
-    table = build_table(entry.solver, levels, noise_schedule_of(model).family, order, **options)
+    ns = noise_schedule_of(model)
+    jump = not options.get("afs") and begins_with_jump(levels, ns) and can_jump(entry.solver, ns.sigma_max, ns.family)
+    order = solver_order(entry, choices, guidance(model, extra_args), jump)
+    table = build_table(entry.solver, levels, ns.family, order, **options, jump=jump)
     if options.get("afs") and isinstance(getattr(model, "step", None), int):
         model.step += 1  # prompt editing counts calls
     return walk(table, model, x, extra_args, callback, disable, noise_sampler)
 
 
 def walk(table: SolverTable, model: Any, x: Tensor, extra_args: Any, callback: Any, disable: Any, noise_sampler: Any = None) -> Tensor:
-    """`solvers.sample` with noise from the picture's seed where the host gives no noise sampler."""
+    """`solvers.sample` with noise from the picture's seed where the host gives no noise sampler; what a mask protects is exact."""
     if table.stochastic and noise_sampler is None:
         noise_sampler = _noise_of_seed(table, x, getattr(model, "p", None))
-    return sample(model, x, table, extra_args, callback, disable, noise_sampler)
+    end = sample(model, x, table, extra_args, callback, disable, noise_sampler)
+    return restored(end, x, table, kept_by(model))
 
 
 def distinct(sigmas: Tensor) -> np.ndarray:

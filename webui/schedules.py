@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..recipes import Recipe
-from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
+from ..schedules import NoiseSchedule, baseline_sigmas, few_step_sigmas, optimal_sigmas
 from ..schedules.resample import resample_sigmas
 from ..solvers import SOLVERS
 from . import job
@@ -57,7 +57,7 @@ def schedule_function(entry: ScheduleEntry, model_without: Callable[[], Any] | N
         if picture.stamps is not None:
             sigmas = _stamps(picture.stamps)
         else:
-            sigmas = sigmas_for(entry, ns, steps - drops, job.choices_of())
+            sigmas = sigmas_for(entry, ns, steps - drops, job.choices_of(), picture.structure)
         if drops:
             sigmas = torch.cat([sigmas[:-1], sigmas[-2:-1] * _DROPPED, sigmas[-1:]])
         return sigmas.to(device)
@@ -73,8 +73,8 @@ def _stamps(stamps: tuple[float, ...] | Exception) -> Tensor:
     return torch.tensor(stamps, dtype=torch.float32)
 
 
-def sigmas_for(entry: ScheduleEntry, ns: NoiseSchedule, steps: int, choices: Choices) -> Tensor:
-    """The list of an entry: a new float32 tensor [steps + 1] on the CPU, strictly decreasing to 0.
+def sigmas_for(entry: ScheduleEntry, ns: NoiseSchedule, steps: int, choices: Choices, structure: float | None = None) -> Tensor:
+    """The list of an entry: a new float32 tensor [steps + 1] on the CPU, strictly decreasing to 0; one more if it begins with a jump.
 
     Raises
     ------
@@ -82,7 +82,9 @@ def sigmas_for(entry: ScheduleEntry, ns: NoiseSchedule, steps: int, choices: Cho
         If there is no recipe or it is for another family, if the baseline has no meaning for the family, or if there are
         too many steps for distinct float32 levels.
     """
-    if entry.solver:
+    if entry.lower_first_call and not choices.strength:
+        values = few_step_sigmas(ns, steps, structure)
+    elif entry.solver:
         order = min(entry.order, max(SOLVERS[entry.solver].orders))
         values = optimal_sigmas(ns, steps, entry.solver, order, choices.strength or None)
     elif entry.baseline:

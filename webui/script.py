@@ -18,7 +18,7 @@ from .amed_sampler import NOT_FROM_NOISE, stamps_of
 from .books import is_book_text, with_book
 from .choices import AUTO, LABELS, NO_PREDICTOR, ORDERS, VARIANTS, Choices, panel_value, read_recipe, to_infotext
 from .folders import predictor_names, recipe_names
-from .host import architecture, has_schedule_choice, sampler_options
+from .host import architecture, has_schedule_choice, sampler_options, structure_of_picture
 from .names import AMED, CALIBRATED, RECIPE_SCHEDULE, SamplerEntry, ScheduleEntry, entries_of, sampler_entry, schedule_entry
 from .settings import from_settings
 from .xyz import AXES_ATTRIBUTE
@@ -166,7 +166,9 @@ class FewStepScript(scripts.Script):
                 stamps = ValueError(NOT_FROM_NOISE)
             else:
                 stamps = stamps_of(choices.predictor)
-        job.begin(job.Job(choices, architecture(), bool(drops), stamps))
+        from_noise = not second and not hasattr(p, "init_images")
+        structure = structure_of_picture(name, p.width, p.height) if from_noise else None
+        job.begin(job.Job(choices, architecture(), bool(drops), stamps, structure))
         if not has_schedule_choice():
             _choose_schedule(p, sampler_entry(name))
 

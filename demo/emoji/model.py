@@ -12,7 +12,7 @@ from ...schedules import NoiseSchedule
 from ...tensor_files import load_tensors
 from ..judge import Judge
 from ..model import DemoModel
-from .data import CLASS_NAMES, STYLES
+from .data import CLASS_NAMES, STYLES, load_pictures, to_unit_range
 from .groups import CATEGORIES
 from .judge import load_emoji_judge
 from .network import CHANNELS, EmojiTransformer, FlowPrecond
@@ -39,9 +39,20 @@ class EmojiModel(DemoModel):
     class_names = CLASS_NAMES
     shown_labels = tuple(len(STYLES) * category + category % len(STYLES) for category in range(len(CATEGORIES)))  # styles in turn
 
+    @property
+    def trained(self) -> nn.Module:
+        """The transformer itself, without preconditioning."""
+        return self.network.velocity.net  # type: ignore[return-value, union-attr]
+
     def judge(self) -> tuple[Judge, dict]:
         """The classifier of categories, and its record."""
         return load_emoji_judge()
+
+    def training_images(self) -> tuple[Tensor, Tensor]:
+        """One picture of every base emoji in each style."""
+        pictures = load_pictures("train")
+        chosen = pictures.epoch(torch.Generator().manual_seed(0))
+        return to_unit_range(pictures.images[chosen]), pictures.labels[chosen]
 
     def _ve_level(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         return sigma.clamp(0.0, 1.0), torch.ones_like(sigma)  # the network is in flow form

@@ -10,7 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from ...amed import AmedPredictor, AmedTable, sample_amed
+from ...solvers.keeping import restored, restored_where_whole
+from ..asked import called_at_levels, levels_asked, refuse_context_windows, with_levels
 from ..host import family_of_sampling, guidance_of, model_sampling_of
+from ..mask import MaskWatch
 from ..report import numbers
 from .chosen import Chosen, KeptFeatures, chosen_by
 from .facts import cfg_warning, wrong_family, wrong_stamps
@@ -59,16 +62,21 @@ class AmedFunction:
         if warning:
             _logger.warning("FewStep: %s", warning)
         if isinstance(self.net, AmedTable):
-            return sample_amed(model, x, None, self.net, extra_args, callback, disable)
+            table = self.net.solver_table()
+            watch = MaskWatch(model, with_levels(extra_args or {}, levels_asked(table), x))
+            end = sample_amed(model, x, None, self.net, watch.extra_args, callback, disable)
+            return restored(end, x, table, watch.kept(table.sigmas, called_at_levels(table)))
+        refuse_context_windows((extra_args or {}).get("model_options"))
+        watch = MaskWatch(model, extra_args or {})
         tap = KeptFeatures(tap_of(model.inner_model))
 
         def watched(x: Tensor, sigma: Tensor, **others: Any) -> Tensor:
             tap.begin()
             return model(x, sigma, **others)
 
-        end = sample_amed(watched, x, None, self.net, extra_args, callback, disable, tap=tap)
+        end = sample_amed(watched, x, None, self.net, watch.extra_args, callback, disable, tap=tap)
         self.features = tap.features
-        return end
+        return restored_where_whole(end, x, config.stamps, config.family, watch.kept(config.stamps, called_there=False))
 
     def chosen(self) -> Chosen | None:
         """r, c and a of the last run; None before one of a predictor."""

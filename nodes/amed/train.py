@@ -19,6 +19,7 @@ from ...jobs.train_amed import AmedOutcome, AmedPlan, cost_sentence, run, verdic
 from ...jobs.words import history_table
 from ...schedules import BASELINES, NoiseSchedule
 from ...training import held_out_seeds
+from ..asked import refuse_context_windows
 from ..common.differentiable import differentiable
 from ..common.long_work import Sampled, keeping
 from ..common.sockets import (
@@ -228,6 +229,8 @@ class FewStepTrainAmed(io.ComfyNode):
         outcome = AmedOutcome()
 
         def work(guided: Any, setting: Any) -> Chosen | None:
+            if plan.mode == "predictor":
+                refuse_context_windows(guided.guider.model_options)
             tap = tap_of(guided.guider) if plan.mode == "predictor" else None
             if tap is not None:
                 setting = watched(setting, tap)

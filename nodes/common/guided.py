@@ -15,11 +15,14 @@ import comfy.conds
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...fitting import FitError, Interrupted, Setting
 from ...schedules import NoiseSchedule
+from ...solvers import SolverTable
+from ..asked import levels_asked, with_levels
 from ..host import noise_schedule_of
 
 T = TypeVar("T")
@@ -50,6 +53,8 @@ class Guided:
         self._entries = max((_entries(cond) for conds in self._given.values() for cond in conds or ()), default=1)
         self._ordered: dict[tuple[int, ...], Any] = {}
         self.latest: tuple[float, Tensor] | None = None
+        self._known: set[float] = set()
+        self._in_walk = extra_args
 
     def setting(self, seeds: Sequence[int], batch: int, name: str) -> Setting:
         """Samples as KSampler draws them: sample i has the noise of `seeds[i]` and, in a batch of conditioning, entry i.
@@ -66,8 +71,18 @@ class Guided:
         places = {"place": torch.arange(len(seeds))}
         return Setting(
             self._denoised, self.noise_schedule, self.shape, tuple(seeds), {}, places, batch, self._start, self._noise, torch.float32,
-            self._device, name,
+            self._device, name, self._told,
         )  # fmt: skip
+
+    def _told(self, table: SolverTable) -> None:
+        levels = levels_asked(table)
+        self._known = {float(np.float32(level)) for level in levels}
+        self._in_walk = with_levels(self._extra_args, levels, torch.empty(0))
+
+    def _args_at(self, x: Tensor, sigma: Tensor) -> dict[str, Any]:
+        """For a call: the host sees the levels of the table that is walked, or of a call outside a walk its own and the end."""
+        level = float(sigma[0].detach())
+        return self._in_walk if level in self._known else with_levels(self._extra_args, [level, 0.0], x)
 
     def take_latest(self) -> Tensor | None:
         """Return `latest` without its level and clear it."""
@@ -85,7 +100,7 @@ class Guided:
     def _denoised(self, x: Tensor, sigma: Tensor, place: Tensor) -> Tensor:
         self.guider.conds = self._conds_of(tuple(place.tolist()))
         try:
-            output = self.guider(x, sigma, **self._extra_args)
+            output = self.guider(x, sigma, **self._args_at(x, sigma))
         except comfy.model_management.InterruptProcessingException as error:
             raise Interrupted("The user interrupted.") from error
         except Exception as error:

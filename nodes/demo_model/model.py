@@ -1,4 +1,4 @@
-"""The demo model as ComfyUI's MODEL, with conditioning and latents for it."""
+"""The demo models as ComfyUI's MODEL, with conditioning and latents for it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
+from ...demo.emoji.network import CHANNELS
 from ...demo.model import SIGMA_MAX, SIGMA_MIN, load_demo_model, timestep_of_sigma
-from ...demo.network import IMAGE_SIZE, NUM_CLASSES
+from ...demo.network import IMAGE_SIZE
 from .network import HostUNet
+from .transformer import HostTransformer
 
 
 class GreyPixels(comfy.latent_formats.LatentFormat):
@@ -26,6 +28,14 @@ class GreyPixels(comfy.latent_formats.LatentFormat):
     latent_rgb_factors = [[1.0, 1.0, 1.0]]  # noqa: RUF012  the host's class has it so; it is for the previews
 
 
+class ColourPixels(comfy.latent_formats.LatentFormat):
+    """Latents that are the image itself: red, green and blue, -1 dark to 1 bright."""
+
+    scale_factor = 1.0
+    latent_channels = CHANNELS
+    latent_rgb_factors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]  # noqa: RUF012
+
+
 class DemoConfig(comfy.supported_models_base.BASE):
     """What ComfyUI's loaders know about an architecture."""
 
@@ -33,6 +43,12 @@ class DemoConfig(comfy.supported_models_base.BASE):
     latent_format = GreyPixels
     supported_inference_dtypes = [torch.float32]  # noqa: RUF012
     memory_usage_factor = 0.05
+
+
+class EmojiConfig(DemoConfig):
+    """Of the emoji model."""
+
+    latent_format = ColourPixels
 
 
 class TableSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
@@ -65,37 +81,63 @@ _MODEL_TYPES = {
 
 
 def load(family: str) -> comfy.model_patcher.ModelPatcher:
-    """A MODEL of its own, "edm", "vp" or "flow"; weights in float32, on the device where the host keeps models that do not run."""
+    """The fashion model as a MODEL of its own, "edm", "vp" or "flow"."""
     # Nodes run in inference mode, whose tensors could not be trained or changed in place later.
     with torch.inference_mode(False), torch.no_grad():
         demo = load_demo_model(family)
         levels = demo.noise_schedule.levels
-        offload_device = comfy.model_management.unet_offload_device()
         net = demo.network.net
         config = DemoConfig(
             {**net.config, "family": family, "sigma_data": demo.network.sigma_data, "levels": levels.tolist(), "dtype": torch.float32}
         )
         config.sampling_settings = {"sigma_min": SIGMA_MIN, "sigma_max": SIGMA_MAX, "sigma_data": demo.network.sigma_data, "shift": 1.0}
-        model = comfy.model_base.BaseModel(config, model_type=_MODEL_TYPES[family], device=offload_device, unet_model=HostUNet)
-        model.diffusion_model.load_state_dict(net.state_dict())
-        model.requires_grad_(False).eval()
+        model = _host_model(config, _MODEL_TYPES[family], HostUNet, net)
         if family == "vp":
             model.model_sampling = TableSampling(torch.from_numpy(levels.copy()))
         elif family == "flow":
             model.model_sampling = FlowSampling(torch.from_numpy(levels.copy()))
-        return comfy.model_patcher.ModelPatcher(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device)
+        return _patcher(model)
 
 
-def conditioning(classes: Sequence[int | None]) -> list[list]:
-    """CONDITIONING for class indices, one an image; ComfyUI repeats or cuts it to the batch. None: no class."""
-    weights = torch.zeros(len(classes), 1, NUM_CLASSES)
+def load_emoji() -> comfy.model_patcher.ModelPatcher:
+    """The emoji model as a MODEL of its own: flow without shift, from s = 1."""
+    with torch.inference_mode(False), torch.no_grad():
+        demo = load_demo_model("emoji")
+        velocity = demo.network.velocity
+        config = EmojiConfig(
+            {**velocity.net.config, "data_mean": velocity.data_mean, "data_deviation": velocity.data_deviation, "dtype": torch.float32}
+        )
+        config.sampling_settings = {"shift": 1.0}
+        model = _host_model(config, comfy.model_base.ModelType.FLOW, HostTransformer, velocity.net)
+        model.model_sampling = FlowSampling(torch.from_numpy(demo.noise_schedule.levels.copy()))
+        return _patcher(model)
+
+
+def _host_model(config: DemoConfig, kind: object, network: type, trained: torch.nn.Module) -> comfy.model_base.BaseModel:
+    """The host's model around a network with the trained one's weights in float32, where the host keeps models that do not run."""
+    device = comfy.model_management.unet_offload_device()
+    model = comfy.model_base.BaseModel(config, model_type=kind, device=device, unet_model=network)
+    model.diffusion_model.load_state_dict(trained.state_dict())
+    return model.requires_grad_(False).eval()
+
+
+def _patcher(model: comfy.model_base.BaseModel) -> comfy.model_patcher.ModelPatcher:
+    management = comfy.model_management
+    return comfy.model_patcher.ModelPatcher(
+        model, load_device=management.get_torch_device(), offload_device=management.unet_offload_device()
+    )
+
+
+def conditioning(classes: Sequence[int | None], known: int) -> list[list]:
+    """CONDITIONING for indices of `known` classes, one per image; ComfyUI repeats or cuts it to the batch. None: no class."""
+    weights = torch.zeros(len(classes), 1, known)
     for image, index in enumerate(classes):
         if index is not None:
             weights[image, 0, index] = 1.0
     return [[weights, {}]]
 
 
-def empty_latent(batch_size: int) -> dict[str, Tensor]:
-    """LATENT of zeros [batch_size, 1, 32, 32]."""
+def empty_latent(batch_size: int, channels: int) -> dict[str, Tensor]:
+    """LATENT of zeros [batch_size, channels, 32, 32]."""
     device = comfy.model_management.intermediate_device()
-    return {"samples": torch.zeros(batch_size, 1, IMAGE_SIZE, IMAGE_SIZE, device=device)}
+    return {"samples": torch.zeros(batch_size, channels, IMAGE_SIZE, IMAGE_SIZE, device=device)}

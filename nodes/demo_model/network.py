@@ -1,4 +1,4 @@
-"""The trained network behind ComfyUI's network interface.
+"""The fashion network behind ComfyUI's network interface.
 
 ComfyUI never asks for the denoised image D: it scales x, maps sigma to t, calls the network and combines the output F with x
 (comfy/model_sampling.py). Of a host with c = the network's sigma_data, the network has to give, for the same D,
@@ -7,8 +7,8 @@ ComfyUI never asks for the denoised image D: it scales x, maps sigma to t, calls
     vp     gets x / sqrt(sigma^2 + 1), the timestep      F = (x - D) / sigma   (epsilon prediction)
     flow   gets x, 1000 s                                F = (x - D) / s       (velocity)
 
-What enters as `context` are class weights [B, tokens, 10], averaged over the tokens; what is missing from a sum of 1 goes to the learned
-"no class". So zeros are unconditional (also what ComfyUI's ConditioningZeroOut makes), and averaged conditionings blend classes.
+What enters as `context` are class weights [B, tokens, classes], averaged over the tokens; what is missing from a sum of 1 goes to the
+learned "no class". So zeros are unconditional (also what ComfyUI's ConditioningZeroOut makes), and averaged conditionings blend classes.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class HostUNet(UNet):
                 f"The latent had shape {tuple(x.shape)}; the demo model takes [batch, 1, height, width] with height and width multiples of "
                 f"{_STRIDE} (it was trained on 32x32). Use the latent of FewStep Load Demo Model."
             )
-        weights = self._class_weights(x, context)
+        weights = class_weights(x, context, self.num_classes)
         t = timesteps.to(torch.float32)
         if self.family == "edm":
             return super().forward(x, t.clamp(*(torch.tensor((SIGMA_MIN, SIGMA_MAX)).log() / 4).tolist()), weights)
@@ -102,18 +102,19 @@ class HostUNet(UNet):
         denoiser = EDMPrecond(partial(super().forward), self.sigma_data)
         return denoiser(noised, sigma.clamp(SIGMA_MIN, SIGMA_MAX), weights)
 
-    def _class_weights(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """[B, classes + 1], summing to 1; the last is "no class"."""
-        if context is None:
-            given = x.new_zeros((len(x), self.num_classes))
-        elif context.ndim != 3 or context.shape[2] != self.num_classes:
-            raise ValueError(
-                f"The conditioning had shape {tuple(context.shape)}; the demo model takes [batch, tokens, {self.num_classes}]. It does not "
-                "understand text: connect positive and negative of FewStep Load Demo Model instead of a text encoder."
-            )
-        else:
-            given = context.to(x.dtype).mean(dim=1)
-        return torch.cat([given, 1 - given.sum(dim=1, keepdim=True)], dim=1)
+
+def class_weights(x: Tensor, context: Tensor | None, num_classes: int) -> Tensor:
+    """Class weights [B, num_classes + 1] for x [B, ...], summing to 1; the last is "no class"."""
+    if context is None:
+        given = x.new_zeros((len(x), num_classes))
+    elif context.ndim != 3 or context.shape[2] != num_classes:
+        raise ValueError(
+            f"The conditioning had shape {tuple(context.shape)}; this demo model takes [batch, tokens, {num_classes}]. It does not "
+            "understand text: connect positive and negative of FewStep Load Demo Model instead of a text encoder."
+        )
+    else:
+        given = context.to(x.dtype).mean(dim=1)
+    return torch.cat([given, 1 - given.sum(dim=1, keepdim=True)], dim=1)
 
 
 def _per_image(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A VAE whose latents are grey pixels: images [B, H, W, 3] in 0..1 <-> latents [B, 1, H, W] in -1..1.
+"""VAEs whose latents are pixels, grey or RGB: images [B, H, W, 3] in 0..1 <-> latents [B, 1 or 3, H, W] in -1..1.
 
 There is nothing to learn and nothing to tile, so the methods of ComfyUI's VAE are replaced by a few lines; its class is kept, because
 nodes and packs look at it.
@@ -22,7 +22,7 @@ _STRIDE = 4
 
 
 class PixelVAE(comfy.sd.VAE):
-    """The methods and attributes of ComfyUI's VAE that nodes use."""
+    """The methods and attributes of ComfyUI's VAE that nodes use; latents are grey."""
 
     latent_channels = 1
     latent_dim = 2
@@ -44,13 +44,13 @@ class PixelVAE(comfy.sd.VAE):
 
     def decode(self, samples_in: Tensor, vae_options: dict | None = None) -> Tensor:
         """Images [B, H, W, 3] in 0..1."""
-        if samples_in.ndim != 4 or samples_in.shape[1] != 1:
+        if samples_in.ndim != 4 or samples_in.shape[1] != self.latent_channels:
             raise ValueError(
-                f"The latent had shape {tuple(samples_in.shape)}; the demo model's VAE takes [batch, 1, height, width]. Use the VAE that "
-                "belongs to the model that made the latent."
+                f"The latent had shape {tuple(samples_in.shape)}; this demo model's VAE takes [batch, {self.latent_channels}, height, "
+                "width]. Use the VAE that belongs to the model that made the latent."
             )
-        grey = ((samples_in.to(device=self.output_device, dtype=torch.float32) + 1) / 2).clamp(0, 1)
-        return grey.movedim(1, -1).repeat(1, 1, 1, 3)
+        pixels = ((samples_in.to(device=self.output_device, dtype=torch.float32) + 1) / 2).clamp(0, 1)
+        return pixels.movedim(1, -1).repeat(1, 1, 1, 3 // self.latent_channels)
 
     def encode(self, pixel_samples: Tensor) -> Tensor:
         """Latents [B, 1, H, W]: the mean of the colours. Images above 64 pixels are scaled to 32x32, smaller ones cut to multiples of 4."""
@@ -58,10 +58,8 @@ class PixelVAE(comfy.sd.VAE):
         height, width = grey.shape[2:]
         if max(height, width) > LARGEST_KEPT or min(height, width) < _STRIDE:
             # the network was trained on this size, and its work grows with the number of pixels
-            grey = F.interpolate(grey, size=(IMAGE_SIZE, IMAGE_SIZE), mode="area")
-        else:
-            grey = _centre(grey)
-        return grey * 2 - 1
+            return _scaled(grey) * 2 - 1
+        return _centre(grey) * 2 - 1
 
     def decode_tiled(self, samples: Tensor, *_: object, **__: object) -> Tensor:
         """The same as `decode`."""
@@ -74,6 +72,22 @@ class PixelVAE(comfy.sd.VAE):
     def get_sd(self) -> dict[str, Tensor]:
         """No weights."""
         return {}
+
+
+class ColourPixelVAE(PixelVAE):
+    """Latents are RGB, always of the size that the emoji network knows."""
+
+    latent_channels = 3
+
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        """Latents [B, 3, 32, 32]; images of another size are scaled, without their alpha."""
+        pixels = pixel_samples.to(device=self.output_device, dtype=torch.float32)
+        colours = pixels[..., :3].expand(*pixels.shape[:-1], 3).movedim(-1, 1)  # one channel is grey
+        return (colours if colours.shape[2:] == (IMAGE_SIZE, IMAGE_SIZE) else _scaled(colours)) * 2 - 1
+
+
+def _scaled(images: Tensor) -> Tensor:
+    return F.interpolate(images, size=(IMAGE_SIZE, IMAGE_SIZE), mode="area")
 
 
 def _centre(images: Tensor) -> Tensor:

@@ -28,10 +28,10 @@ class Source:
         return self.graph.node("ProbeOut", folder=str(folder), key=self.key, **inputs)
 
 
-def demo(family: str = "vp", batch_size: int = 2, class_name: str = "mixed", counted=True) -> Source:
+def demo(family: str = "vp", batch_size: int = 2, class_name: str = "mixed", counted=True, **more: str) -> Source:
     """The built-in model: 32x32 grey pictures, one channel. Not `counted`: for servers without the probe pack."""
     graph, key = Graph(), uuid.uuid4().hex
-    loader = graph.node("FewStepLoadDemoModel", family=family, class_name=class_name, batch_size=batch_size)
+    loader = graph.node("FewStepLoadDemoModel", family=family, class_name=class_name, batch_size=batch_size, **more)
     model = graph.node("ProbeModel", model=loader[0], key=key) if counted else loader
     return Source(graph, key, model[0], loader[1], loader[2], loader[3], loader[4])
 

@@ -64,8 +64,12 @@ def as_nodes_run():
         yield
 
 
-def load(family, class_name="mixed", batch_size=10):
-    return node.execute(family, class_name, batch_size).args
+def load(family, class_name="mixed", batch_size=10, **more):
+    return node.execute(family, class_name, batch_size, **more).args
+
+
+def load_emoji(class_name="mixed", batch_size=18):
+    return load("flow", class_name, batch_size, model="emoji")
 
 
 def demo_model(family):
@@ -354,3 +358,118 @@ def test_loading_takes_milliseconds():
     started = time.perf_counter()
     load("vp")
     assert time.perf_counter() - started < 1.0
+
+
+# --- The emoji model --------------------------------------------------------------------------------------------------
+
+
+def emoji_noised(count, seed=0):
+    """Noised pictures from s = 0.001 to 1."""
+    generator = torch.Generator().manual_seed(seed)
+    s = torch.linspace(0.001, 1, count)
+    image, noise = (torch.randn(count, 3, 32, 32, generator=generator) for _ in range(2))
+    return (1 - s[PER_IMAGE]) * image.clamp(-1, 1) + s[PER_IMAGE] * noise, s, torch.arange(count) % 18
+
+
+def test_the_host_denoises_emoji_as_the_demo_model_does():
+    model, positive, negative, _, _ = load_emoji()
+    x, s, labels = emoji_noised(20)
+    expected = demo_model("emoji")
+    torch.testing.assert_close(denoise(model, x, s, positive), expected(x, s, labels), rtol=0, atol=5e-5)
+    torch.testing.assert_close(denoise(model, x, s, negative), expected(x, s, None), rtol=0, atol=5e-5)
+    torch.testing.assert_close(denoise(model, x, s, None), expected(x, s, None), rtol=0, atol=5e-5)
+    flag = denoise(model, x, s, load_emoji("flag flat")[1])
+    torch.testing.assert_close(flag, expected(x, s, torch.full((20,), 17)), rtol=0, atol=5e-5)
+
+
+def test_the_emoji_models_noise_schedule_begins_at_one():
+    model = load_emoji()[0]
+    found = part("nodes.host").noise_schedule_of(model)
+    assert found.family == "flow" and found.is_close(demo_model("emoji").noise_schedule)
+    sampling = model.get_model_object("model_sampling")
+    assert float(sampling.sigma_max) == 1.0 and float(sampling.sigma_min) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_sampling_emoji_equals_the_standalone_run_on_the_same_noise(cfg):
+    model, positive, negative, latent, _ = load_emoji(batch_size=19)
+    demo = demo_model("emoji")
+    sigmas = part("schedules").optimal_sigmas(demo.noise_schedule, 4)
+    noise = comfy.sample.prepare_noise(latent["samples"], 5)
+    got = sample(model, positive, negative, latent, sigmas, cfg, noise=noise, order=2)
+    table = part("solvers").build_table("unipc", sigmas, "flow", 2)
+    expected = part("solvers").sample(demo, demo.initial_state(noise), table, {"labels": torch.arange(19) % 18, "cfg": cfg}, disable=True)
+    assert (got - expected).abs().max() < 5e-4
+    assert expected.std() > 0.2
+
+
+def test_emoji_run_in_parts_and_after_unloading():
+    model, positive, _, _, _ = load_emoji()
+    x, s, labels = emoji_noised(4)
+    comfy.model_management.unload_all_models()
+    model.partially_load(torch.device("cpu"), 1)
+    assert model.model.model_lowvram
+    got = model.model.apply_model(x, s, c_crossattn=positive[0][0][:4])
+    model.detach()
+    torch.testing.assert_close(got, demo_model("emoji")(x, s, labels), rtol=0, atol=5e-5)
+
+
+def test_emoji_latents_are_rgb_and_so_are_previews():
+    import latent_preview
+
+    model, _, _, latent, vae = load_emoji(batch_size=3)
+    assert latent["samples"].shape == (3, 3, 32, 32)
+    colours = torch.tensor([1.0, 0.0, -1.0])[None, :, None, None].expand(1, 3, 32, 32)
+    assert vae.decode(colours)[0, 5, 7].tolist() == [1.0, 0.5, 0.0]
+    format = model.model.latent_format
+    previewer = latent_preview.Latent2RGBPreviewer(format.latent_rgb_factors, format.latent_rgb_factors_bias)
+    red, green, blue = previewer.decode_latent_to_preview(colours).getpixel((7, 5))
+    assert (red, blue) == (255, 0) and abs(green - 127) <= 1
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 48), (33, 35), (512, 300)])
+def test_the_emoji_vae_encodes_any_picture(size):
+    vae = load_emoji()[4]
+    pixels = torch.rand(2, *size, 3)
+    encoded = host_nodes.VAEEncode().encode(vae, pixels)[0]["samples"]
+    assert encoded.shape == (2, 3, 32, 32) and -1 <= encoded.min() <= encoded.max() <= 1
+    torch.testing.assert_close(encoded.mean(dim=(2, 3)), 2 * pixels.mean(dim=(1, 2)) - 1, rtol=0, atol=0.03)
+    if size == (32, 32):
+        torch.testing.assert_close(vae.decode(encoded), pixels, rtol=0, atol=1e-6)
+    assert vae.encode(torch.rand(1, 32, 32, 1)).shape == (1, 3, 32, 32)
+
+
+def test_what_emoji_cannot_do_is_explained():
+    model, positive, negative, _, vae = load_emoji()
+    sigmas = part("schedules").optimal_sigmas(demo_model("emoji").noise_schedule, 3)
+    with pytest.raises(ValueError, match=r"the emoji demo model takes \[batch, 3, 32, 32\]"):
+        sample(model, positive, negative, {"samples": torch.ones(1, 3, 64, 64)}, sigmas, 1.0)
+    with pytest.raises(ValueError, match=r"takes \[batch, tokens, 18\]"):
+        sample(model, load("flow")[1], load("flow")[1], {"samples": torch.zeros(1, 3, 32, 32)}, sigmas, 1.0)
+    with pytest.raises(ValueError, match="Use the VAE that belongs to the model"):
+        vae.decode(torch.zeros(1, 1, 32, 32))
+    for family in ("edm", "vp"):
+        with pytest.raises(ValueError, match=f"family was '{family}'; the emoji model is a flow model"):
+            load(family, model="emoji")
+    with pytest.raises(ValueError, match="class_name was 'bag', which the emoji model does not know"):
+        load_emoji("bag")
+    with pytest.raises(ValueError, match="class_name was 'food 3D', which the fashion model does not know"):
+        load("flow", "food 3D")
+
+
+def test_emoji_weights_can_be_tuned_and_patched():
+    model, positive, negative, latent, _ = load_emoji(batch_size=2)
+    keys = comfy.lora.model_lora_keys_unet(model.model, {})
+    key = keys["lora_unet_blocks_1_qkv"]
+    up, down = torch.randn(576, 2, generator=torch.Generator().manual_seed(1)), torch.randn(2, 192)
+    lora = {"lora_unet_blocks_1_qkv.lora_up.weight": up, "lora_unet_blocks_1_qkv.lora_down.weight": down}
+    assert key == "diffusion_model.blocks.1.qkv.weight"
+    patched, _ = comfy.sd.load_lora_for_models(model, None, lora, 0.05, 0)
+    sigmas = part("schedules").optimal_sigmas(demo_model("emoji").noise_schedule, 3)
+    before = sample(model, positive, negative, latent, sigmas, 2.0)
+    assert (sample(patched, positive, negative, latent, sigmas, 2.0) - before).abs().max() > 1e-2
+    with torch.inference_mode(False), torch.enable_grad():
+        network = load_emoji()[0].model.diffusion_model.requires_grad_(True)
+        out = network(torch.randn(2, 3, 32, 32), torch.tensor([900.0, 100.0]), context=torch.zeros(2, 1, 18))
+        out.square().mean().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for name, p in network.named_parameters() if p.requires_grad)

@@ -89,6 +89,17 @@ def test_what_it_measures_is_what_the_package_measures(comfy, tmp_path, family, 
     np.testing.assert_allclose(tensor(result, out), expected.numpy(), atol=2e-4)
 
 
+def test_a_predictor_for_the_emoji_model_is_refused_before_the_work(comfy, tmp_path):
+    """It is a transformer without a middle block; a table of it is trained."""
+    source = demo("flow", batch_size=3, model="emoji")
+    out = source.out(tmp_path, text=training(source)[1])
+    with pytest.raises(RuntimeError, match=r"HostTransformer, has neither\. Use a table instead"):
+        comfy.run(source.graph)
+    source = demo("flow", batch_size=3, model="emoji")
+    out = source.out(tmp_path, text=training(source, mode="table", method="forward", trajectories=6, learning_rate=0.05)[1])
+    assert "3 trajectories and 3 held out" in comfy.run(source.graph).ui(out, "text")[0]
+
+
 def saved_name(result, saved) -> str:
     return result.ui(saved, "text")[0].splitlines()[0].removeprefix("Saved as ")
 

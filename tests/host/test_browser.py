@@ -299,6 +299,7 @@ def test_examples_do_not_overlap(page):
         ([("CheckpointLoaderSimple", {"ckpt_name": "sd3.5_large.safetensors"})], "Stable Diffusion 3"),
         ([("ImageOnlyCheckpointLoader", {"ckpt_name": "whatever.safetensors"})], "Stable Video Diffusion"),
         ([("FewStepLoadDemoModel", {"family": "flow"})], "Demo model (flow)"),
+        ([("FewStepLoadDemoModel", {"family": "flow", "model": "emoji"})], "Demo model (emoji)"),
         (
             [("CheckpointLoaderSimple", {"ckpt_name": "sd_xl_base_1.0.safetensors"}), ("LoraLoaderModelOnly", {}), ("RescaleCFG", {})],
             "Stable Diffusion XL",

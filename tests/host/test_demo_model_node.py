@@ -45,6 +45,21 @@ def test_pictures_from_a_stock_workflow(comfy, tmp_path, family):
     assert [Image.open(path).size for path in comfy.images(result)] == [(32, 32)] * 10
 
 
+def test_emoji_from_a_stock_workflow(comfy, tmp_path):
+    source = demo("flow", batch_size=18, model="emoji")
+    sampled = ksampler(source, sampler_name="euler", scheduler="simple", steps=12, cfg=2.0)
+    decoded = source.graph.node("VAEDecode", samples=sampled[0], vae=source.vae)
+    source.graph.node("SaveImage", images=decoded[0], filename_prefix="emoji")
+    out = source.out(tmp_path, latent=sampled[0], image=decoded[0])
+    result = comfy.run(source.graph)
+    assert result.ui(out, "calls") == [12]
+    image = np.load(result.ui(out, "image")[0])
+    assert image.shape == (18, 32, 32, 3)
+    # coloured things on white: light corners, and pixels whose colours differ
+    assert image[:, :2, :2].mean() > 0.85 and np.ptp(image, axis=3).max(axis=(1, 2)).mean() > 0.4
+    assert [Image.open(path).size for path in comfy.images(result)] == [(32, 32)] * 18
+
+
 def test_image_to_image_from_a_file(comfy, tmp_path):
     Image.fromarray(np.full((300, 400, 3), 200, np.uint8)).save(comfy.base / "input/grey.png")
     source = demo("vp", class_name="bag")
@@ -71,8 +86,29 @@ def test_wrong_inputs_are_red_with_a_sentence(comfy, name, value):
         assert f"{name} was {value!r}; it must be one of" in sentences
 
 
+@pytest.mark.parametrize(
+    "inputs, sentence",
+    [
+        ({"family": "edm", "model": "emoji"}, "family was 'edm'; the emoji model is a flow model: choose the family flow"),
+        ({"family": "flow", "model": "emoji", "class_name": "dress"}, "'dress', which the emoji model does not know"),
+        ({"family": "flow", "class_name": "food flat", "model": "fashion"}, "'food flat', which the fashion model does not know"),
+        ({"model": "mnist"}, "model was 'mnist'; it must be one of fashion, emoji"),
+    ],
+)
+def test_choices_that_do_not_go_together_are_red_with_a_sentence(comfy, inputs, sentence):
+    source = demo(**inputs)
+    decoded = source.graph.node("VAEDecode", samples=source.latent, vae=source.vae)
+    source.graph.node("PreviewImage", images=decoded[0])
+    with pytest.raises(PromptRefused) as refused:
+        comfy.post_prompt(source.graph)
+    assert sentence in " ".join(refused.value.sentences())
+
+
 def test_the_node_explains_itself(comfy):
     info = comfy.get("/object_info/FewStepLoadDemoModel")["FewStepLoadDemoModel"]
     assert info["output"] == ["MODEL", "CONDITIONING", "CONDITIONING", "LATENT", "VAE"]
     assert len(info["description"]) > 100 and all(info["output_tooltips"])
     assert all(options["tooltip"] for _, options in info["input"]["optional"].values())
+    # workflows from before the model could be chosen have three values
+    assert info["input_order"]["optional"] == ["family", "class_name", "batch_size", "model"]
+    assert info["input"]["optional"]["model"][1]["default"] == "fashion"

@@ -16,13 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fewstep.demo.shipped import RECIPES_FOLDER
 from fewstep.recipes import Recipe
 
 from . import get_comfyui
 from .comfyui import NEWER_STAND_INS, PROBE, ROOT, STAND_INS, Comfy, Host, plain
-from .graphs import demo
+from .graphs import demo, ksampler, sampler_custom, tensor
 from .test_boot import NODES, ours, says_nothing_bad
 from .test_calibrate_nodes import calibration
+from .test_levels_told import assert_told, levels_of, windowed
+from .test_masks import differential, half, recipe_sampler
 from .workflows import to_prompt
 
 NAMED = "FEWSTEP_COMFYUI_DIR"
@@ -68,6 +71,27 @@ def test_a_short_calibration_gives_a_recipe(newer, tmp_path):
     recipe = Recipe.from_text(newer.run(source.graph).ui(out, "text")[0])
     assert recipe.nfe == 3 and recipe.family == "edm" and recipe.facts.error <= recipe.facts.stock_error
     assert says_nothing_bad(newer.log), newer.log
+
+
+def test_a_recipe_keeps_what_a_mask_protects_and_runs_in_context_windows(newer, tmp_path):
+    path = RECIPES_FOLDER / "vp-5.json"
+    source = demo("vp", batch_size=1)
+    picture = ksampler(source, sampler_name="euler", scheduler="simple", steps=8)
+    sampler, sigmas = recipe_sampler(source, path)
+    windows = windowed(source, causal_window_fix=False)  # which adds a row to a window, and the demo model takes multiples of 4
+    redrawn = sampler_custom(source, sampler, sigmas, latent=half(source, picture[0]), noise_seed=9, model=windows)
+    outs = [source.out(tmp_path, latent=node[0]) for node in (picture, redrawn)]
+    result = newer.run(source.graph)
+    before, after = (tensor(result, out) for out in outs)
+    assert np.array_equal(after[..., :15], before[..., :15]) and np.abs(after - before)[..., 17:].mean() > 0.02
+    assert_told(*levels_of(result, outs[1]), 0.0)
+    assert says_nothing_bad(newer.log), newer.log
+
+
+def test_differential_diffusion_keeps_what_euler_keeps(newer, tmp_path):
+    before, after, by_euler = differential(newer, tmp_path, "flow", 1.0)
+    closed = (np.abs(by_euler - before) < 1e-6).all(axis=(0, 1, 2))
+    assert closed.sum() >= 2 and np.array_equal(after[..., closed], before[..., closed])
 
 
 # --- without a checkout ------------------------------------------------------------------------------------------------------------------

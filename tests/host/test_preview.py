@@ -173,7 +173,7 @@ def test_after_a_run_the_model_itself_counts(comfy):
 
 def test_the_catalog_names_every_preset(comfy):
     presets = comfy.get("/fewstep/catalog")["presets"]
-    assert presets.keys() == {*PRESETS, "demo_edm", "demo_vp", "demo_flow"} and all(presets.values())
+    assert presets.keys() == {*PRESETS, "demo_edm", "demo_vp", "demo_flow", "demo_emoji"} and all(presets.values())
 
 
 def test_a_second_copy_of_the_pack_does_not_disturb_the_first(boot_comfy, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 CALLS: dict[str, list[int]] = {}  # per key of a ProbeModel, the model calls of each sampling so far
+ASKED: dict[str, list[tuple[list[float], list[float]]]] = {}  # of its last sampling, the levels of each call and what the host was told
 
 
 class ProbeModel:
@@ -28,14 +29,16 @@ class ProbeModel:
     def count(self, model, key, delay=0.0, watched=""):
         from comfy.patcher_extension import WrappersMP
 
-        CALLS[key] = []
+        CALLS[key], ASKED[key] = [], []
 
         def sampling(executor, *args, **kwargs):
             CALLS[key].append(0)
+            ASKED[key] = []
             return executor(*args, **kwargs)
 
         def one_call(executor, *args, **kwargs):
             CALLS[key][-1] += 1
+            ASKED[key].append((args[1].tolist(), args[2]["transformer_options"]["sample_sigmas"].tolist()))
             if watched:
                 Path(watched).write_text(str(CALLS[key][-1]))
             time.sleep(delay)
@@ -81,7 +84,7 @@ class ProbeOut:
     IS_CHANGED = classmethod(lambda cls, **kwargs: float("nan"))  # never cached
 
     def out(self, folder, key, latent=None, image=None, sigmas=None, text=None):
-        answer = {"calls": CALLS.get(key, [])}
+        answer = {"calls": CALLS.get(key, []), "asked": ASKED.get(key, [])}
         tensors = {"latent": None if latent is None else latent["samples"], "image": image}
         for name, tensor in tensors.items():
             if tensor is not None:
