@@ -13,12 +13,14 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -123,6 +125,27 @@ def measured(problem: Problem, nfe: int, number: int, how: str) -> dict[str, Any
     }  # fmt: skip
 
 
+def as_markdown(known: Mapping[str, Any]) -> str:
+    """Errors relative to the baseline on the same problem and set: geometric means, and the spread over problems and sets."""
+    found: dict[tuple[str, str, str], list[tuple[float, float, float]]] = defaultdict(list)
+    for key, one in known.items():
+        how, name, cfg, nfe, number = key.split()
+        base = known.get(f"baseline {name} {cfg} {nfe} {number}")
+        if base is not None and how != "baseline":
+            found[how, nfe, cfg].append((one["error"] / base["error"], one["median"] / base["median"], one["cost"] / base["cost"]))
+    heads = "| budget | calls | guidance | fits | error | smallest to largest | median seed | cost |"
+    lines = [heads, "|---|---|---|---|---|---|---|---|"]
+    for (how, nfe, cfg), ratios in sorted(found.items(), key=lambda item: (int(item[0][0]), int(item[0][1]), item[0][2])):
+        error, median, cost = (np.exp(np.mean(np.log(column))) for column in zip(*ratios, strict=True))
+        errors = [ratio for ratio, _, _ in ratios]
+        lines.append(
+            f"| {int(how):,} | {nfe} | {cfg.removeprefix('cfg')} | {len(ratios)} | {error:.3f} | {min(errors):.2f} to {max(errors):.2f} | "
+            f"{median:.3f} | {cost:.2f} |"
+        )
+    won = [one["fit_won"] for key, one in known.items() if not key.startswith("baseline")]
+    return "\n".join([*lines, "", f"The fit won in {sum(won)} of {len(won)} calibrations within a budget."]) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
@@ -134,9 +157,13 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder for the teacher of the held-out seeds")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--report", action="store_true", help="only print what the --json file has, relative to the baseline")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     known = json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else {}
+    if args.report:
+        print(as_markdown(known))
+        return
     for number in range(args.sets):
         for nfe in args.nfe:
             for name in args.problems:

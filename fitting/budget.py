@@ -20,8 +20,8 @@ FEWEST_FITTED, MOST_FITTED = 12, 384
 PORTIONS = 6  # in which the seeds of a fit are taken in
 CHECKED, CHECKED_STEPS = 4, (12, 24)  # seeds and steps of the teacher's check
 FOLLOWING = 10  # candidates of a race after the first, a warm start not counted
-_FEWEST_RACING = 16
-_RACING = 0.15  # share of the budget that races may take, as long as there are enough candidates
+_FEWEST_RACING, _MOST_RACING = 16, 64
+_RACING = 0.12  # share of the budget that races may take, as long as there are enough candidates
 _TRIALS = 2.0  # for each measured Jacobian
 
 
@@ -177,7 +177,7 @@ def lay_out(
 def _races(samples: float, nfes: Sequence[int], candidates: int, guarding: int) -> tuple[int, dict[int, float]]:
     """Candidates of the first race, and the cost of each race."""
     following = {nfe: float(race_cost(min(FOLLOWING + 1, candidates), nfe, guarding)) for nfe in nfes[1:]}
-    racing = candidates
+    racing = min(candidates, _MOST_RACING)
     while racing > _FEWEST_RACING and race_cost(racing, nfes[0], guarding) + sum(following.values()) > _RACING * samples:
         racing -= 1
     return racing, {nfes[0]: float(race_cost(racing, nfes[0], guarding)), **following}
