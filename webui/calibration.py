@@ -69,7 +69,7 @@ def plan_of(calls: str, effort: str, seeds: int, batch: int, minutes: float = US
     ValueError
         If something is outside what is possible; nothing was called.
     """
-    if not 2 <= seeds <= MOST_SEEDS:
+    if effort != BY_TIME and not 2 <= seeds <= MOST_SEEDS:
         raise ValueError(f"The number of seeds was {seeds}; it must be 2 to {MOST_SEEDS}; 36 is a good number.")
     if not 1 <= batch <= MOST_BATCH:
         raise ValueError(f"The batch size was {batch}; it must be between 1 and {MOST_BATCH}.")
