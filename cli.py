@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="sample the demo model in 5 steps and show it next to stock sampling",
-        description="Writes a picture with the 100-step teacher, stock DPM++ 2M with Karras' schedule, UniPC on FewStep's steps, and a "
+        description="Writes a picture with the 100-step teacher, stock Euler and DPM++ 2M, UniPC on FewStep's steps, and a "
         "calibrated recipe if one ships for these settings.",
     )
     demo.add_argument("--steps", type=_positive, default=5, help="steps of the few-step rows (default 5)")

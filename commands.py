@@ -21,16 +21,18 @@ _PLOTTED_BASELINES = ("karras", "uniform_lambda")
 
 def demo(args: argparse.Namespace) -> Outcome:
     """The showcase picture."""
+    from .demo.long_work import check_writable
     from .demo.model import load_demo_model
     from .demo.pictures import save_image_grid
     from .demo.shipped import demo_recipe
-    from .demo.showcase import IMAGES_PER_CLASS, columns_of, missing_recipe, set_threads, showcase
+    from .demo.showcase import IMAGES_PER_CLASS, ROWS, columns_of, missing_recipe, set_threads, showcase
 
     set_threads()
+    check_writable("--out", args.out)
     model = load_demo_model(args.model, family=args.family)
     recipe = demo_recipe(model.kind, args.steps, args.cfg)
     images = args.images or IMAGES_PER_CLASS[model.name] * model.num_classes
-    with _bar(100 + (2 + (recipe is not None)) * args.steps, "sampling") as bar:
+    with _bar(100 + (len(ROWS) + (recipe is not None)) * args.steps, "sampling") as bar:
         rows = showcase(model, args.steps, images, args.cfg, args.seed, bar.update, recipe)
     columns, _ = columns_of(model, rows[0].images)
     save_image_grid([(row.caption, row.note, columns_of(model, row.images)[1]) for row in rows], columns, args.out)
@@ -98,12 +100,14 @@ def schedule(args: argparse.Namespace) -> Outcome:
 def sample(args: argparse.Namespace) -> Outcome:
     """Images of the demo model."""
     from .demo.evaluate import Method, Trial, judged_accuracy, run
+    from .demo.long_work import check_writable
     from .demo.model import load_demo_model
     from .demo.pictures import save_image_grid
     from .demo.showcase import set_threads
     from .solvers import order_at_guidance
 
     set_threads()
+    check_writable("--out", args.out)
     if args.lora is not None:
         return _sample_tuned(args)
     if args.p is not None and args.schedule != "fewstep":
@@ -159,12 +163,15 @@ def compare(args: argparse.Namespace) -> Outcome:
     """Solver x schedule x NFE."""
     from .demo.compare import DEFAULT_SCHEDULES, DEFAULT_SOLVERS, as_text, compare_methods, save_csv
     from .demo.evaluate import Method, Trial
+    from .demo.long_work import check_writable
     from .demo.model import load_demo_model
     from .demo.pictures import save_comparison_plot
     from .demo.showcase import set_threads
     from .solvers import SOLVERS, order_at_guidance
 
     set_threads()
+    check_writable("--csv", args.csv)
+    check_writable("--plot", args.plot)
     solvers = [name.strip() for name in args.solvers.split(",")] if args.solvers else list(DEFAULT_SOLVERS)
     schedules = [name.strip() for name in args.schedules.split(",")] if args.schedules else list(DEFAULT_SCHEDULES)
     budgets = [_whole_number(text, "--nfe") for text in args.nfe.split(",")]

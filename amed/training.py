@@ -14,6 +14,7 @@ The model is only read.
 """
 from __future__ import annotations
 
+import inspect
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -145,20 +146,12 @@ def train_amed(
     Interrupted
         By `progress` or the model during the teacher's pass or before the first measurement.
     """
-    options = AmedOptions(
-        mode=mode, method=method, passes=passes, lr=(TABLE_LR if mode == "table" else PREDICTOR_LR) if lr is None else lr,
-        anneal=method == "end" if anneal is None else anneal, own_states=own_states or config.method.kind != "step",
-        checks=1 if method == "forward" else checks, patience=patience, seed=seed, checkpointing=checkpointing, autocast=autocast,
-        limit=limit,
-    )  # fmt: skip
+    options = _options(config, mode, method, passes, lr, anneal, own_states, checks, patience, seed, checkpointing, autocast, limit)
     options.check(setting, config, start)
     group = current_group()
     with torch.inference_mode(False), enough_memory(setting.batch, AmedObjective.advice):  # hosts run nodes without gradients
         own, held = split(setting, held_out, HELD_OUT_ONE_IN)
-        if mode == "predictor" and tap is None:
-            tap = tap_for(setting.model)
-            if tap is None:
-                raise ValueError("The model has no middle block that features could be read from; give a tap, or train a table.")
+        tap = _tap(setting, tap) if mode == "predictor" else tap
         states = _trajectories(own, config, method, trajectories)
         needed = range(len(own.seeds), len(setting.seeds)) if method == "steps" else None
         targets = targets_of(setting, teacher, group, progress, needed)
@@ -168,6 +161,38 @@ def train_amed(
             objective.progress, resume = progress, None
         with nullcontext() if tap is None else tap:
             return trained(objective, lambda course: _result(course, objective), [setting.model], progress, resume)
+
+
+def check_arguments(setting: Setting, config: AmedConfig, **arguments: Any) -> None:
+    """Raise what `train_amed` would for these arguments, before anything else is done for it."""
+    bound = inspect.signature(train_amed).bind(setting, config, **arguments)
+    bound.apply_defaults()
+    known = bound.arguments
+    options = _options(config, **{name: known[name] for name in inspect.signature(_options).parameters if name != "config"})
+    options.check(setting, config, known["start"])
+    if options.mode == "predictor":
+        _tap(setting, known["tap"])
+
+
+def _options(
+    config: AmedConfig, mode: Mode, method: Method, passes: int, lr: float | None, anneal: bool | None, own_states: bool, checks: int,
+    patience: int | None, seed: int, checkpointing: bool, autocast: torch.dtype | None, limit: Limit,
+) -> AmedOptions:  # fmt: skip
+    """The options with their defaults filled in."""
+    return AmedOptions(
+        mode=mode, method=method, passes=passes, lr=(TABLE_LR if mode == "table" else PREDICTOR_LR) if lr is None else lr,
+        anneal=method == "end" if anneal is None else anneal, own_states=own_states or config.method.kind != "step",
+        checks=1 if method == "forward" else checks, patience=patience, seed=seed, checkpointing=checkpointing, autocast=autocast,
+        limit=limit,
+    )  # fmt: skip
+
+
+def _tap(setting: Setting, tap: FeatureTap | None) -> FeatureTap:
+    """The tap of a predictor's features."""
+    found = tap_for(setting.model) if tap is None else tap
+    if found is None:
+        raise ValueError("The model has no middle block that features could be read from; give a tap, or train a table.")
+    return found
 
 
 def _trajectories(own: Setting, config: AmedConfig, method: str, given: Trajectories | None) -> Trajectories | None:

@@ -4,7 +4,8 @@
 
 First in one process each: the host's own imports, then the time that it takes to load the pack (wall clock and processor; the clock is
 the host's own way of counting, the processor's is the one that a busy machine does not change). Then whole boots until the server
-answers, with and without the pack in turn. Exit code 1 when the median share is above the bar. `install.py --test` sets the host up.
+answers, with and without the pack in turn. Exit code 1 when the median share is above the bar. `install.py --test` sets the host up;
+FEWSTEP_COMFYUI_DIR names another one.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/host"))
 
-import get_comfyui  # noqa: E402
-from comfyui import COMFYUI, Comfy, make_base, variables  # noqa: E402
+from comfyui import HOST, Comfy, make_base, variables  # noqa: E402
 
 BAR = 0.300  # seconds
 
@@ -47,9 +47,9 @@ def load_time() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         make_base(base, [ROOT])
-        code = LOAD.format(comfyui=str(COMFYUI), base=folder, pack=str(base / "custom_nodes/fewstep"))
+        code = LOAD.format(comfyui=str(HOST.comfyui), base=folder, pack=str(base / "custom_nodes/fewstep"))
         result = subprocess.run(
-            [sys.executable, "-c", code], cwd=COMFYUI, env=variables(), capture_output=True, text=True, check=False
+            [sys.executable, "-c", code], cwd=HOST.comfyui, env=variables(), capture_output=True, text=True, check=False
         )
     lines = [line.removeprefix("TOLD:") for line in result.stdout.splitlines() if line.startswith("TOLD:")]
     if result.returncode or not lines:
@@ -71,12 +71,13 @@ def main() -> int:
     parser.add_argument("--boots", type=int, default=3, help="whole boots with and without it; 0 leaves them out")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if not get_comfyui.is_ready():
-        raise SystemExit(get_comfyui.why_not())
+    if HOST.problem:
+        raise SystemExit(HOST.problem)
     load_time()  # the first may have to compile
     walls, processors = zip(*(load_time() for _ in range(options.runs)), strict=True)
     boots = [(boot_time([]), boot_time([ROOT])) for _ in range(options.boots)]
     found = {
+        "comfyui": HOST.version,
         "load_wall_s": statistics.median(walls),
         "load_processor_s": statistics.median(processors),
         "boot_without_s": statistics.median(b[0] for b in boots) if boots else None,
@@ -86,6 +87,7 @@ def main() -> int:
     if options.json:
         print(json.dumps(found))
     else:
+        print(f"ComfyUI {HOST.version}")
         print(f"loading the pack   {1000 * found['load_wall_s']:4.0f} ms (processor {1000 * found['load_processor_s']:.0f} ms), "
               f"median of {options.runs}, {1000 * min(walls):.0f} to {1000 * max(walls):.0f} ms; bar {1000 * BAR:.0f} ms")  # fmt: skip
         if boots:

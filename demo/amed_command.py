@@ -19,7 +19,7 @@ from ..schedules import NoiseSchedule
 from ..schedules.checks import real_number
 from .amed_shipped import amed_setting, amed_stamps
 from .calibration import model_facts
-from .long_work import AUTOCAST, check_device, check_files, ended_early, processes, require_result
+from .long_work import AUTOCAST, check_device, check_files, check_folder, ended_early, processes, require_result
 from .model import DemoModel, load_demo_model
 from .showcase import set_threads
 from .stage_bar import StageBar
@@ -80,6 +80,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.stamps is not None and (args.nfe is not None or args.schedule is not None):
         raise ValueError("--stamps was given with --nfe or --schedule; your own noise levels determine the calls, so leave the others out.")
     check_files(args.out, args.overwrite, args.resume)
+    check_folder("--cache", args.cache)
 
 
 def _check_features(mode: str, model: DemoModel) -> None:

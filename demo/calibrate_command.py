@@ -11,11 +11,12 @@ from ..fitting.teacher import DEFAULT_STEPS
 from ..jobs import TeacherPlan
 from ..jobs.calibrate import BOOK_CALLS, MOST_SEEDS, CalibrationOutcome, CalibrationPlan, book_from, budget_lines, menu_lines, recipe_from
 from ..jobs.calibrate import run as calibrate
+from ..jobs.in_short import in_short
 from ..jobs.saving import save_somewhere
 from ..recipes import Book, Recipe
 from ..schedules.checks import real_number
 from .calibration import demo_setting, model_facts, recognised, summary
-from .long_work import check_files, ended_early, require_result
+from .long_work import check_files, check_folder, ended_early, require_result
 from .model import DemoModel, load_demo_model
 from .shipped import recipe_file
 from .showcase import set_threads
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         After Ctrl-C, before there was anything to keep.
     """
     set_threads()
+    check_folder("--out", args.out)
+    check_folder("--cache", args.cache)
     budget = _budget(args)
     count = args.seeds + args.held_out if budget is None else MOST_SEEDS
     model = load_demo_model(args.model, family=args.family)
@@ -44,8 +47,6 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         choose_teacher=args.teacher_steps is None, limit=_limit(args),
         groups=tuple(args.fit) if args.fit else None, afs=args.afs, judge=recognised,
     )  # fmt: skip
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written to is refused before the work
     before = Book.load(args.book) if args.book is not None and args.book.exists() else None
     if args.book is not None:
         check_files(args.book, True, None)
@@ -85,7 +86,7 @@ def _report(
     for result in outcome.done.values():
         recipe = recipe_from(result, plan, known)
         entries.append({**summary(result), "recipe": recipe.to_text()})
-        paragraphs.append("\n".join([result.report(), *menu_lines(result), "", recipe.to_text()]))
+        paragraphs.append("\n".join([in_short(result), "", result.report(), *menu_lines(result), "", recipe.to_text()]))
         if args.out is not None:
             paragraphs[-1] += f"\n{_saved(args.out, model, result, recipe, entries[-1])}"
     if outcome.within is not None:

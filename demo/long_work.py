@@ -26,21 +26,37 @@ def check_files(out: Path, overwrite: bool, resume: Path | None) -> None:
     """
     if out.exists() and not overwrite and not out.is_dir():
         raise ValueError(f"{out} exists already; give another --out, or --overwrite to replace it.")
-    for option, path in (("--out", out), ("--resume", resume)):
-        if path is not None:
-            _check_writable(option, path)
+    check_writable("--out", out)
+    check_writable("--resume", resume)
 
 
-def _check_writable(option: str, path: Path) -> None:
-    """Check that a file can be written, and leave none.
+def check_folder(option: str, folder: Path | None) -> None:
+    """Check that files can be written to a folder, which is made; None is left out.
+
+    Raises
+    ------
+    ValueError
+        If they cannot; `option` is the name of the command's option.
+    """
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{option} was {folder}, which is a file; give the name of a folder.")
+    check_writable(option, folder / "result")
+
+
+def check_writable(option: str, path: Path | None) -> None:
+    """Check that a file can be written, and leave none; None is left out.
 
     Raises
     ------
     ValueError
         If it cannot; `option` is the name of the command's option.
     """
+    if path is None:
+        return
     if path.is_dir():
-        raise ValueError(f"{option} was {path}, which is a folder; give the name of a file, such as {path / 'result.safetensors'}.")
+        raise ValueError(f"{option} was {path}, which is a folder; give the name of a file, such as {path / 'result'}.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

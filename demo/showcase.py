@@ -17,6 +17,7 @@ from .model import DemoModel
 from .shipped import RECIPE_CFG, recipe_nfes
 
 ROWS = (
+    ("stock Euler, simple", Method(STOCK + "euler", "simple")),
     ("stock DPM++ 2M, Karras", Method(STOCK + "dpmpp_2m", "karras")),
     ("FewStep UniPC", Method("unipc", "fewstep")),
 )

@@ -23,7 +23,7 @@ from ..solvers import SolverTable
 from ..tensor_files import save_tensors
 from .calibration import model_facts, model_name, recognised
 from .evaluate import judged_accuracy, rmse
-from .long_work import AUTOCAST, check_device, check_files, ended_early, processes, require_result
+from .long_work import AUTOCAST, check_device, check_files, check_folder, check_writable, ended_early, processes, require_result
 from .model import DemoModel, load_demo_model
 from .pictures import save_image_grid, save_tuning_plot
 from .showcase import set_threads
@@ -94,6 +94,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.out.suffix.lower() != ".safetensors":
         raise ValueError(f"--out was {args.out}; a LoRA is a safetensors file, so the name must end in .safetensors.")
     check_files(args.out, args.overwrite, args.resume)
+    check_folder("--cache", args.cache)
+    for beside in (args.out.with_suffix(".json"), args.out.with_suffix(".png"), _plot_beside(args.out)):
+        check_writable("--out", beside)
     if args.start not in STARTS and not Path(args.start).is_file():
         raise ValueError(f"--start was {args.start!r}; it must be one of {', '.join(STARTS)}, or a recipe's file.")
     if args.data is not None and not args.denoising:
@@ -114,7 +117,7 @@ def _report(
     path, problem = save_somewhere(wanted, lambda path: _save(path, model, result, facts))
     recipe_path = path.with_suffix(".json")
     recipe.save(recipe_path)
-    picture, plot = path.with_suffix(".png"), path.with_name(f"{path.stem}-rounds.png")
+    picture, plot = path.with_suffix(".png"), _plot_beside(path)
     rows = _picture(model, setting, teacher, result, picture)
     history = [(each.round, [(check.batches, check.loss, check.error) for check in each.history]) for each in result.rounds]
     save_tuning_plot(history, plot, f"{model_name(model)} as {model.family}, {result.table.nfe} calls")
@@ -136,6 +139,11 @@ def _report(
             for r in result.rounds
         ],
     }, "\n".join([*lines, *([problem] if problem else []), *early])  # fmt: skip
+
+
+def _plot_beside(path: Path) -> Path:
+    """The plot of the rounds, beside the LoRA."""
+    return path.with_name(f"{path.stem}-rounds.png")
 
 
 def _save(path: Path, model: DemoModel, result: Alternation, facts: dict[str, Any]) -> None:

@@ -8,41 +8,83 @@ from typing import Any
 
 Point = tuple[int, int]
 
+LEFT, TOP = 20, 60
+COLUMN_GAP, TITLE, GAP = 50, 30, 30  # pixels; a node's title is above its place
+WIDEST, HIGHEST = 1900, 975
+"""Of a whole graph: what a page of 1600 x 900 shows enlarged enough to draw text (from 60 % on) when it fits the graph into its window."""
+
 
 @dataclass(frozen=True)
 class Node:
     """`inputs` by name: a value of a widget, or a link, written ("key of the other node", "its output")."""
 
     type: str
-    at: Point
-    size: Point | None = None
+    height: int
     inputs: Mapping[str, Any] = field(default_factory=dict)
     title: str | None = None
 
 
 @dataclass(frozen=True)
 class Group:
+    """A frame around neighbouring columns, counted from 0."""
+
     title: str
-    at: Point
-    size: Point
+    first: int
+    last: int
     color: str
 
 
 @dataclass(frozen=True)
 class Graph:
-    """`pictures`: keys of the nodes that make the thumbnail; none for workflows that need a checkpoint."""
+    """A workflow in columns, left to right: their widths, and the keys of their nodes from the top.
+
+    `pictures`: keys of the nodes that make the thumbnail; none for workflows that need a checkpoint.
+    """
 
     name: str
     nodes: Mapping[str, Node]
+    columns: tuple[tuple[int, str], ...]
     groups: tuple[Group, ...] = ()
     pictures: tuple[str, ...] = ()
+
+    def boxes(self) -> dict[str, tuple[Point, Point]]:
+        """Place and size of each node.
+
+        Raises
+        ------
+        ValueError
+            If a node is in no column, or the graph is too large to be read at once.
+        """
+        found: dict[str, tuple[Point, Point]] = {}
+        x = LEFT
+        for width, keys in self.columns:
+            y = TOP
+            for key in keys.split():
+                found[key] = (x, y), (width, self.nodes[key].height)
+                y += self.nodes[key].height + GAP + TITLE
+            if y - GAP - TITLE - TOP > HIGHEST:
+                raise ValueError(f"{self.name}: the column {keys} is {y - GAP - TITLE - TOP} high; at most {HIGHEST} can be read.")
+            x += width + COLUMN_GAP
+        if found.keys() != self.nodes.keys() or x - COLUMN_GAP - LEFT > WIDEST:
+            raise ValueError(f"{self.name}: {found.keys() ^ self.nodes.keys()} are in no column, or {x - COLUMN_GAP - LEFT} is too wide.")
+        return found
+
+    def frames(self) -> list[tuple[str, Point, Point, str]]:
+        """Title, place, size and colour of each group."""
+        boxes, found = self.boxes(), []
+        for group in self.groups:
+            inside = [boxes[key] for _, keys in self.columns[group.first : group.last + 1] for key in keys.split()]
+            left, right = min(at[0] for at, _ in inside) - 15, max(at[0] + size[0] for at, size in inside) + 15
+            bottom = max(at[1] + size[1] for at, size in inside) + 15
+            found.append((group.title, (left, TOP - 80), (right - left, bottom - TOP + 80), group.color))
+        return found
 
 
 BLUE, GREEN, PURPLE = "#3f789e", "#8A8", "#a1309b"  # of groups, from the page's own menu
 
 
-def note(text: str, at: Point, size: Point) -> Node:
-    return Node("MarkdownNote", at, size, {"": text.strip()}, "Note")
+def note(text: str, height: int) -> Node:
+    return Node("MarkdownNote", height, {"": text.strip()}, "Note")
 
 
 def fixed_seed(seed: int) -> dict[str, Any]:
@@ -50,7 +92,7 @@ def fixed_seed(seed: int) -> dict[str, Any]:
 
 
 FIVE_STEPS = Graph(
-    "5-step demo",
+    "01 Try it",
     {
         "note": note(
             """
@@ -64,23 +106,20 @@ Try: *steps* 3 to 8, *schedule* karras, *family* vp or flow, another *solver* in
 
 To use your own model, put its loader and prompts in place of *FewStep Load Demo Model*.
             """,
-            (20, 60),
-            (330, 330),
+            330,
         ),
-        "demo": Node("FewStepLoadDemoModel", (20, 450), (330, 186), {"family": "edm", "class_name": "mixed", "batch_size": 10}),
-        "scheduler": Node("FewStepScheduler", (410, 60), (330, 470), {"model": ("demo", "model"), "solver": "unipc", "steps": 5}),
-        "sampler": Node("FewStepSampler", (800, 60), (300, 252), {"solver": "unipc"}),
+        "demo": Node("FewStepLoadDemoModel", 216, {"family": "edm", "class_name": "mixed", "batch_size": 10}),
+        "scheduler": Node("FewStepScheduler", 470, {"model": ("demo", "model"), "solver": "unipc", "steps": 5}),
+        "sampler": Node("FewStepSampler", 252, {"solver": "unipc"}),
         "guider": Node(
             "CFGGuider",
-            (800, 380),
-            (300, 98),
+            98,
             {"model": ("demo", "model"), "positive": ("demo", "positive"), "negative": ("demo", "negative"), "cfg": 3.0},
         ),
-        "noise": Node("RandomNoise", (800, 540), (300, 82), fixed_seed(7)),
+        "noise": Node("RandomNoise", 82, fixed_seed(7)),
         "run": Node(
             "SamplerCustomAdvanced",
-            (1160, 60),
-            (270, 106),
+            106,
             {
                 "noise": ("noise", "NOISE"),
                 "guider": ("guider", "GUIDER"),
@@ -89,22 +128,22 @@ To use your own model, put its loader and prompts in place of *FewStep Load Demo
                 "latent_image": ("demo", "LATENT"),
             },
         ),
-        "decode": Node("VAEDecode", (1160, 230), (270, 46), {"samples": ("run", "output"), "vae": ("demo", "VAE")}),
+        "decode": Node("VAEDecode", 46, {"samples": ("run", "output"), "vae": ("demo", "VAE")}),
         "scale": Node(
             "ImageScale",
-            (1160, 340),
-            (270, 130),
+            130,
             {"image": ("decode", "IMAGE"), "upscale_method": "lanczos", "width": 160, "height": 160, "crop": "disabled"},
             "Enlarge 32 x 32 pictures",
         ),
-        "save": Node("SaveImage", (1490, 60), (560, 576), {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep"}),
+        "save": Node("SaveImage", 576, {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep"}),
     },
-    (Group("Optimized steps and solver", (395, -20), (720, 665), BLUE),),
+    ((330, "note demo"), (330, "scheduler"), (300, "sampler guider noise"), (270, "run decode scale"), (470, "save")),
+    (Group("Optimized steps and solver", 1, 2, BLUE),),
     ("save",),
 )
 
 COMPARE = Graph(
-    "compare schedules",
+    "05 Compare schedules",
     {
         "note": note(
             """
@@ -117,14 +156,12 @@ a run with 100 steps. The table is below it.
 
 Compare on **your** model before you trust a table: put its loader, prompts and empty latent in place of the demo model.
             """,
-            (20, 60),
-            (330, 330),
+            380,
         ),
-        "demo": Node("FewStepLoadDemoModel", (20, 450), (330, 186), {"family": "vp", "class_name": "mixed", "batch_size": 10}),
+        "demo": Node("FewStepLoadDemoModel", 216, {"family": "vp", "class_name": "mixed", "batch_size": 10}),
         "compare": Node(
             "FewStepCompareSchedules",
-            (410, 60),
-            (480, 620),
+            620,
             {
                 "model": ("demo", "model"),
                 "positive": ("demo", "positive"),
@@ -142,17 +179,14 @@ Compare on **your** model before you trust a table: put its loader, prompts and 
                 "tile_size": 96,
             },
         ),
-        "table": Node("PreviewAny", (410, 750), (480, 260), {"source": ("compare", "table")}, "Table"),
-        "save": Node("SaveImage", (950, 60), (640, 420), {"images": ("compare", "IMAGE"), "filename_prefix": "FewStep compare"}),
-        "optimized": Node("FewStepScheduler", (950, 550), (300, 450), {"model": ("demo", "model"), "solver": "dpmpp_2m", "steps": 5}),
-        "karras": Node("FewStepBaselineScheduler", (1290, 550), (300, 330), {"model": ("demo", "model"), "schedule": "karras", "steps": 5}),
-        "uniform": Node(
-            "FewStepBaselineScheduler", (1290, 930), (300, 330), {"model": ("demo", "model"), "schedule": "uniform_lambda", "steps": 5}
-        ),
+        "table": Node("PreviewAny", 260, {"source": ("compare", "table")}, "Table"),
+        "save": Node("SaveImage", 420, {"images": ("compare", "IMAGE"), "filename_prefix": "FewStep compare"}),
+        "optimized": Node("FewStepScheduler", 450, {"model": ("demo", "model"), "solver": "dpmpp_2m", "steps": 5}),
+        "karras": Node("FewStepBaselineScheduler", 330, {"model": ("demo", "model"), "schedule": "karras", "steps": 5}),
+        "uniform": Node("FewStepBaselineScheduler", 330, {"model": ("demo", "model"), "schedule": "uniform_lambda", "steps": 5}),
         "plot": Node(
             "FewStepPlotSigmas",
-            (1650, 60),
-            (440, 620),
+            560,
             {
                 "sigmas_1": ("optimized", "SIGMAS"),
                 "sigmas_2": ("karras", "SIGMAS"),
@@ -163,14 +197,15 @@ Compare on **your** model before you trust a table: put its loader, prompts and 
                 "title": "5 steps",
             },
         ),
-        "chart": Node("PreviewImage", (1650, 750), (440, 310), {"images": ("plot", "IMAGE")}, "Chart"),
+        "chart": Node("PreviewImage", 310, {"images": ("plot", "IMAGE")}, "Chart"),
     },
+    ((300, "note demo"), (360, "compare table"), (280, "optimized karras"), (290, "uniform plot"), (470, "save chart")),
     (),
     ("save", "chart"),
 )
 
 IMAGE_TO_IMAGE = Graph(
-    "img2img",
+    "04 Image to image",
     {
         "note": note(
             """
@@ -183,16 +218,12 @@ there to the end. (In ComfyUI's KSampler, the scheduler *fewstep* follows ComfyU
 
 Higher denoise: further from the input.
             """,
-            (20, 60),
-            (330, 330),
+            330,
         ),
-        "first": Node(
-            "FewStepLoadDemoModel", (20, 450), (330, 186), {"family": "vp", "class_name": "sneaker", "batch_size": 6}, "A sneaker ..."
-        ),
+        "first": Node("FewStepLoadDemoModel", 216, {"family": "vp", "class_name": "sneaker", "batch_size": 6}, "A sneaker ..."),
         "make": Node(
             "FewStepKSampler",
-            (410, 60),
-            (330, 560),
+            560,
             {
                 "model": ("first", "model"),
                 "positive": ("first", "positive"),
@@ -205,20 +236,18 @@ Higher denoise: further from the input.
             },
             "Make the input picture",
         ),
-        "decode_input": Node("VAEDecode", (410, 690), (330, 46), {"samples": ("make", "LATENT"), "vae": ("first", "VAE")}),
-        "input": Node("PreviewImage", (410, 800), (330, 330), {"images": ("decode_input", "IMAGE")}, "Input (put your Load Image here)"),
+        "decode_input": Node("VAEDecode", 46, {"samples": ("make", "LATENT"), "vae": ("first", "VAE")}),
+        "input": Node("PreviewImage", 330, {"images": ("decode_input", "IMAGE")}, "Input (put your Load Image here)"),
         "second": Node(
             "FewStepLoadDemoModel",
-            (20, 700),
-            (330, 186),
+            216,
             {"family": "vp", "class_name": "ankle boot", "batch_size": 6},
             "... becomes an ankle boot",
         ),
-        "encode": Node("VAEEncode", (800, 60), (330, 46), {"pixels": ("decode_input", "IMAGE"), "vae": ("second", "VAE")}),
+        "encode": Node("VAEEncode", 46, {"pixels": ("decode_input", "IMAGE"), "vae": ("second", "VAE")}),
         "change": Node(
             "FewStepKSampler",
-            (800, 170),
-            (330, 560),
+            560,
             {
                 "model": ("second", "model"),
                 "positive": ("second", "positive"),
@@ -232,16 +261,16 @@ Higher denoise: further from the input.
             },
             "Change it, 5 steps from denoise 0.6",
         ),
-        "decode": Node("VAEDecode", (800, 800), (330, 46), {"samples": ("change", "LATENT"), "vae": ("second", "VAE")}),
+        "decode": Node("VAEDecode", 46, {"samples": ("change", "LATENT"), "vae": ("second", "VAE")}),
         "scale": Node(
             "ImageScale",
-            (800, 910),
-            (330, 130),
+            130,
             {"image": ("decode", "IMAGE"), "upscale_method": "lanczos", "width": 160, "height": 160, "crop": "disabled"},
             "Enlarge 32 x 32 pictures",
         ),
-        "save": Node("SaveImage", (1190, 60), (560, 500), {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep img2img"}),
+        "save": Node("SaveImage", 500, {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep img2img"}),
     },
+    ((320, "note first second"), (320, "make decode_input"), (300, "input encode"), (320, "change"), (440, "decode scale save")),
     (),
     ("input", "save"),
 )
@@ -253,17 +282,16 @@ def text_to_image(name: str, notes: str, checkpoint: str, latent: Node, steps: i
     return Graph(
         name,
         {
-            "note": note(notes, (20, 60), (330, 420)),
-            "loader": Node("CheckpointLoaderSimple", (20, 540), (330, 98), {"ckpt_name": checkpoint}),
+            "note": note(notes, 440),
+            "loader": Node("CheckpointLoaderSimple", 98, {"ckpt_name": checkpoint}),
             "latent": latent,
-            "positive": Node("CLIPTextEncode", (410, 60), (340, 150), {"clip": ("loader", "CLIP"), "text": prompt}, "Prompt"),
-            "negative": Node("CLIPTextEncode", (410, 270), (340, 110), {"clip": ("loader", "CLIP"), "text": negative}, "Negative prompt"),
-            "scheduler": Node("FewStepScheduler", (410, 450), (340, 450), {"model": ("loader", "MODEL"), "steps": steps}),
-            "sampler": Node("FewStepSampler", (810, 60), (300, 252), {"solver": "unipc"}),
+            "positive": Node("CLIPTextEncode", 150, {"clip": ("loader", "CLIP"), "text": prompt}, "Prompt"),
+            "negative": Node("CLIPTextEncode", 110, {"clip": ("loader", "CLIP"), "text": negative}, "Negative prompt"),
+            "scheduler": Node("FewStepScheduler", 450, {"model": ("loader", "MODEL"), "steps": steps}),
+            "sampler": Node("FewStepSampler", 252, {"solver": "unipc"}),
             "guider": Node(
                 "CFGGuider",
-                (810, 380),
-                (300, 98),
+                98,
                 {
                     "model": ("loader", "MODEL"),
                     "positive": ("positive", "CONDITIONING"),
@@ -271,11 +299,10 @@ def text_to_image(name: str, notes: str, checkpoint: str, latent: Node, steps: i
                     "cfg": cfg,
                 },
             ),
-            "noise": Node("RandomNoise", (810, 540), (300, 82), fixed_seed(7)),
+            "noise": Node("RandomNoise", 82, fixed_seed(7)),
             "run": Node(
                 "SamplerCustomAdvanced",
-                (1170, 60),
-                (270, 106),
+                106,
                 {
                     "noise": ("noise", "NOISE"),
                     "guider": ("guider", "GUIDER"),
@@ -284,14 +311,21 @@ def text_to_image(name: str, notes: str, checkpoint: str, latent: Node, steps: i
                     "latent_image": ("latent", "LATENT"),
                 },
             ),
-            "decode": Node("VAEDecode", (1170, 230), (270, 46), {"samples": ("run", "output"), "vae": ("loader", "VAE")}),
-            "save": Node("SaveImage", (1500, 60), (560, 620), {"images": ("decode", "IMAGE"), "filename_prefix": "FewStep"}),
+            "decode": Node("VAEDecode", 46, {"samples": ("run", "output"), "vae": ("loader", "VAE")}),
+            "save": Node("SaveImage", 620, {"images": ("decode", "IMAGE"), "filename_prefix": "FewStep"}),
         },
+        (
+            (330, "note loader latent"),
+            (340, "positive negative scheduler"),
+            (300, "sampler guider noise"),
+            (270, "run decode"),
+            (460, "save"),
+        ),
     )
 
 
 STABLE_DIFFUSION = text_to_image(
-    "SD 1.5 or SDXL 6 steps",
+    "02 Your checkpoint",
     """
 ## Six steps with Stable Diffusion 1.5, 2.x or SDXL
 
@@ -306,14 +340,14 @@ The sampler uses order 3, and order 2 from cfg 4 up, where higher orders oversho
 **Not** for checkpoints distilled to few steps (Turbo, Lightning, LCM, Hyper, DMD): they were trained for their own steps.
     """,
     "v1-5-pruned-emaonly-fp16.safetensors",
-    Node("EmptyLatentImage", (20, 700), (330, 106), {"width": 512, "height": 512, "batch_size": 1}),
+    Node("EmptyLatentImage", 106, {"width": 512, "height": 512, "batch_size": 1}),
     6,
     6.0,
     "blurry, text, watermark",
 )
 
 FLOW = text_to_image(
-    "Flux or SD3 8 steps",
+    "03 Flux or SD3",
     """
 ## Eight steps with SD 3.5, Flux or another flow model
 
@@ -328,14 +362,14 @@ A *ModelSamplingSD3* or *ModelSamplingFlux* node before the scheduler is respect
 **Not** for schnell, Turbo or Lightning models.
     """,
     "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors",
-    Node("EmptySD3LatentImage", (20, 700), (330, 106), {"width": 1024, "height": 1024, "batch_size": 1}),
+    Node("EmptySD3LatentImage", 106, {"width": 1024, "height": 1024, "batch_size": 1}),
     8,
     4.5,
     "",
 )
 
 CALIBRATE = Graph(
-    "calibrate",
+    "06 Calibrate the demo model",
     {
         "note": note(
             """
@@ -349,14 +383,12 @@ again. Saved pictures carry the recipe already. **Copy recipe** is for sharing.
 
 With your own model: its loader, a typical prompt, an empty latent of your size, your *cfg*, *effort* normal and 36 *seeds*.
             """,
-            (20, 60),
-            (330, 420),
+            480,
         ),
-        "demo": Node("FewStepLoadDemoModel", (20, 540), (330, 186), {"family": "edm", "class_name": "mixed", "batch_size": 10}),
+        "demo": Node("FewStepLoadDemoModel", 216, {"family": "edm", "class_name": "mixed", "batch_size": 10}),
         "calibrate": Node(
             "FewStepCalibrate",
-            (410, 60),
-            (360, 640),
+            760,
             {
                 "model": ("demo", "model"),
                 "positive": ("demo", "positive"),
@@ -370,31 +402,27 @@ With your own model: its loader, a typical prompt, an empty latent of your size,
                 "batch_size": 8,
             },
         ),
-        "chart": Node("PreviewImage", (410, 770), (360, 220), {"images": ("calibrate", "plot")}, "Errors on held-out seeds"),
-        "report": Node("PreviewAny", (20, 790), (330, 260), {"source": ("calibrate", "report")}, "Report"),
+        "chart": Node("PreviewImage", 330, {"images": ("calibrate", "plot")}, "Errors on held-out seeds"),
+        "report": Node("PreviewAny", 400, {"source": ("calibrate", "report")}, "Report"),
         "apply": Node(
             "FewStepApplyRecipe",
-            (830, 60),
-            (340, 480),
+            460,
             {"recipe": ("calibrate", "recipe"), "model": ("demo", "model"), "latent_image": ("demo", "LATENT"), "cfg_to_check": 3.0},
         ),
         "keep": Node(
             "FewStepSaveRecipe",
-            (830, 610),
-            (340, 126),
+            126,
             {"recipe": ("apply", "used"), "name": "demo model, 4 calls", "overwrite": True},
         ),
         "guider": Node(
             "CFGGuider",
-            (830, 820),
-            (340, 98),
+            98,
             {"model": ("demo", "model"), "positive": ("demo", "positive"), "negative": ("demo", "negative"), "cfg": 3.0},
         ),
-        "noise": Node("RandomNoise", (1230, 820), (270, 82), fixed_seed(7)),
+        "noise": Node("RandomNoise", 82, fixed_seed(7)),
         "run": Node(
             "SamplerCustomAdvanced",
-            (1230, 60),
-            (270, 106),
+            106,
             {
                 "noise": ("noise", "NOISE"),
                 "guider": ("guider", "GUIDER"),
@@ -403,22 +431,180 @@ With your own model: its loader, a typical prompt, an empty latent of your size,
                 "latent_image": ("demo", "LATENT"),
             },
         ),
-        "decode": Node("VAEDecode", (1230, 230), (270, 46), {"samples": ("run", "output"), "vae": ("demo", "VAE")}),
+        "decode": Node("VAEDecode", 46, {"samples": ("run", "output"), "vae": ("demo", "VAE")}),
         "scale": Node(
             "ImageScale",
-            (1230, 340),
-            (270, 130),
+            130,
             {"image": ("decode", "IMAGE"), "upscale_method": "lanczos", "width": 160, "height": 160, "crop": "disabled"},
             "Enlarge 32 x 32 pictures",
         ),
-        "save": Node("SaveImage", (1560, 60), (560, 576), {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep recipe"}),
+        "save": Node("SaveImage", 480, {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep recipe"}),
     },
-    (Group("Fit once", (395, -20), (390, 1030), PURPLE), Group("Use and share", (815, -20), (370, 790), BLUE)),
+    ((300, "note demo"), (340, "calibrate"), (320, "chart report"), (330, "apply keep guider noise"), (410, "run decode scale save")),
+    (Group("Fit once", 1, 2, PURPLE), Group("Use and share", 3, 3, BLUE)),
     ("save", "chart"),
 )
 
+CALIBRATE_OWN = Graph(
+    "07 Calibrate your checkpoint",
+    {
+        "note": note(
+            """
+## A recipe for your checkpoint
+
+1. Choose your checkpoint and write a typical prompt. For SDXL set width and height to 1024.
+2. Set **cfg** to the guidance you use, in both nodes.
+3. **Run**. *FewStep Calibrate* says below it how many model calls it will make and, soon, how long that will take. Interrupting
+   keeps the best recipe so far.
+
+Then the picture is sampled with the recipe, in 6 model calls. The bars show how well it does on seeds that the fit has not seen.
+
+**Keep in workflow** writes the recipe into *FewStep Apply Recipe*; from then on nothing is fitted again. **Copy recipe** is for sharing.
+
+*effort* low is faster. **Not** for checkpoints distilled to few steps (Turbo, Lightning, LCM, Hyper, DMD).
+            """,
+            560,
+        ),
+        "loader": Node("CheckpointLoaderSimple", 98, {"ckpt_name": "v1-5-pruned-emaonly-fp16.safetensors"}),
+        "latent": Node("EmptyLatentImage", 106, {"width": 512, "height": 512, "batch_size": 1}),
+        "positive": Node(
+            "CLIPTextEncode",
+            120,
+            {"clip": ("loader", "CLIP"), "text": "a lighthouse on a cliff at dusk, waves below, photograph"},
+            "Prompt",
+        ),
+        "negative": Node("CLIPTextEncode", 90, {"clip": ("loader", "CLIP"), "text": "blurry, text, watermark"}, "Negative prompt"),
+        "calibrate": Node(
+            "FewStepCalibrate",
+            640,
+            {
+                "model": ("loader", "MODEL"),
+                "positive": ("positive", "CONDITIONING"),
+                "negative": ("negative", "CONDITIONING"),
+                "latent_image": ("latent", "LATENT"),
+                "cfg": 6.0,
+                "nfe": "6",
+            },
+        ),
+        "chart": Node("PreviewImage", 330, {"images": ("calibrate", "plot")}, "Errors on held-out seeds"),
+        "report": Node("PreviewAny", 380, {"source": ("calibrate", "report")}, "Report"),
+        "keep": Node("FewStepSaveRecipe", 126, {"recipe": ("apply", "used"), "name": "my checkpoint, 6 calls"}),
+        "apply": Node(
+            "FewStepApplyRecipe",
+            460,
+            {"recipe": ("calibrate", "recipe"), "model": ("loader", "MODEL"), "latent_image": ("latent", "LATENT"), "cfg_to_check": 6.0},
+        ),
+        "guider": Node(
+            "CFGGuider",
+            98,
+            {"model": ("loader", "MODEL"), "positive": ("positive", "CONDITIONING"), "negative": ("negative", "CONDITIONING"), "cfg": 6.0},
+        ),
+        "noise": Node("RandomNoise", 82, fixed_seed(7)),
+        "run": Node(
+            "SamplerCustomAdvanced",
+            106,
+            {
+                "noise": ("noise", "NOISE"),
+                "guider": ("guider", "GUIDER"),
+                "sampler": ("apply", "sampler"),
+                "sigmas": ("apply", "sigmas"),
+                "latent_image": ("latent", "LATENT"),
+            },
+        ),
+        "decode": Node("VAEDecode", 46, {"samples": ("run", "output"), "vae": ("loader", "VAE")}),
+        "save": Node("SaveImage", 560, {"images": ("decode", "IMAGE"), "filename_prefix": "FewStep recipe"}),
+    },
+    (
+        (330, "note loader latent"),
+        (340, "positive negative calibrate"),
+        (320, "chart report keep"),
+        (320, "apply guider noise"),
+        (380, "run decode save"),
+    ),
+    (Group("Fit once", 1, 2, PURPLE), Group("Use and share", 3, 3, BLUE)),
+)
+
+REFINE = Graph(
+    "08 Preview then refine",
+    {
+        "note": note(
+            """
+## Preview in 5 calls, refine the ones you like
+
+**Run**: eight previews in 5 model calls each. Choose one and write its number, counted from 0, into **batch index** of *The one you like*:
+it is sampled again, from the same noise, in 12 calls. Previews that are done are not sampled again.
+
+Because the sampler adds no noise on the way, 12 calls end in the same picture as 5, with more detail. That is a better use of calls than 12
+for every picture.
+
+New previews: another **seed**, the same in both nodes; the other settings must be the same, too.
+
+With your own model: put its loader, prompts and empty latent (of a batch) in place of the demo model.
+            """,
+            480,
+        ),
+        "demo": Node("FewStepLoadDemoModel", 216, {"family": "vp", "class_name": "sneaker", "batch_size": 8}),
+        "preview": Node(
+            "FewStepKSampler",
+            560,
+            {
+                "model": ("demo", "model"),
+                "positive": ("demo", "positive"),
+                "negative": ("demo", "negative"),
+                "latent_image": ("demo", "LATENT"),
+                "seed": 21,
+                "control_after_generate": "fixed",
+                "cfg": 3.0,
+                "preset": "Fast 5",
+            },
+            "Previews, 5 calls",
+        ),
+        "decode_previews": Node("VAEDecode", 46, {"samples": ("preview", "LATENT"), "vae": ("demo", "VAE")}),
+        "scale_previews": Node(
+            "ImageScale",
+            130,
+            {"image": ("decode_previews", "IMAGE"), "upscale_method": "lanczos", "width": 160, "height": 160, "crop": "disabled"},
+            "Enlarge 32 x 32 pictures",
+        ),
+        "previews": Node("PreviewImage", 480, {"images": ("scale_previews", "IMAGE")}, "Previews"),
+        "choose": Node("LatentFromBatch", 82, {"samples": ("demo", "LATENT"), "batch_index": 3, "length": 1}, "The one you like"),
+        "refine": Node(
+            "FewStepKSampler",
+            560,
+            {
+                "model": ("demo", "model"),
+                "positive": ("demo", "positive"),
+                "negative": ("demo", "negative"),
+                "latent_image": ("choose", "LATENT"),
+                "seed": 21,
+                "control_after_generate": "fixed",
+                "cfg": 3.0,
+                "preset": "Quality 12",
+            },
+            "Refine, 12 calls",
+        ),
+        "decode": Node("VAEDecode", 46, {"samples": ("refine", "LATENT"), "vae": ("demo", "VAE")}),
+        "scale": Node(
+            "ImageScale",
+            130,
+            {"image": ("decode", "IMAGE"), "upscale_method": "lanczos", "width": 160, "height": 160, "crop": "disabled"},
+            "Enlarge 32 x 32 pictures",
+        ),
+        "save": Node("SaveImage", 440, {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep refined"}),
+    },
+    (
+        (320, "note demo"),
+        (330, "preview"),
+        (370, "decode_previews scale_previews previews"),
+        (330, "choose refine"),
+        (350, "decode scale save"),
+    ),
+    (Group("Preview", 1, 2, PURPLE), Group("Refine", 3, 4, BLUE)),
+    ("previews", "save"),
+)
+
 AMED = Graph(
-    "AMED",
+    "09 AMED",
     {
         "note": note(
             """
@@ -428,31 +614,27 @@ AMED = Graph(
 chooses this time for each picture from the model's internal features. *FewStep AMED Times* shows which times it chose.
 
 The predictor ships with FewStep and is for this small model, at *cfg* 2 and 5 calls. To train one for your own model, use the template
-*train AMED*.
+*10 Train AMED*.
             """,
-            (20, 60),
-            (330, 330),
+            330,
         ),
-        "demo": Node("FewStepLoadDemoModel", (20, 450), (330, 186), {"family": "edm", "class_name": "mixed", "batch_size": 10}),
-        "load": Node("FewStepLoadAmed", (410, 60), (330, 300), {"name": "demo model: ipndm3-5-predictor"}),
+        "demo": Node("FewStepLoadDemoModel", 216, {"family": "edm", "class_name": "mixed", "batch_size": 10}),
+        "load": Node("FewStepLoadAmed", 300, {"name": "demo model: ipndm3-5-predictor"}),
         "sampler": Node(
             "FewStepAmedSampler",
-            (410, 430),
-            (330, 170),
+            170,
             {"predictor": ("load", "predictor"), "model": ("demo", "model"), "latent_image": ("demo", "LATENT"), "cfg_to_check": 2.0},
         ),
-        "scheduler": Node("FewStepAmedScheduler", (410, 670), (330, 290), {"predictor": ("load", "predictor"), "model": ("demo", "model")}),
+        "scheduler": Node("FewStepAmedScheduler", 290, {"predictor": ("load", "predictor"), "model": ("demo", "model")}),
         "guider": Node(
             "CFGGuider",
-            (800, 60),
-            (300, 98),
+            98,
             {"model": ("demo", "model"), "positive": ("demo", "positive"), "negative": ("demo", "negative"), "cfg": 2.0},
         ),
-        "noise": Node("RandomNoise", (800, 220), (300, 82), fixed_seed(7)),
+        "noise": Node("RandomNoise", 82, fixed_seed(7)),
         "run": Node(
             "SamplerCustomAdvanced",
-            (800, 370),
-            (300, 106),
+            106,
             {
                 "noise": ("noise", "NOISE"),
                 "guider": ("guider", "GUIDER"),
@@ -463,27 +645,26 @@ The predictor ships with FewStep and is for this small model, at *cfg* 2 and 5 c
         ),
         "times": Node(
             "FewStepAmedTimes",
-            (800, 540),
-            (420, 330),
+            330,
             {"sampler": ("sampler", "sampler"), "samples": ("run", "output")},
             "The times it took",
         ),
-        "decode": Node("VAEDecode", (1160, 60), (270, 46), {"samples": ("run", "output"), "vae": ("demo", "VAE")}),
+        "decode": Node("VAEDecode", 46, {"samples": ("run", "output"), "vae": ("demo", "VAE")}),
         "scale": Node(
             "ImageScale",
-            (1160, 170),
-            (270, 130),
+            130,
             {"image": ("decode", "IMAGE"), "upscale_method": "lanczos", "width": 160, "height": 160, "crop": "disabled"},
             "Enlarge 32 x 32 pictures",
         ),
-        "save": Node("SaveImage", (1490, 60), (560, 576), {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep AMED"}),
+        "save": Node("SaveImage", 480, {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep AMED"}),
     },
-    (Group("What was trained", (395, -20), (360, 1000), PURPLE),),
+    ((330, "note demo"), (330, "load sampler scheduler"), (300, "guider noise run decode scale"), (460, "times save")),
+    (Group("What was trained", 1, 1, PURPLE),),
     ("save", "times"),
 )
 
 TRAIN_AMED = Graph(
-    "train AMED",
+    "10 Train AMED",
     {
         "note": note(
             """
@@ -499,15 +680,13 @@ With your own model: its loader, a typical prompt, an empty latent of your size,
 *learning_rate* 0, *fit_table_first* on, and no *FewStep Teacher Settings*. If memory runs out: *checkpointing* on, or *mode* table with
 *method* forward.
             """,
-            (20, 60),
-            (330, 440),
+            440,
         ),
-        "demo": Node("FewStepLoadDemoModel", (20, 560), (330, 186), {"family": "edm", "class_name": "mixed", "batch_size": 10}),
-        "teacher": Node("FewStepTeacherSettings", (20, 810), (330, 106), {"steps": 32}),
+        "demo": Node("FewStepLoadDemoModel", 216, {"family": "edm", "class_name": "mixed", "batch_size": 10}),
+        "teacher": Node("FewStepTeacherSettings", 106, {"steps": 32}),
         "train": Node(
             "FewStepTrainAmed",
-            (410, 60),
-            (360, 760),
+            860,
             {
                 "model": ("demo", "model"),
                 "positive": ("demo", "positive"),
@@ -527,27 +706,24 @@ With your own model: its loader, a typical prompt, an empty latent of your size,
                 "fit_table_first": False,
             },
         ),
-        "chart": Node("PreviewImage", (830, 60), (380, 400), {"images": ("train", "plot")}, "Times, and the course of the training"),
-        "report": Node("PreviewAny", (830, 530), (380, 290), {"source": ("train", "report")}, "Report"),
+        "chart": Node("PreviewImage", 400, {"images": ("train", "plot")}, "Times, and the course of the training"),
+        "report": Node("PreviewAny", 340, {"source": ("train", "report")}, "Report"),
         "keep": Node(
             "FewStepSaveAmed",
-            (830, 880),
-            (380, 106),
+            106,
             {"predictor": ("train", "predictor"), "name": "demo model, 5 calls", "overwrite": True},
         ),
-        "sampler": Node("FewStepAmedSampler", (1270, 60), (300, 170), {"predictor": ("train", "predictor")}),
-        "scheduler": Node("FewStepAmedScheduler", (1270, 300), (300, 290), {"predictor": ("train", "predictor")}),
+        "sampler": Node("FewStepAmedSampler", 170, {"predictor": ("train", "predictor")}),
+        "scheduler": Node("FewStepAmedScheduler", 290, {"predictor": ("train", "predictor")}),
         "guider": Node(
             "CFGGuider",
-            (1270, 660),
-            (300, 98),
+            98,
             {"model": ("demo", "model"), "positive": ("demo", "positive"), "negative": ("demo", "negative"), "cfg": 2.0},
         ),
-        "noise": Node("RandomNoise", (1270, 820), (300, 82), fixed_seed(7)),
+        "noise": Node("RandomNoise", 82, fixed_seed(7)),
         "run": Node(
             "SamplerCustomAdvanced",
-            (1630, 60),
-            (270, 106),
+            106,
             {
                 "noise": ("noise", "NOISE"),
                 "guider": ("guider", "GUIDER"),
@@ -556,17 +732,23 @@ With your own model: its loader, a typical prompt, an empty latent of your size,
                 "latent_image": ("demo", "LATENT"),
             },
         ),
-        "decode": Node("VAEDecode", (1630, 230), (270, 46), {"samples": ("run", "output"), "vae": ("demo", "VAE")}),
+        "decode": Node("VAEDecode", 46, {"samples": ("run", "output"), "vae": ("demo", "VAE")}),
         "scale": Node(
             "ImageScale",
-            (1630, 340),
-            (270, 130),
+            130,
             {"image": ("decode", "IMAGE"), "upscale_method": "lanczos", "width": 160, "height": 160, "crop": "disabled"},
             "Enlarge 32 x 32 pictures",
         ),
-        "save": Node("SaveImage", (1960, 60), (560, 576), {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep AMED"}),
+        "save": Node("SaveImage", 440, {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep AMED"}),
     },
-    (Group("Train once", (395, -20), (830, 1030), PURPLE), Group("Use", (1255, -20), (330, 620), BLUE)),
+    (
+        (320, "note demo teacher"),
+        (350, "train"),
+        (350, "chart report keep"),
+        (300, "sampler scheduler guider noise"),
+        (380, "run decode scale save"),
+    ),
+    (Group("Train once", 1, 2, PURPLE), Group("Use", 3, 3, BLUE)),
     ("save", "chart"),
 )
 
@@ -577,7 +759,7 @@ FIRST_ORDER_RECIPE = (
 """4 steps of DDIM on optimized levels: a first-order solver has the most to gain."""
 
 TUNE_LORA = Graph(
-    "tune LoRA",
+    "11 Tune a LoRA",
     {
         "note": note(
             """
@@ -593,15 +775,13 @@ With your own model: its loader, a typical prompt, an empty latent of your size,
 *trajectories*, *learning_rate* 0.0001, and no *FewStep Teacher Settings*. If memory runs out: *checkpointing* on, *batch_size* 1, fewer
 *layers*.
             """,
-            (20, 60),
-            (330, 470),
+            470,
         ),
-        "demo": Node("FewStepLoadDemoModel", (20, 590), (330, 186), {"family": "edm", "class_name": "mixed", "batch_size": 10}),
-        "teacher": Node("FewStepTeacherSettings", (20, 840), (330, 106), {"steps": 32}),
+        "demo": Node("FewStepLoadDemoModel", 216, {"family": "edm", "class_name": "mixed", "batch_size": 10}),
+        "teacher": Node("FewStepTeacherSettings", 106, {"steps": 32}),
         "tune": Node(
             "FewStepTuneLora",
-            (410, 60),
-            (360, 1090),
+            960,
             {
                 "model": ("demo", "model"),
                 "positive": ("demo", "positive"),
@@ -618,25 +798,22 @@ With your own model: its loader, a typical prompt, an empty latent of your size,
                 "overwrite": True,
             },
         ),
-        "chart": Node("PreviewImage", (830, 60), (380, 400), {"images": ("tune", "plot")}, "The tuning, and who wins"),
-        "report": Node("PreviewAny", (830, 530), (380, 290), {"source": ("tune", "report")}, "Report"),
+        "chart": Node("PreviewImage", 400, {"images": ("tune", "plot")}, "The tuning, and who wins"),
+        "report": Node("PreviewAny", 400, {"source": ("tune", "report")}, "Report"),
         "apply": Node(
             "FewStepApplyRecipe",
-            (1270, 60),
-            (330, 480),
+            460,
             {"recipe": ("tune", "recipe"), "model": ("tune", "model"), "latent_image": ("demo", "LATENT"), "cfg_to_check": 2.0},
         ),
         "guider": Node(
             "CFGGuider",
-            (1270, 610),
-            (330, 98),
+            98,
             {"model": ("tune", "model"), "positive": ("demo", "positive"), "negative": ("demo", "negative"), "cfg": 2.0},
         ),
-        "noise": Node("RandomNoise", (1270, 770), (330, 82), fixed_seed(7)),
+        "noise": Node("RandomNoise", 82, fixed_seed(7)),
         "run": Node(
             "SamplerCustomAdvanced",
-            (1660, 60),
-            (270, 106),
+            106,
             {
                 "noise": ("noise", "NOISE"),
                 "guider": ("guider", "GUIDER"),
@@ -645,19 +822,22 @@ With your own model: its loader, a typical prompt, an empty latent of your size,
                 "latent_image": ("demo", "LATENT"),
             },
         ),
-        "decode": Node("VAEDecode", (1660, 230), (270, 46), {"samples": ("run", "output"), "vae": ("demo", "VAE")}),
+        "decode": Node("VAEDecode", 46, {"samples": ("run", "output"), "vae": ("demo", "VAE")}),
         "scale": Node(
             "ImageScale",
-            (1660, 340),
-            (270, 130),
+            130,
             {"image": ("decode", "IMAGE"), "upscale_method": "lanczos", "width": 160, "height": 160, "crop": "disabled"},
             "Enlarge 32 x 32 pictures",
         ),
-        "save": Node("SaveImage", (1990, 60), (560, 576), {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep tuned"}),
+        "save": Node("SaveImage", 440, {"images": ("scale", "IMAGE"), "filename_prefix": "FewStep tuned"}),
     },
-    (Group("Tune once", (395, -20), (830, 1190), PURPLE), Group("Use", (1255, -20), (360, 890), BLUE)),
+    ((320, "note demo teacher"), (350, "tune"), (350, "chart report"), (320, "apply guider noise"), (360, "run decode scale save")),
+    (Group("Tune once", 1, 2, PURPLE), Group("Use", 3, 3, BLUE)),
     ("save", "chart"),
 )
 
 
-GRAPHS = (FIVE_STEPS, COMPARE, IMAGE_TO_IMAGE, CALIBRATE, AMED, TRAIN_AMED, TUNE_LORA, STABLE_DIFFUSION, FLOW)
+GRAPHS = (
+    FIVE_STEPS, STABLE_DIFFUSION, FLOW, IMAGE_TO_IMAGE, COMPARE, CALIBRATE, CALIBRATE_OWN, REFINE, AMED, TRAIN_AMED, TUNE_LORA,
+)  # fmt: skip
+"""In the order to try them."""

@@ -13,7 +13,6 @@ import io
 import json
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tests" / "host"))
 
 from browser import Page, open_page  # noqa: E402
 from comfyui import Comfy  # noqa: E402
-from example_graphs import AMED, CALIBRATE, COMPARE, FIVE_STEPS, GRAPHS, TRAIN_AMED, TUNE_LORA, Graph  # noqa: E402
+from example_graphs import AMED, CALIBRATE, CALIBRATE_OWN, COMPARE, FIVE_STEPS, GRAPHS, REFINE, TRAIN_AMED, TUNE_LORA, Graph  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 FOLDER = ROOT / "example_workflows"
@@ -39,7 +38,7 @@ BUILD = """(graph) => {
     const node = (made[key] = LiteGraph.createNode(spec.type));
     if (!node) throw new Error(`ComfyUI has no node ${spec.type}`);
     app.graph.add(node);
-    node.pos = spec.at;
+    node.pos = graph.boxes[key][0];
     if (spec.title) node.title = spec.title;
     for (const [name, value] of Object.entries(spec.inputs)) {
       if (Array.isArray(value)) continue;
@@ -61,8 +60,8 @@ BUILD = """(graph) => {
       made[from].connect(outputs.indexOf(slot), made[key], input);
     }
   }
-  for (const [key, spec] of Object.entries(graph.nodes)) if (spec.size) made[key].setSize(spec.size);
-  for (const { title, at, size, color } of graph.groups) {
+  for (const [key, [, size]] of Object.entries(graph.boxes)) made[key].setSize(size);
+  for (const [title, at, size, color] of graph.frames) {
     const group = new LiteGraph.LGraphGroup(title);
     Object.assign(group, { color });
     group.pos = at;
@@ -77,7 +76,7 @@ def tidy(workflow: dict[str, Any]) -> dict[str, Any]:
     """Without what differs between two times of saving the same graph."""
     workflow = {key: value for key, value in workflow.items() if key not in ("id", "revision")}
     # Sizes are those of the canvas. Without a view, ComfyUI 0.3.75's new renderer pulls nodes and groups apart when it loads them.
-    workflow["extra"] = {"ds": {"scale": 0.8, "offset": [110, 150]}, "workflowRendererVersion": "LG"}
+    workflow["extra"] = {"ds": {"scale": 0.75, "offset": [80, 115]}, "workflowRendererVersion": "LG"}
     for node in workflow["nodes"]:
         node["pos"] = [round(value) for value in node["pos"]]
         node["size"] = [round(value) for value in node["size"]]
@@ -86,7 +85,8 @@ def tidy(workflow: dict[str, Any]) -> dict[str, Any]:
 
 def build(page: Page, graph: Graph) -> dict[str, int]:
     """Make a file of a graph; returns the nodes' ids by key."""
-    ids = page.js(BUILD, asdict(graph))
+    nodes = {key: {"type": node.type, "inputs": dict(node.inputs), "title": node.title} for key, node in graph.nodes.items()}
+    ids = page.js(BUILD, {"nodes": nodes, "boxes": graph.boxes(), "frames": graph.frames()})
     page.settle(1000)  # sizes settle when the canvas has been drawn
     (FOLDER / f"{graph.name}.json").write_text(as_text(tidy(page.workflow())), encoding="utf-8")
     return ids
@@ -129,7 +129,7 @@ def pictures(page: Page, comfy: Comfy, node_id: int) -> list[Image.Image]:
 
 
 def thumbnail(rows: list[list[Image.Image]], captions: list[str]) -> Image.Image:
-    """Rows of pictures with a line above each, in a square."""
+    """Rows of pictures with a line below each, in a square: the page writes the pack's name over the upper left corner."""
     canvas = Image.new("RGB", (SIDE, SIDE), DARK)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(22)
     gap, line = 8, 32 if captions else 0
@@ -137,13 +137,13 @@ def thumbnail(rows: list[list[Image.Image]], captions: list[str]) -> Image.Image
     y = gap
     for i, row in enumerate(rows):
         if captions:
-            draw.text((gap + 4, y + 2), captions[i], LIGHT, font)
+            draw.text((gap + 4, y + height + 2), captions[i], LIGHT, font)
         width = (SIDE - gap * (len(row) + 1)) // len(row)
         for k, picture in enumerate(row):
             scale = min(width / picture.width, height / picture.height)
             small = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
             x = gap + k * (width + gap) + (width - small.width) // 2
-            canvas.paste(small, (x, y + line + (height - small.height) // 2))
+            canvas.paste(small, (x, y + (height - small.height) // 2))
         y += height + line + gap
     return canvas
 
@@ -173,6 +173,8 @@ def picture_of(graph: Graph, page: Page, comfy: Comfy, ids: dict[str, int]) -> I
     if graph is TUNE_LORA:
         save(found[1][0], HELP / "FewStepTuneLora.jpg")
         return thumbnail([found[0][:3], found[1]], ["4 model calls with the tuned LoRA", "the tuning, and who wins"])
+    if graph is REFINE:
+        return thumbnail([found[0][2:5], found[1]], ["previews in 5 model calls", "the chosen one in 12"])
     return thumbnail([row[:3] for row in found], ["input", "5 steps from denoise 0.6"])
 
 
@@ -223,7 +225,8 @@ def main() -> None:
                     page.run(LONGEST_RUN)
                     image = picture_of(graph, page, comfy, ids)
                 else:
-                    image = thumbnail([[node_picture(page, "FewStepScheduler")]], [graph.name])
+                    shown = "FewStepCalibrate" if graph is CALIBRATE_OWN else "FewStepScheduler"
+                    image = thumbnail([[node_picture(page, shown)]], [graph.name[3:]])
                 save(image, FOLDER / f"{graph.name}.jpg")
                 if graph is FIVE_STEPS:
                     show_all(page, 90)

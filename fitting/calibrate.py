@@ -24,11 +24,12 @@ from torch import Tensor
 from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 from ..schedules.checks import whole_number
 from ..schedules.families import half_log_snr, sigma_from_half_log_snr
+from ..schedules.first_level import measured_structure_scale
 from ..solvers import SOLVERS, SolverTable, build_table
 from ..solvers.keeping import departure
 from ..solvers.rebuild import asked_order, rebuilt
 from ..solvers.rounding import rounded_table
-from .candidates import Candidate, candidates
+from .candidates import Candidate, after_jump, candidates
 from .guard import Comparison, Judge, Scorer, compare
 from .levenberg import NO_LIMIT, Fit, Limit, affordable_chunks, minimise, polished_mean_square
 from .parameters import FULL_DEPTH, Parameters, check_groups
@@ -41,6 +42,8 @@ from .teacher import DEFAULT_STEPS, Teacher
 DEFAULT_DEPTH = FULL_DEPTH
 _FEW = 6  # model calls up to which the nodes of a table stay where they are
 DEFAULT_STARTS = (("unipc", 3), ("unipc", 2), ("dpmpp_2m", 2), ("gradient_estimation", 1), ("deis", 3), ("ipndm", 3))
+JUMP_FACTORS = (0.7, 1.0)
+"""Of the first call's level, for starts that begin with a jump."""
 DEFAULT_RIDGE = 1e-3
 MOST_CALLS = 20
 PROBED_SEEDS = 8  # that starts are ranked on
@@ -185,7 +188,7 @@ def calibrate_all(
         A pass over the whole setting; default one of 64 steps, in memory.
     starts : sequence of Candidate or None
         Candidates to begin with, of exactly the wanted number of calls (others are ignored), as `build_table` made them. The best on a
-        few seeds is taken. Default: several solvers on optimized and uniform-lambda steps.
+        few seeds is taken; see `default_starts`.
     stock : sequence of Candidate or None
         What the result has to beat; default `candidates(noise_schedule, nfe)`.
     groups, depth
@@ -232,11 +235,12 @@ def calibrate_all(
     teacher.run(staged(progress, "teacher"))
     targets = teacher.end_points
     work = _Work(setting.subset(fitting), targets[: len(fitting)], setting.subset(guarding), targets[len(fitting) :], progress)
+    structure = measured_structure_scale(work.targets)
     results: dict[int, Calibration] = {}
     for nfe in sorted(set(nfes)):
         began = time.monotonic()
         before = [results[known].fitted for known in sorted(results)][-1:]
-        pool = list(starts) if starts is not None else default_starts(setting.noise_schedule, nfe, afs)
+        pool = list(starts) if starts is not None else default_starts(setting.noise_schedule, nfe, afs, structure)
         try:
             start, start_calls = work.best_start(pool, before, nfe, mapping)
             freed = default_groups(nfe) if groups is None else groups
@@ -270,11 +274,24 @@ def calibrate_all(
     return [results[nfe] for nfe in nfes if nfe in results]
 
 
-def default_starts(ns: NoiseSchedule, nfe: int, afs: bool = False) -> list[Candidate]:
-    """What fits begin with: multistep solvers on optimized and on uniform-lambda steps, `nfe` calls each."""
+def default_starts(ns: NoiseSchedule, nfe: int, afs: bool = False, structure: float | None = None) -> list[Candidate]:
+    """What fits begin with: multistep solvers on optimized and on uniform-lambda steps, `nfe` calls each.
+
+    On a range that begins far above the data's largest structures, uniform steps spend calls where the answer is nearly constant; there,
+    as many starts begin with a jump without a call instead.
+
+    Parameters
+    ----------
+    structure : float or None
+        The data's largest structures, see schedules/first_level.py; None for no jumps.
+    """
     steps = nfe + afs
-    starts = []
-    for name, sigmas in (("optimized", optimal_sigmas(ns, steps)), ("uniform_lambda", baseline_sigmas("uniform_lambda", ns, steps))):
+    jumps = [] if structure is None or afs else after_jump(ns, nfe, structure, JUMP_FACTORS)
+    lists = [("optimized", optimal_sigmas(ns, steps))]
+    if not jumps:
+        lists.append(("uniform_lambda", baseline_sigmas("uniform_lambda", ns, steps)))
+    starts = jumps[: len(DEFAULT_STARTS)]
+    for name, sigmas in lists:
         for solver, order in DEFAULT_STARTS:
             table = build_table(solver, sigmas, ns.family, order if len(SOLVERS[solver].orders) > 1 else None, afs=afs)
             starts.append(Candidate(f"{solver} {order} on {name} steps", table, "optimized"))

@@ -155,7 +155,7 @@ def candidates(
 def after_jump(ns: NoiseSchedule, nfe: int, structure: float, factors: Sequence[float] = (1.0,)) -> list[Candidate]:
     """Solvers on optimized steps that begin with a jump without a call (solvers/jump.py); none on ranges that begin too low for one.
 
-    They are no part of `candidates` or of the default starts of a calibration: how fits that begin so compare is not settled.
+    They are no part of `candidates`; calibrations start from them (`default_starts`).
 
     Parameters
     ----------

@@ -4,11 +4,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from ..schedules.first_level import measured_structure_scale
 from ..solvers import SolverTable
 from .calibrate import Calibration, calibrate, check_calls, default_starts, resampled
 from .candidates import Candidate
 from .effort import Effort
 from .levenberg import Limit
+from .progress import staged
 from .setting import Setting
 from .teacher import Teacher
 
@@ -47,8 +49,10 @@ def calibrations(
     """
     check_calls(nfes)
     ns = setting.noise_schedule
+    teacher.run(staged(options.get("progress"), "teacher"))
+    structure = measured_structure_scale(teacher.end_points[: len(setting.seeds) - held_out])
     for nfe in sorted(set(nfes)):
-        starts = default_starts(ns, nfe, afs)
+        starts = default_starts(ns, nfe, afs, structure)
         if before is not None and (table := resampled(before[1], nfe)) is not None:
             starts.append(Candidate(f"the times of the table for {before[0]} calls", table, "fitted"))
         result = calibrate(

@@ -129,6 +129,21 @@ def error_ratio(squares: Array, reference: Array, draws: int = 2000) -> tuple[fl
     return math.sqrt(float(squares.mean() / reference.mean())), float(low), float(high)
 
 
+def check_candidates(candidates: Sequence[Candidate | SamplerCandidate], family: str) -> None:
+    """ValueError if there are no candidates, or one is stochastic or for another family; for jobs, before the teacher's pass."""
+    if not candidates:
+        raise ValueError("There are no candidates; at least one is needed.")
+    for candidate in candidates:
+        if candidate.family != family:
+            raise ValueError(
+                f"{candidate.name} is made for {candidate.family} models, but the model's family is {family}."
+            )
+        if isinstance(candidate, Candidate) and candidate.table.stochastic:
+            raise ValueError(
+                f"{candidate.name} adds fresh noise in its steps; only deterministic solvers can be compared by their end points."
+            )
+
+
 def compare(
     setting: Setting,
     teacher: Teacher | Tensor,
@@ -170,17 +185,7 @@ def compare(
     FitError
         If no candidate has finite end points, or the model fails.
     """
-    if not candidates:
-        raise ValueError("There are no candidates; at least one is needed.")
-    for candidate in candidates:
-        if candidate.family != setting.noise_schedule.family:
-            raise ValueError(
-                f"{candidate.name} is made for {candidate.family} models, but the model's family is {setting.noise_schedule.family}."
-            )
-        if isinstance(candidate, Candidate) and candidate.table.stochastic:
-            raise ValueError(
-                f"{candidate.name} adds fresh noise in its steps; only deterministic solvers can be compared by their end points."
-            )
+    check_candidates(candidates, setting.noise_schedule.family)
     if isinstance(teacher, Teacher) and teacher.setting.seeds != setting.seeds:
         raise ValueError("The teacher's pass has other seeds than the setting; make it from the same setting.")
     targets = teacher.end_points if isinstance(teacher, Teacher) else teacher

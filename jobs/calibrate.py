@@ -17,11 +17,13 @@ from ..fitting.candidates import Candidate
 from ..fitting.effort import Effort
 from ..fitting.guard import FINALISTS, SCREENED_ON, Judge
 from ..fitting.menus import COMFYUI, WEBUI
+from ..fitting.parameters import check_groups
 from ..fitting.progress import Progress, staged
 from ..recipes import Book, Recipe
 from ..schedules import NoiseSchedule
 from ..solvers import SolverTable
 from .facts import recipe_of, scored_facts
+from .in_short import in_short
 from .outcome import Outcome, ending_of
 from .plan import Costs, Part, Plan
 from .words import budget_text, cost_line, cost_name, duration, number
@@ -79,6 +81,8 @@ class CalibrationPlan(Plan):
         check_calls(self.nfes)
         if self.effort not in EFFORTS:
             raise ValueError(f"effort was {self.effort!r}; it must be one of {', '.join(EFFORTS)}.")
+        if self.groups is not None:
+            check_groups(self.groups)
 
     @property
     def means(self) -> Effort:
@@ -234,6 +238,7 @@ def report_lines(outcome: CalibrationOutcome, plan: CalibrationPlan, ns: NoiseSc
         results = (line for result in outcome.results(plan) for line in ("", result.report(), *menu_lines(result)))
         return [*budget_lines(outcome.within), outcome.teacher_line(plan), *results]
     return [
+        *map(in_short, outcome.results(plan)),
         f"{plan.fitting} seeds to fit and {plan.held_out} held out, effort {plan.effort}",
         cost_line(plan.costs(ns)),
         outcome.teacher_line(plan),

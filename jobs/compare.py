@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..fitting import Candidate, Comparison, SamplerCandidate, Setting, compare
-from ..fitting.guard import FINALISTS, SCREENED_ON, Judge
+from ..fitting.guard import FINALISTS, SCREENED_ON, Judge, check_candidates
 from ..fitting.progress import Progress, staged
 from .outcome import Outcome, ending_of
 from .plan import Costs, Plan
@@ -69,6 +69,8 @@ def run(
 ) -> ComparisonOutcome:
     """Compare; see `calibrate.run`."""
     outcome = outcome or ComparisonOutcome()
+    if plan.candidates:
+        check_candidates(plan.candidates, setting.noise_schedule.family)
     with ending_of(outcome, plan):
         teacher = outcome.teacher = plan.teacher.of(setting)
         teacher.run(staged(progress, "teacher"))

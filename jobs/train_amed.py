@@ -8,7 +8,7 @@ from typing import Any
 
 from ..amed import AmedConfig, AmedTable, train_amed
 from ..amed.taps import FeatureTap
-from ..amed.training import MODES, AmedTraining, Method, Mode, saved_table
+from ..amed.training import MODES, AmedTraining, Method, Mode, check_arguments, saved_table
 from ..fitting import Ending, Interrupted, Setting, Teacher
 from ..fitting.progress import Progress, staged
 from ..fitting.trajectories import Trajectories, teacher_for
@@ -109,6 +109,7 @@ def run(
         Of a predictor's features; by default that of the setting's model.
     """
     outcome = outcome or AmedOutcome()
+    check_arguments(setting, plan.config, mode=plan.mode, method=plan.method, passes=plan.passes, checks=CHECKS, tap=tap, **plan.options)
     with ending_of(outcome, plan, _ADVICE):
         teacher = outcome.teacher = plan.teacher.of(setting)
         outcome.training = resumed(plan, lambda: _trained(setting, plan, teacher, progress, outcome, tap))

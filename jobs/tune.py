@@ -12,6 +12,7 @@ from ..fitting.guard import Judge, Scorer, decided
 from ..fitting.progress import Progress, staged
 from ..fitting.tuning import Alternation, CalibrationPhase, GivenTable, LoraAdapters, PhaseOne, alternate
 from ..fitting.tuning.alternate import PHASE_ONE, TUNED
+from ..fitting.tuning.objectives import require_step_states
 from ..fitting.tuning.options import Method, check_table
 from ..fitting.tuning.tune import BETWEEN, Adapters
 from ..recipes import Recipe
@@ -189,6 +190,8 @@ def run(
     outcome = outcome or TuningOutcome()
     if plan.table is not None:
         check_table(plan.table, setting.noise_schedule.family)
+        if plan.method == "steps" and plan.options.get("matching", 1.0) > 0:
+            require_step_states(plan.table, plan.options.get("own_states", True))
 
     def work() -> Alternation:
         outcome.adapters = adapters()

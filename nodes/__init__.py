@@ -12,11 +12,11 @@ import logging
 
 from comfy_api.latest import ComfyExtension, io
 
-from .omitted import with_optional_widgets
+from .omitted import completed
 
 _GROUPS = (
     "schedulers", "samplers", "ksampler", "sigma_tools", "sigma_text", "plot", "compare", "demo_model", "calibration", "recipes",
-    "recipe_books", "amed", "tuning",
+    "recipe_books", "amed", "tuning", "two_experts",
 )  # fmt: skip
 _SERVICES = ("dropdown", "metadata", "preview", "served")
 
@@ -28,7 +28,7 @@ def node_classes() -> list[type[io.ComfyNode]]:
     found: list[type[io.ComfyNode]] = []
     for group in _GROUPS:
         try:
-            found += map(with_optional_widgets, importlib.import_module(f".{group}", __name__).NODES)
+            found += map(completed, importlib.import_module(f".{group}", __name__).NODES)
         except Exception as error:
             _logger.warning(
                 "FewStep: the nodes in nodes/%s.py are left out because they cannot be loaded here: %s", group, _one_line(error)

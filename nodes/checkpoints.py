@@ -16,6 +16,7 @@ _DISTILLED = re.compile(
     r"turbo|lightning|schnell|distill|lightx2v|causvid"
     r"|(?<![a-z])(lcm|dmd\d*)(?![a-z])"
     r"|(?<![a-z])hyper(?![a-z]|[-_ ]?real)|hyper[-_ ]?(sd|flux)"  # not "hyperrealism", "hyperReal"
+    r"|klein(?![-_ ]?(\d+b[-_ ]?)?base)|hidream[-_ ]?i1[-_ ]?(dev|fast)"  # their undistilled ones are klein-base and I1-full
     r"|(?<!\d)\d{1,2}[-_ ]?steps?(?![a-z])",
     re.IGNORECASE,
 )
@@ -45,6 +46,18 @@ def checkpoint_names(prompt: Mapping[str, Any] | None, node_id: str | None, inpu
             else:
                 names += [text for text in _texts(value) if _MODEL_FILE.search(text) and text not in names]
     return names
+
+
+def model_files_behind(hidden: Any) -> list[str]:
+    """Model files behind a node's model or, where none is connected, its guider.
+
+    Parameters
+    ----------
+    hidden
+        The node's hidden inputs with `prompt` and `unique_id`.
+    """
+    prompt, node_id = getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None)
+    return checkpoint_names(prompt, node_id) or checkpoint_names(prompt, node_id, "guider")
 
 
 def is_link(value: Any) -> bool:

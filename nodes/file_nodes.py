@@ -77,4 +77,4 @@ class SaveNode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name: str | None = None) -> bool | str:
-        return True if name is None else cls.FILES.problem_with_name(name) or True
+        return True if name is None else cls.FILES.problem_with(name) or True

@@ -10,6 +10,9 @@ ComfyUI keeps a model's noise schedule in an object `model_sampling`, whose clas
     ModelSamplingDiscreteFlow                                                           flow
     ModelSamplingFlux                                                                   flow, shift e^mu
     ModelSamplingCosmosRFlow                                                            edm, t = sigma / (1 + sigma)
+    another class with a table `sigmas`                                                 flow or vp, as the prediction says
+
+The table `sigmas` has the last word: packs derive classes of their own, with other levels than `shift`, `sigma_min` and `sigma_max` say.
 """
 
 from __future__ import annotations
@@ -20,10 +23,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ..schedules import NoiseSchedule, structure_scale
-from ..schedules.clocks import CosineClock, FlowClock, RatioClock, SigmaClock, TableClock
-from ..schedules.families import Family
+from ..schedules.clocks import CosineClock, RatioClock, SigmaClock, TableClock
+from ..schedules.families import FLOW_SLACK, Family
+from ..schedules.host_tables import flow_schedule, with_levels
+from ..schedules.listed_clocks import ListedClock
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
 # Every clone of a model asks for its schedule again; equal schedules share one object and its cached values.
 _KEPT = 64
 
-_ROUNDING = 1e-5  # relative; far above float32's, far below any difference between models
+_CASCADE_ROUNDING = {"rtol": 1e-3, "atol": 1e-4}  # its table comes from float32 cosines near 1
 
 
 def noise_schedule_of(model: ModelPatcher) -> NoiseSchedule:
@@ -55,73 +61,90 @@ def noise_schedule_of_sampling(model_sampling: Any) -> NoiseSchedule:
     Raises
     ------
     ValueError
-        If the class is not one of ComfyUI's, or its levels are not a noise schedule (for example sigma_min = sigma_max).
+        If the class is not one of ComfyUI's and has no table, or its levels are not a noise schedule (for example sigma_min = sigma_max).
     """
     import comfy.model_sampling as host
 
+    levels = _levels(model_sampling)
+    if levels is not None and isinstance(model_sampling, host.CONST) and levels[-1] <= 1.0 + FLOW_SLACK:
+        return _flow(levels.tobytes(), _shift_said_by(model_sampling))
     # Subclasses before their bases.
-    readers: tuple[tuple[str, Callable[[Any], NoiseSchedule]], ...] = (
+    readers: tuple[tuple[str, Callable[[Any, np.ndarray], NoiseSchedule]], ...] = (
         ("StableCascadeSampling", _cascade),
-        ("ModelSamplingDiscrete", _table),
-        ("ModelSamplingCosmosRFlow", lambda m: _between(m, "ratio")),
-        ("ModelSamplingContinuousV", lambda m: _between(m, "v")),
-        ("ModelSamplingContinuousEDM", lambda m: _between(m, "edm")),
-        ("ModelSamplingFlux", lambda m: _shifted(m, math.exp(float(m.shift)))),
-        ("ModelSamplingDiscreteFlow", lambda m: _shifted(m, float(m.shift))),
+        ("ModelSamplingDiscrete", lambda m, table: _from_table(table.tobytes())),
+        ("ModelSamplingCosmosRFlow", lambda m, table: _from_range(table.tobytes(), "ratio")),
+        ("ModelSamplingContinuousV", lambda m, table: _from_range(table.tobytes(), "v")),
+        ("ModelSamplingContinuousEDM", lambda m, table: _from_range(table.tobytes(), "edm")),
+        ("ModelSamplingFlux", lambda m, table: _flow(table.tobytes(), _shift_said_by(m))),
+        ("ModelSamplingDiscreteFlow", lambda m, table: _flow(table.tobytes(), _shift_said_by(m))),
+        ("EPS", lambda m, table: _from_table(table.tobytes())),  # a class of levels that is not the host's
     )
     for name, read in readers:
         known = getattr(host, name, None)
-        if known is not None and isinstance(model_sampling, known):
-            return read(model_sampling)
+        if levels is not None and known is not None and isinstance(model_sampling, known):
+            return read(model_sampling, levels)
     classes = " -> ".join(c.__name__ for c in type(model_sampling).__mro__ if c.__module__ not in ("builtins", "torch.nn.modules.module"))
     raise ValueError(
-        f"The class of the model's noise levels is {classes}, which FewStep does not know. It can read ComfyUI's own classes: "
-        f"{', '.join(name for name, _ in readers)}. Connect the model through one of ComfyUI's ModelSampling nodes, or use a stock "
-        "scheduler for it."
+        f"The class of the model's noise levels is {classes}, which FewStep does not know, and it has no table `sigmas`. It can read "
+        f"ComfyUI's own classes: {', '.join(name for name, _ in readers[:-1])}. Connect the model through one of ComfyUI's ModelSampling "
+        "nodes, or use a stock scheduler for it."
     )
 
 
-def _table(model_sampling: Any) -> NoiseSchedule:
-    levels = model_sampling.sigmas.detach().cpu().double().numpy()
-    return _from_table(np.ascontiguousarray(levels).tobytes())
+def _levels(model_sampling: Any) -> np.ndarray | None:
+    """The table of levels, ascending float64 [T], T >= 2; None if there is none."""
+    table = getattr(model_sampling, "sigmas", None)
+    if not isinstance(table, torch.Tensor) or table.ndim != 1 or len(table) < 2:
+        return None
+    return np.ascontiguousarray(table.detach().cpu().double().numpy())
+
+
+def _shift_said_by(model_sampling: Any) -> float | None:
+    """The shift by which the model says its levels were made."""
+    import comfy.model_sampling as host
+
+    said = getattr(model_sampling, "shift", None)
+    if not isinstance(said, (int, float, torch.Tensor)):
+        return None
+    try:
+        return math.exp(float(said)) if isinstance(model_sampling, host.ModelSamplingFlux) else float(said)
+    except (OverflowError, ValueError, RuntimeError):
+        return None
 
 
 @lru_cache(_KEPT)
-def _from_table(levels: bytes) -> NoiseSchedule:
-    return NoiseSchedule.vp_sigmas(np.frombuffer(levels, dtype=np.float64).copy())
+def _flow(content: bytes, shift: float | None) -> NoiseSchedule:
+    return flow_schedule(np.frombuffer(content), shift)
 
 
-def _between(model_sampling: Any, kind: str) -> NoiseSchedule:
-    return _from_range(float(model_sampling.sigma_min), float(model_sampling.sigma_max), kind)
+@lru_cache(_KEPT)
+def _from_table(content: bytes) -> NoiseSchedule:
+    return NoiseSchedule.vp_sigmas(np.frombuffer(content).copy())
 
 
-def _cascade(model_sampling: Any) -> NoiseSchedule:
+@lru_cache(_KEPT)
+def _from_range(content: bytes, kind: str) -> NoiseSchedule:
+    """The formula of a continuous model between the ends of its table."""
+    levels = np.frombuffer(content)
+    sigma_min, sigma_max = float(levels[0]), float(levels[-1])
+    if kind == "v":
+        return with_levels(NoiseSchedule("vp", CosineClock.between(sigma_min, sigma_max)), levels)
+    return with_levels(NoiseSchedule.edm(sigma_min, sigma_max, time="ratio" if kind == "ratio" else "sigma"), levels)
+
+
+def _cascade(model_sampling: Any, levels: np.ndarray) -> NoiseSchedule:
+    return _cosine(levels.tobytes(), float(model_sampling.cosine_s), float(model_sampling.shift))
+
+
+@lru_cache(_KEPT)
+def _cosine(content: bytes, offset: float, shift: float) -> NoiseSchedule:
+    levels = np.frombuffer(content)
     # The host clamps at both ends, so the range is not that of the formula.
-    ends = float(model_sampling.sigma_min), float(model_sampling.sigma_max)
-    return _from_range(*ends, "cosine", float(model_sampling.cosine_s), float(model_sampling.shift))
-
-
-@lru_cache(_KEPT)
-def _from_range(sigma_min: float, sigma_max: float, kind: str, offset: float = 0.0, shift: float = 1.0) -> NoiseSchedule:
-    if kind in ("v", "cosine"):
-        return NoiseSchedule("vp", CosineClock.between(sigma_min, sigma_max, offset, shift))
-    return NoiseSchedule.edm(sigma_min, sigma_max, time="ratio" if kind == "ratio" else "sigma")
-
-
-def _shifted(model_sampling: Any, shift: float) -> NoiseSchedule:
-    levels = model_sampling.sigmas
-    return _flow(shift, len(levels), float(levels[0]), float(levels[-1]))
-
-
-@lru_cache(_KEPT)
-def _flow(shift: float, timesteps: int, sigma_min: float, sigma_max: float) -> NoiseSchedule:
-    usual = NoiseSchedule.flow(shift, timesteps)
-    # In float32 the last level of an ordinary model is 1 only up to rounding, but sampling must start at pure noise.
-    starts_at_noise = math.isclose(sigma_max, 1.0, rel_tol=_ROUNDING)
-    if starts_at_noise and math.isclose(sigma_min, usual.sigma_min, rel_tol=_ROUNDING):
-        return usual
-    t_eps, t_end = usual.clock.time_at(np.array([sigma_min, sigma_max])).tolist()  # a model trained on only some of the levels
-    return NoiseSchedule.flow(shift, timesteps, t_eps=t_eps, t_end=1.0 if starts_at_noise else t_end)
+    ns = NoiseSchedule("vp", CosineClock.between(float(levels[0]), float(levels[-1]), offset, shift))
+    times = np.clip(np.arange(1, len(levels) + 1) / len(levels), ns.t_min, ns.t_max)
+    if np.allclose(ns.sigma_of_t(times), levels, **_CASCADE_ROUNDING):
+        return ns
+    return NoiseSchedule.vp_sigmas(levels[np.append(True, np.diff(levels) != 0)])
 
 
 def family_of_sampling(model_sampling: Any) -> Family:
@@ -169,7 +192,21 @@ def model_sampling_of(denoiser: Any) -> Any:
 
 def guidance_of(denoiser: Any) -> float | None:
     """The guidance scale of the guider behind a sampler function's denoiser; None if it has none."""
-    guider = getattr(denoiser, "inner_model", None)
+    return scale_of(getattr(denoiser, "inner_model", None))
+
+
+def guider_of(denoiser: Any) -> Any:
+    """The guider behind a sampler function's denoiser; None where there is none."""
+    link = denoiser
+    for _ in range(10):
+        if link is None or getattr(link, "model_patcher", None) is not None:
+            return link
+        link = getattr(link, "inner_model", None)
+    return None
+
+
+def scale_of(guider: Any) -> float | None:
+    """The guidance scale of a guider, the largest where it has several; None if it has none."""
     scales = [getattr(guider, name, None) for name in ("cfg", "cfg1", "cfg2")]  # the last two: DualCFGGuider
     return max((float(scale) for scale in scales if isinstance(scale, (int, float))), default=None)
 
@@ -177,7 +214,8 @@ def guidance_of(denoiser: Any) -> float | None:
 def percent_of(sigmas: np.ndarray, ns: NoiseSchedule) -> np.ndarray:
     """ComfyUI's percentage of sampling, from 0 (start) to 1 (end), of each noise level: the inverse of `percent_to_sigma`.
 
-    For tables whose length is not 1000 it is the fraction of the table (the host counts to 999 whatever the length).
+    For tables whose length is not 1000 it is the fraction of the table (the host counts to 999 whatever the length), and also where a
+    pack's class has other levels than its `shift` says (the host's function goes by the shift).
 
     Parameters
     ----------
@@ -191,11 +229,12 @@ def percent_of(sigmas: np.ndarray, ns: NoiseSchedule) -> np.ndarray:
     """
     values = np.asarray(sigmas, dtype=np.float64)
     inside = np.clip(values, ns.sigma_min, ns.sigma_max)
-    if isinstance(ns.clock, TableClock):
+    clock = ns.clock.clock if isinstance(ns.clock, ListedClock) else ns.clock
+    if isinstance(clock, TableClock):
         share = ns.t_of(inside) / ns.t_max
-    elif isinstance(ns.clock, (SigmaClock, RatioClock)) or (isinstance(ns.clock, CosineClock) and ns.clock.offset == 0):
+    elif isinstance(clock, (SigmaClock, RatioClock)) or (isinstance(clock, CosineClock) and clock.offset == 0):
         share = np.log(inside / ns.sigma_min) / math.log(ns.sigma_max / ns.sigma_min)
-    elif isinstance(ns.clock, FlowClock):
+    elif ns.family == "flow":
         share = ns.t_of(np.clip(values, 0.0, ns.sigma_max))
     else:  # Cascade: the host clamps its first levels to a single one
         share = np.where(values >= ns.sigma_max, 1.0, ns.t_of(inside))
@@ -229,6 +268,7 @@ _PRESET_OF_ARCHITECTURE = {
     "HunyuanVideo": "hunyuan_video",
     "CosmosT2IPredict2": "cosmos_predict2",
     "CosmosT2V": "cosmos",
+    "Anima": "anima",
     "ZImage": "z_image",
     "Lumina2": "lumina2",
     "WAN21_T2V": "wan",
@@ -276,9 +316,12 @@ def structure_of(model: ModelPatcher | None = None, shape: tuple[int, ...] | Non
     model : MODEL or None
         Models that work on pixels have data in [-1, 1]; all others, latents of about unit variance.
     shape : tuple of int or None
-        Of one latent, without the batch.
+        Of one latent, without the batch. None: the usual one of the model, as far as that is known.
     """
-    return structure_scale(USUAL_LATENT if shape is None else shape, _PIXEL_DEVIATION if _works_on_pixels(model) else _LATENT_DEVIATION)
+    if shape is None:
+        config = getattr(getattr(model, "model", None), "model_config", None)
+        shape = getattr(config, "fewstep_latent", USUAL_LATENT)
+    return structure_scale(shape, _PIXEL_DEVIATION if _works_on_pixels(model) else _LATENT_DEVIATION)
 
 
 def _works_on_pixels(model: ModelPatcher | None) -> bool:

@@ -125,7 +125,7 @@ class FewStepKSampler(io.ComfyNode):
         add_noise: bool = True,
         algorithm_version: int = NEWEST_VERSION,
     ) -> io.NodeOutput:
-        check(_problem(str(preset), str(solver), algorithm_version) or steps_problem(steps))
+        check(_problem(str(preset), str(solver), algorithm_version) or steps_problem(steps) or _nothing_to_show(denoise, latent_image))
         chosen = AUTO_SOLVER if solver == AUTO else solver
         ns = noise_schedule_of(model)
         structure = None
@@ -199,6 +199,18 @@ def sample_latent(
     guider.set_cfg(cfg)
     noise = Noise_EmptyNoise() if seed is None else Noise_RandomNoise(seed)
     return SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent)[0]
+
+
+def _nothing_to_show(denoise: float, latent: Mapping[str, Any]) -> str | None:
+    """A sentence if nothing is to be sampled and the latent is empty; with a picture in it, it passes through, as in the host."""
+    samples = latent["samples"]
+    parts = samples.unbind() if getattr(samples, "is_nested", False) else (samples,)
+    if denoise > 0 or any(bool(part.any()) for part in parts):
+        return None
+    return (
+        "denoise was 0 and latent_image is empty, so nothing would be sampled and the picture would be grey. Set denoise to 1 for a new "
+        "picture, or connect an encoded picture, which denoise 0 passes on unchanged."
+    )
 
 
 def _problem(preset: Any, solver: Any, algorithm_version: Any) -> str | None:

@@ -12,6 +12,7 @@ from ..schedules import NoiseSchedule, baseline_sigmas, few_step_sigmas, optimal
 from ..schedules.cache import default_cache
 from ..schedules.optimal import LARGEST_OPTIMISED, Problem, make_problem
 from ..schedules.presets import preset_nodes
+from ..schedules.split import with_level_at
 from ..solvers import can_jump, solver_named
 from .host import noise_schedule_of
 from .inputs import OPTIMIZED
@@ -41,7 +42,9 @@ class ScheduleRequest:
         the host's rule: the tail of a list of int(steps / denoise) steps. 0 gives an empty list, as in the host.
     structure : float or None
         The data's largest structures (schedules/first_level.py), if an optimized list may begin with a jump without a call. It does so
-        where the model's range is wide, denoise is 1 and p is None.
+        where the model's range is wide, denoise is 1, and p and boundary are None.
+    boundary : float or None
+        A noise level at which one model hands over to another; one level is placed exactly there.
     """
 
     schedule: str = OPTIMIZED
@@ -50,6 +53,7 @@ class ScheduleRequest:
     p: float | None = None
     denoise: float = 1.0
     structure: float | None = None
+    boundary: float | None = None
 
     @property
     def highest_order(self) -> int:
@@ -82,6 +86,8 @@ class ScheduleRequest:
                     f"{_LONGEST_LIST} can be listed. Use a larger denoise."
                 )
             values = baseline_sigmas(self.schedule, ns, total)[-(steps + 1) :]
+        if self.boundary is not None:
+            values = with_level_at(values, self.boundary, ns.family)
         sigmas = values.to(torch.float32)
         if not bool((sigmas[1:] < sigmas[:-1]).all()):
             raise ValueError(
@@ -91,7 +97,8 @@ class ScheduleRequest:
         return sigmas
 
     def _may_jump(self, ns: NoiseSchedule) -> bool:
-        return self.structure is not None and self.denoise == 1 and self.p is None and can_jump(self.solver, ns.sigma_max, ns.family)
+        plain = self.denoise == 1 and self.p is None and self.boundary is None  # a list with moved levels is not known as one with a jump
+        return self.structure is not None and plain and can_jump(self.solver, ns.sigma_max, ns.family)
 
     def problem(self, ns: NoiseSchedule, steps: int) -> Problem:
         """The minimisation behind an optimized list with denoise above 0."""

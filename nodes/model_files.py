@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -59,6 +60,22 @@ class ModelFolder:
             return f"name was {name!r}; {_RULES}, and not one that operating systems reserve. The file goes into the folder {self.place}."
         return None
 
+    def problem_with(self, name: object) -> str | None:
+        """A sentence where a file of this name cannot be saved, found out before the work whose result it is; or None."""
+        return self.problem_with_name(name) or self._problem_with_place()
+
+    def _problem_with_place(self) -> str | None:
+        folder = self.path()
+        place = next(path for path in (folder, *folder.parents) if path.exists())  # which saving would make the folder in
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                return None
+        except OSError as error:
+            return self._refusal(error)
+
+    def _refusal(self, error: OSError) -> str:
+        return f"The {self.kind} cannot be saved in {self.place} ({error}). Free some space, or make the folder writable."
+
     def path_for(self, name: str, overwrite: bool = False) -> Path:
         """Where a file of this name is saved: "<name> (2)" and so on where the name is taken and may not be replaced.
 
@@ -85,9 +102,7 @@ class ModelFolder:
         try:
             yield
         except OSError as error:
-            raise ValueError(
-                f"The {self.kind} cannot be saved in {self.place} ({error}). Free some space, or make the folder writable."
-            ) from error
+            raise ValueError(self._refusal(error)) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from comfy_api.latest import io
 
+from .labels import label
+
 _KEY = "fewstep_if_omitted"
 _Widget = TypeVar("_Widget", bound=io.Input)
 
@@ -23,8 +25,8 @@ def means_if_omitted(widget: _Widget, value: Any) -> _Widget:
     return widget
 
 
-def with_optional_widgets(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """`node` with every widget that has a default value optional; what a prompt omits is filled in before `execute`."""
+def completed(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """`node` with labels, and with every widget that has a default value optional: what a prompt omits is filled in before `execute`."""
 
     class Complete(node):  # type: ignore[misc, valid-type]
         @classmethod
@@ -32,6 +34,7 @@ def with_optional_widgets(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
             schema = super().define_schema()
             for widget in _with_defaults(schema):
                 widget.optional = True
+            label(schema)
             return schema
 
         @classmethod

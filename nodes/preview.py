@@ -15,6 +15,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,8 +23,9 @@ from ..demo.model import demo_noise_schedule_of
 from ..schedules import BASELINES, NoiseSchedule
 from ..schedules.clocks import CosineClock, FlowClock, RatioClock, SigmaClock
 from ..schedules.model_families import PRESETS
-from ..solvers import build_table, solver_named
-from .inputs import AUTO, OPTIMIZED, ORDERS, chosen_order, problem_with
+from ..solvers import solver_named, table_on
+from .host import structure_of
+from .inputs import AUTO, FIRST_CALLS, HIGHEST, LOWER, OPTIMIZED, ORDERS, chosen_order, problem_with
 from .lists import ScheduleRequest
 from .remembered import remembered
 from .report import curve
@@ -37,7 +39,7 @@ DEMO_PRESETS = {
 }  # fmt: skip
 
 _SCHEDULE_PARAMETERS = ("preset", "shift", "mu", "sigma_min", "sigma_max")
-_PARAMETERS = ("key", *_SCHEDULE_PARAMETERS, "schedule", "solver", "order", "steps", "denoise", "p")
+_PARAMETERS = ("key", *_SCHEDULE_PARAMETERS, "schedule", "solver", "order", "steps", "denoise", "p", "first_call")
 _LARGEST_MU = 50.0
 
 
@@ -61,7 +63,7 @@ def preview(params: Mapping[str, str]) -> dict[str, Any]:
         - key: of a schedule in `remembered`; if there is none, `preset` is used
         - preset: a name in `model_families.PRESETS` or `DEMO_PRESETS`; default "sd15"
         - shift, mu, sigma_min, sigma_max: change the preset as ComfyUI's ModelSampling nodes do
-        - schedule, solver, order, steps, denoise, p: the node's inputs, with its defaults
+        - schedule, solver, order, steps, denoise, p, first_call: the node's inputs, with its defaults
 
     Returns
     -------
@@ -81,13 +83,17 @@ def preview(params: Mapping[str, str]) -> dict[str, Any]:
     ns, assumed = remembered(params.get("key", "")), {"source": "model", "title": "this model"}
     if ns is None:
         ns, assumed = _assumed(tuple((name, params[name]) for name in _SCHEDULE_PARAMETERS if name in params))
-    return {"curves": [_curve(ns, _schedule_request(params), _steps(params))], "assumed": assumed}
+    request = _schedule_request(params)
+    if params.get("first_call", HIGHEST) == LOWER:
+        request = replace(request, structure=structure_of())
+    return {"curves": [_curve(ns, request, _steps(params))], "assumed": assumed}
 
 
 def _schedule_request(params: Mapping[str, str]) -> ScheduleRequest:
     schedule, solver = params.get("schedule", OPTIMIZED), params.get("solver", "unipc")
     order, strength = params.get("order", AUTO), params.get("p", AUTO)
-    wrong = problem_with(schedule=(schedule, (OPTIMIZED, *BASELINES)), order=(order, ORDERS))
+    first_call = params.get("first_call", HIGHEST)
+    wrong = problem_with(schedule=(schedule, (OPTIMIZED, *BASELINES)), order=(order, ORDERS), first_call=(first_call, FIRST_CALLS))
     if wrong:
         raise ValueError(wrong)
     solver_named(solver)
@@ -155,7 +161,7 @@ def _curve(ns: NoiseSchedule, request: ScheduleRequest, steps: int) -> dict[str,
         raise NoCurve(str(error)) from error
     if not len(sigmas):
         raise NoCurve("With denoise 0 nothing is sampled: the list of noise levels is empty.")
-    nfe = build_table(request.solver, sigmas, ns.family).nfe  # the same for every order
+    nfe = table_on(request.solver, sigmas, ns).nfe  # the same for every order
     return curve(sigmas, ns, request.solver if request.schedule == OPTIMIZED else request.schedule, nfe, 2 * nfe, exact=False)
 
 

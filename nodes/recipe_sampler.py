@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from ..recipes import Recipe
-from .host import family_of_sampling, guidance_of, model_sampling_of
-from .report import few_levels, numbers, same_levels
+from .common.guiders import guider_warnings
+from .host import family_of_sampling, guidance_of, guider_of, model_sampling_of
+from .report import numbers, other_levels, same_levels
 from .sampling import SamplerFunction, sample_in_host
 
 _logger = logging.getLogger("fewstep")
@@ -36,9 +37,9 @@ def recipe_function(recipe: Recipe) -> SamplerFunction:
             return x
         if not same_levels(levels, recipe.levels):
             raise ValueError(
-                f"The sampler of the recipe ({recipe.solver}, {recipe.nfe} model calls) was given {len(levels)} noise levels that are not "
-                f"its own {len(recipe.levels)}: {few_levels(levels)} instead of {few_levels(recipe.levels)}. Its coefficients are for its "
-                "own levels only: connect the SIGMAS output of the same FewStep Apply Recipe node, whole, with denoise 1."
+                f"The sampler of the recipe ({recipe.solver}, {recipe.nfe} model calls) was given {other_levels(levels, recipe.levels)}. "
+                "Its coefficients are for its own levels only: connect the SIGMAS output of the same FewStep Apply Recipe node, whole, "
+                "with denoise 1."
             )
         family = family_of_sampling(model_sampling_of(model))
         if family != recipe.family and "flow" in (family, recipe.family):
@@ -46,7 +47,9 @@ def recipe_function(recipe: Recipe) -> SamplerFunction:
                 f"The recipe is for {recipe.family} models, but the model is {family}: its noise levels mean something else there. Use a "
                 f"{recipe.family} model, or a recipe made for {family}."
             )
-        for warning in recipe.check_use(family=family, cfg=guidance_of(model)):
+        guider = guider_of(model)
+        others = guider_warnings(recipe.facts.extra, guider) if guider is not None else []
+        for warning in [*recipe.check_use(family=family, cfg=guidance_of(model)), *others]:
             _logger.warning("FewStep: %s", warning)
         return sample_in_host(model, x, recipe.table(), extra_args, callback, disable)
 

@@ -12,7 +12,7 @@ from .. import __version__
 from ..recipes import Recipe
 from ..schedules.text import sigma_text
 from .common.facts import warnings_for
-from .common.sockets import RecipeType, checked_recipe, pasted, problem_with_text
+from .common.sockets import NO_RECIPE, NOT_CONNECTED, RecipeType, checked_recipe, pasted, problem_without_recipe
 from .file_nodes import LoadNode, SaveNode
 from .host import latent_shape, noise_schedule_of
 from .inputs import NOT_CHECKED, inputs_to_check
@@ -59,8 +59,8 @@ class FewStepApplyRecipe(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, text: str | None = None) -> bool | str:
-        return problem_with_text(text) or True
+    def validate_inputs(cls, text: str | None = None, recipe: object = NOT_CONNECTED) -> bool | str:
+        return problem_without_recipe(text, recipe) or True
 
     @classmethod
     def check_lazy_status(cls, text: str | None = None, **others: Any) -> list[str]:
@@ -81,7 +81,7 @@ class FewStepApplyRecipe(io.ComfyNode):
         elif recipe is not None:
             used, source = checked_recipe(recipe), "the connected node"
         else:
-            raise ValueError("There is no recipe: paste a recipe's text, or connect a node that has one, such as FewStep Load Recipe.")
+            raise ValueError(NO_RECIPE)
         shape = None if latent_image is None else latent_shape(latent_image, model)
         warnings = warnings_for(used, model, cfg_to_check if cfg_to_check > 0 else None, shape)
         ns = None if model is None else noise_schedule_of(model)

@@ -14,9 +14,10 @@ from ..schedules import BASELINES, NoiseSchedule
 from ..schedules.families import half_log_snr
 from ..schedules.model_families import PRESETS, recognise
 from ..schedules.optimal import Problem
+from ..schedules.template_settings import DISTILLED_VARIANTS, settings_for
 from ..schedules.text import sigma_text
 from ..solvers import solver_named
-from .checkpoints import checkpoint_names, looks_distilled
+from .checkpoints import looks_distilled, model_files_behind
 from .host import architecture_of, percent_of
 from .inputs import OPTIMIZED
 from .lists import ScheduleRequest
@@ -98,7 +99,7 @@ def headline(request: ScheduleRequest, sigmas: torch.Tensor, jump: bool = False)
     """One line that says what kind of list it is."""
     steps = len(sigmas) - 1 - jump
     if steps < 1:
-        return "FewStep: nothing is sampled because denoise is 0"
+        return "FewStep: nothing is sampled because denoise is 0; the latent passes on unchanged (an empty one gives a grey picture)"
     counted = f"{steps} optimized step" if request.schedule == OPTIMIZED else f"{steps} step"
     source = "" if request.schedule == OPTIMIZED else f" of {request.schedule} ({BASELINES[request.schedule].description})"
     part = "" if request.denoise == 1 else f", denoise {request.denoise:g}: from sigma {float(sigmas[0]):.6g}"
@@ -146,10 +147,12 @@ def sigmas_line(sigmas: torch.Tensor) -> str:
     return f"Sigmas: {sigma_text(sigmas) or 'none'}"
 
 
-def few_levels(levels: Sequence[float] | np.ndarray) -> str:
-    """At most six levels for a message, rounded; the middle of a longer list is left out."""
-    shown = [f"{level:.5g}" for level in levels]
-    return ", ".join(shown if len(shown) <= 6 else [*shown[:3], "...", *shown[-2:]])
+def other_levels(given: Sequence[float] | np.ndarray, own: Sequence[float] | np.ndarray) -> str:
+    """How a list of levels differs from a sampler's own, for a message: their numbers, or the first two levels that differ."""
+    if len(given) != len(own):
+        return f"{len(given)} noise levels instead of its own {len(own)}"
+    n = int(np.argmax(~np.isclose(given, own, rtol=_ROUNDING, atol=0.0)))
+    return f"noise levels that are not its own {len(own)}: number {n + 1} is {given[n]:.6g} instead of {own[n]:.6g}"
 
 
 def same_levels(levels: np.ndarray, others: Sequence[float]) -> bool:
@@ -195,6 +198,19 @@ GUIDANCE_LINE = (
 )
 
 
+def template_lines(ns: NoiseSchedule) -> list[str]:
+    """What ComfyUI's own templates sample this family with; no lines where none is known."""
+    return [f"For comparison, ComfyUI's template {known.template}: {known}" for known in settings_for(ns.name)]
+
+
+def variants_line(ns: NoiseSchedule, found: Sequence[str]) -> list[str]:
+    """How distilled variants of the family are told apart, where it has some and no warning says that this is one."""
+    variants = DISTILLED_VARIANTS.get(ns.name)
+    if found or variants is None:
+        return []
+    return [f"Not taken for distilled: no model or LoRA file before this node has a name of the family's distilled variants ({variants})."]
+
+
 def distilled_lines(model: Any, hidden: Any) -> list[str]:
     """A warning if the model looks distilled, by its file names or its architecture; else no lines.
 
@@ -205,7 +221,7 @@ def distilled_lines(model: Any, hidden: Any) -> list[str]:
     hidden
         The node's hidden inputs with `prompt` and `unique_id`, from which the files are found.
     """
-    files = checkpoint_names(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None))
+    files = model_files_behind(hidden)
     names = [name for name in files if looks_distilled(name)]
     if not names and architecture_of(model) == "flux_schnell":
         names = ["FLUX.1 schnell"]

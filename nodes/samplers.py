@@ -50,12 +50,14 @@ class FewStepSampler(io.ComfyNode):
                     f"Highest order. auto is the solver's default, or 2 from cfg {HIGH_GUIDANCE:g} up, where higher orders overshoot in "
                     "few steps. Solvers with only one order ignore it."
                 ),
-                io.Combo.Input(
-                    "variant",
-                    options=list(VARIANTS),
-                    default=AUTO,
-                    tooltip="auto is the published form. unipc: bh2, bh1, vary_coeff, lagrange (exact). dpmpp and res: published, lagrange "
-                    "(exact). deis: logrho, rhoab, tab. dpmpp_2m_sde: midpoint, heun.",
+                advanced(
+                    io.Combo.Input(
+                        "variant",
+                        options=list(VARIANTS),
+                        default=AUTO,
+                        tooltip="auto is the published form. unipc: bh2, bh1, vary_coeff, lagrange (exact). dpmpp and res: published, "
+                        "lagrange (exact). deis: logrho, rhoab, tab. dpmpp_2m_sde: midpoint, heun.",
+                    )
                 ),
                 advanced(
                     io.Boolean.Input(

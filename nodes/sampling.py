@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..schedules import begins_with_jump
-from ..solvers import SOLVERS, SolverTable, build_table, can_jump, order_at_guidance, sample
+from ..solvers import SOLVERS, SolverTable, build_any_table, can_jump, order_at_guidance, sample
 from ..solvers.keeping import restored
 from ..solvers.noise import BrownianNoise
 from .asked import called_at_levels, levels_asked, with_levels
@@ -74,10 +74,10 @@ def sample_in_host(
 
 
 def table_for(solver: str, levels: np.ndarray, model_sampling: Any, order: int | None = None, **options: Any) -> SolverTable:
-    """The solver's table on float64 noise levels [N + 1] for ComfyUI's `model_sampling`; raises what `build_table` raises."""
+    """The solver's table on float64 noise levels [N + 1] for ComfyUI's `model_sampling`; raises what `build_any_table` raises."""
     if options.get("variant") == "tab":  # polynomials in the model's time
         options["t_of"] = noise_schedule_of_sampling(model_sampling).t_of
-    return build_table(solver, levels, family_of_sampling(model_sampling), order, **options)
+    return build_any_table(solver, levels, family_of_sampling(model_sampling), order, **options)
 
 
 def _begins_with_jump(solver: str, levels: np.ndarray, model_sampling: Any) -> bool:

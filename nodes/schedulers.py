@@ -8,8 +8,10 @@ from comfy_api.latest import io
 
 from .. import __version__
 from ..schedules import BASELINES, begins_with_jump
+from ..schedules.split import split_at_boundary
 from ..schedules.text import sigma_text
 from ..solvers import SOLVERS, build_table, solver_named
+from .boundary import BOUNDARIES, NO_BOUNDARY, USUAL_BOUNDARY, boundary_at, boundary_inputs, boundary_line
 from .dropdown import sampler_entry
 from .host import noise_schedule_of, structure_of
 from .inputs import (
@@ -52,6 +54,8 @@ from .report import (
     pairing_line,
     sigmas_line,
     solver_line,
+    template_lines,
+    variants_line,
     version_line,
 )
 
@@ -94,6 +98,7 @@ class FewStepScheduler(io.ComfyNode):
                 ),
                 version_input(),
                 first_call_input(),
+                *boundary_inputs("For Wan 2.2's two models: one level is placed exactly at the boundary, where they change over."),
             ],
             outputs=[
                 io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="Noise levels: steps + 1 values, the last one 0."),
@@ -102,6 +107,14 @@ class FewStepScheduler(io.ComfyNode):
                     "scheduler_func",
                     display_name="scheduler_func",
                     tooltip="For nodes of Impact Pack and Inspire Pack, which request as many steps as they need.",
+                ),
+                io.Sigmas.Output(
+                    "sigmas_high",
+                    display_name="sigmas_high",
+                    tooltip="With a boundary, the part for the high-noise model; else the whole list.",
+                ),
+                io.Sigmas.Output(
+                    "sigmas_low", display_name="sigmas_low", tooltip="With a boundary, the part for the low-noise model; else empty."
                 ),
             ],
             hidden=list(_HIDDEN),
@@ -116,8 +129,10 @@ class FewStepScheduler(io.ComfyNode):
         schedule: str | None = None,
         algorithm_version: int | None = None,
         first_call: str | None = None,
+        boundary: str | None = None,
     ) -> bool | str:
-        return _problem(solver, order, p, schedule, algorithm_version, first_call) or True
+        wrong = _problem(solver, order, p, schedule, algorithm_version, first_call)
+        return wrong or problem_with(boundary=(boundary, BOUNDARIES)) or True
 
     @classmethod
     def execute(
@@ -131,15 +146,21 @@ class FewStepScheduler(io.ComfyNode):
         schedule: str = OPTIMIZED,
         algorithm_version: int = NEWEST_VERSION,
         first_call: str = HIGHEST,
+        boundary: str = NO_BOUNDARY,
+        boundary_sigma: float = USUAL_BOUNDARY,
     ) -> io.NodeOutput:
         check(_problem(str(solver), str(order), str(p), str(schedule), algorithm_version, str(first_call)) or steps_problem(steps))
-        structure = structure_of(model) if first_call == LOWER else None
-        request = ScheduleRequest(schedule, solver, chosen_order(order), chosen_number(p), denoise, structure)
+        check(problem_with(boundary=(str(boundary), BOUNDARIES)))
+        at = boundary_at(boundary, boundary_sigma)
+        structure = structure_of(model) if first_call == LOWER and at is None else None
+        request = ScheduleRequest(schedule, solver, chosen_order(order), chosen_number(p), denoise, structure, at)
         ns = noise_schedule_of(model)
+        distilled = distilled_lines(model, cls.hidden)
         source = origin(request.problem(ns, steps)) if schedule == OPTIMIZED and denoise > 0 else ""
         sigmas = request.sigmas(ns, steps)
         jump = begins_with_jump(sigmas, ns)
         nfe = build_table(solver, sigmas, ns.family, jump=jump).nfe if len(sigmas) else 0
+        high, low = (sigmas, sigmas[:0]) if at is None else split_at_boundary(sigmas, at)
         report = "\n".join(
             [
                 headline(request, sigmas, jump),
@@ -147,11 +168,14 @@ class FewStepScheduler(io.ComfyNode):
                 solver_line(solver, request.order),
                 calls_line(nfe),
                 *jump_lines(sigmas, jump, first_call == LOWER),
-                *([objective_line(request.problem(ns, steps), request.p, source)] if source else []),
+                *([objective_line(request.problem(ns, steps), request.p, source)] if source and not jump else []),
                 sigmas_line(sigmas),
+                *([] if at is None else [boundary_line(at, high, low)]),
                 pairing_line(solver, sampler_entry(solver), sampler_entry("unipc")),
                 *([GUIDANCE_LINE] if request.order is None and solver_named(solver).default_order > 2 else []),
-                *distilled_lines(model, cls.hidden),
+                *distilled,
+                *variants_line(ns, distilled),
+                *template_lines(ns),
                 version_line(algorithm_version),
             ]
         )
@@ -166,10 +190,10 @@ class FewStepScheduler(io.ComfyNode):
             "algorithm_version": algorithm_version,
             "fewstep": __version__,
         }
-        write_entry(cls.hidden, entry)
+        write_entry(cls.hidden, entry if at is None else {**entry, "boundary": at})
         label = solver if schedule == OPTIMIZED else schedule
         ui = as_ui(report, curve(sigmas, ns, label, nfe, 2 * nfe))
-        return io.NodeOutput(sigmas, report, scheduler_function(request), ui=ui)
+        return io.NodeOutput(sigmas, report, scheduler_function(request), high, low, ui=ui)
 
 
 @records

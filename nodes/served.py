@@ -5,6 +5,8 @@
                    letter beyond ASCII, or another character that addresses write differently. For help pages the browser's page takes
                    the name only up to a dot or an @.
 
+    templates      They have been numbered since; addresses with the names of before still open them.
+
 All are routes beside the host's own, which stay as they are.
 """
 
@@ -13,12 +15,23 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).absolute().parents[1]  # not resolved: the host knows a linked folder by the name of the link
 WEB, TEMPLATES = ROOT / "web", ROOT / "example_workflows"
+FORMER_TEMPLATES: Mapping[str, str] = {
+    "5-step demo": "01 Try it",
+    "SD 1.5 or SDXL 6 steps": "02 Your checkpoint",
+    "Flux or SD3 8 steps": "03 Flux or SD3",
+    "img2img": "04 Image to image",
+    "compare schedules": "05 Compare schedules",
+    "calibrate": "06 Calibrate the demo model",
+    "AMED": "09 AMED",
+    "train AMED": "10 Train AMED",
+    "tune LoRA": "11 Tune a LoRA",
+}
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")
 _ENDS_AN_ADDRESS = set("#?%")
 
@@ -32,6 +45,9 @@ def register() -> None:
         return
     for path, handler in routes_for(ROOT.name):
         server.routes.get(path)(handler)
+    # Straight to the router: the host adds its own route to the same folder before those in `routes`, and the first that fits answers.
+    names = "|".join(map(re.escape, FORMER_TEMPLATES))
+    server.app.router.add_get(f"/api/workflow_templates/{_part(ROOT.name)}/{{name:{names}}}.{{ending:json|jpg}}", _former_template)
     if _ENDS_AN_ADDRESS & set(ROOT.name):
         _logger.warning(
             "FewStep: ComfyUI's page cannot load FewStep's help pages and templates from a folder named %r, because # ? %% mean something "
@@ -66,6 +82,10 @@ def _part(name: str) -> str:
 
 async def _help_page(request: Any) -> Any:
     return _answer(WEB, f"docs/{request.match_info['node']}.md")
+
+
+async def _former_template(request: Any) -> Any:
+    return _answer(TEMPLATES, f"{FORMER_TEMPLATES[request.match_info['name']]}.{request.match_info['ending']}")
 
 
 def _file_of(root: Path) -> Callable[..., Any]:

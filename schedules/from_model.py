@@ -56,8 +56,8 @@ def noise_schedule_from_model(
             if table[-1] <= 1:
                 raise ValueError(
                     f"{type(link).__name__}.sigmas ends at {float(table[-1]):.6g}. Tables of variance-preserving "
-                    "models end far above 1, so this looks like a flow model, for which a table is not enough: set "
-                    "`noise_schedule` on the model to NoiseSchedule.flow(shift)."
+                    "models end far above 1, so this looks like a flow model, whose levels mean something else: set "
+                    "`noise_schedule` on the model to NoiseSchedule.flow(shift) or NoiseSchedule.flow_sigmas(table)."
                 )
             schedule = NoiseSchedule.vp_sigmas(table)
             _reject_range(schedule, sigma_min, sigma_max)

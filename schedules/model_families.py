@@ -96,6 +96,7 @@ PRESETS: dict[str, ModelFamily] = {
     "chroma": ModelFamily("Chroma", partial(_flux_flow, 1.15)),
     "qwen_image": ModelFamily("Qwen-Image", partial(_flux_flow, 1.15)),
     "z_image": ModelFamily("Z-Image", partial(_flow, 3.0)),
+    "anima": ModelFamily("Anima", partial(_flow, 3.0)),
     "lumina2": ModelFamily("Lumina-Image 2", partial(_flow, 6.0)),
     "hidream": ModelFamily("HiDream-I1", partial(_flow, 1.0)),
     "omnigen2": ModelFamily("OmniGen2", partial(_flow, 2.6)),

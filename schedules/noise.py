@@ -22,6 +22,7 @@ from .checks import real_number
 from .clocks import Clock, CosineClock, FlowClock, LinearBetaClock, RatioClock, SigmaClock, TableClock
 from .elementwise import Unwrapped, Values, unwrap
 from .families import Family, check_family, half_log_snr, sigma_from_half_log_snr
+from .listed_clocks import FlowTableClock, flow_table
 from .tables import (
     ZERO_TERMINAL_ALPHA_CUMPROD,
     Table,
@@ -186,6 +187,17 @@ class NoiseSchedule:
             The trained times where they are not 1/timesteps and 1: 0 < t_eps < t_end <= 1.
         """
         return cls("flow", FlowClock(shift, timesteps, t_eps, t_end), name)
+
+    @classmethod
+    def flow_sigmas(cls, sigmas: Table, *, name: str = "") -> NoiseSchedule:
+        """Rectified-flow model from the table of levels that its host keeps, which need not follow any shift.
+
+        Parameters
+        ----------
+        sigmas : array-like or Tensor [T], T >= 2
+            Levels s in x = (1 - s) x0 + s n at the times 1/T, 2/T, ..., 1: strictly increasing in (0, 1].
+        """
+        return cls("flow", FlowTableClock(flow_table(sigmas)), name)
 
     @classmethod
     def preset(cls, name: str) -> NoiseSchedule:

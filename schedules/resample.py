@@ -42,11 +42,7 @@ def resample_sigmas(sigmas: torch.Tensor | Sequence[float] | np.ndarray, steps: 
     given = given.reshape(-1)
     steps = whole_number(steps, "steps", 1)
     family = check_family(family)
-    if len(given) < 2 or not np.isfinite(given).all() or given[-1] < 0 or not (np.diff(given) < 0).all():
-        raise ValueError(
-            f"The noise levels were {np.array2string(given, precision=6, threshold=8)}; to be resampled they must be at least two finite "
-            "numbers that decrease and are 0 or above."
-        )
+    _check(given)
     if steps == len(given) - 1:
         return torch.from_numpy(given.copy())
     to_zero = given[-1] == 0
@@ -72,3 +68,17 @@ def resample_sigmas(sigmas: torch.Tensor | Sequence[float] | np.ndarray, steps: 
     out = np.asarray(sigma_from_half_log_snr(lambdas, family))
     out[0], out[-1] = levels[0], levels[-1]
     return torch.from_numpy(np.append(out, 0.0) if to_zero else out)
+
+
+def _check(given: np.ndarray) -> None:
+    """ValueError unless the levels are a list that can be resampled."""
+    if len(given) < 2:
+        raise ValueError(f"There were {len(given)} noise levels; to be resampled they must be at least two.")
+    for n, level in enumerate(given):
+        if not np.isfinite(level) or level < 0:
+            raise ValueError(f"Noise level {n + 1} was {level:g}; to be resampled all must be finite numbers that are 0 or above.")
+    for n in np.flatnonzero(np.diff(given) >= 0)[:1]:
+        raise ValueError(
+            f"Noise level {n + 1} was {given[n]:.9g} and level {n + 2} {given[n + 1]:.9g}; to be resampled they must decrease. Resample "
+            "the list before it is flipped, or each part of one that turns."
+        )

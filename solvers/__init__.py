@@ -24,6 +24,7 @@ from .functions import (
 )
 from .loop import sample
 from .table import ALGORITHM_VERSION, Corrector, Row, SolverTable
+from .turning import build_any_table
 
 __all__ = [
     "ALGORITHM_VERSION",
@@ -34,6 +35,7 @@ __all__ = [
     "Row",
     "Solver",
     "SolverTable",
+    "build_any_table",
     "build_table",
     "can_jump",
     "few_step_table",

@@ -3,7 +3,7 @@
 Every function takes k-diffusion's arguments and, by keyword, the options of its solver with their defaults.
 
     model, x, extra_args, callback, disable     as for `sample`
-    sigmas, afs                                 as for `build_table`
+    sigmas, afs                                 as for `build_table`; euler, ddim and dpmpp_2m also take lists that go up (turning.py)
     family      "vp", "edm" or "flow"; None takes it from the `noise_schedule` of the model, or of a model that it wraps
                 (`.inner_model`), and is "vp" where there is none
     others      `noise_sampler` of `sample`, and `order` of a solver whose order is fixed, are accepted everywhere; anything else is
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .build import build_table
 from .loop import Callback, Model, NoiseSampler, sample
+from .turning import build_any_table
 
 Sampler = Callable[..., Tensor]
 ExtraArgs = Mapping[str, Any] | None
@@ -42,7 +42,7 @@ def _sampled(
     solver: str, model: Model, x: Tensor, sigmas: Tensor, extra_args: ExtraArgs, callback: Callback | None, disable: bool | None,
     family: str | None, /, *, noise_sampler: NoiseSampler | None = None, **options: Any,
 ) -> Tensor:
-    table = build_table(solver, sigmas, family or _family_of(model), **options)
+    table = build_any_table(solver, sigmas, family or _family_of(model), **options)
     return sample(model, x, table, extra_args, callback, disable, noise_sampler)
 
 

@@ -14,24 +14,45 @@ Array = NDArray[np.float64]
 _CLOSEST = 1e-12
 
 
-def check_sigmas(sigmas: Sequence[float] | Array, family: str) -> None:
-    """ValueError in a sentence unless `sigmas` is a schedule: N + 1 >= 2 finite values, strictly decreasing, all but the last above 0."""
+def sigma_array(sigmas: ArrayLike | torch.Tensor) -> Array:
+    """`sigmas` as a new float64 array; ValueError if they are no numbers."""
+    if isinstance(sigmas, torch.Tensor):
+        sigmas = sigmas.detach().cpu().to(torch.float64).numpy()
+    try:
+        return np.array(sigmas, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sigmas were {str(sigmas)[:80]!r}; a list of numbers is needed.") from error
+
+
+def two_levels(values: Array, n: int) -> str:
+    """Levels n and n + 1 for a message, with as many digits as tell them apart."""
+    digits = next((d for d in (6, 9, 12) if f"{values[n]:.{d}g}" != f"{values[n + 1]:.{d}g}"), 6)
+    return f"sigmas[{n}] was {values[n]:.{digits}g} and sigmas[{n + 1}] {values[n + 1]:.{digits}g}"
+
+
+def check_sigmas(sigmas: Sequence[float] | Array, family: str, turning: bool = False) -> None:
+    """ValueError in a sentence unless `sigmas` is a schedule: N + 1 >= 2 finite values, strictly decreasing, all but the last above 0.
+
+    With `turning` they may also go up.
+    """
     values = np.asarray(sigmas, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(
             f"sigmas had shape {values.shape}; a list of N + 1 values for N >= 1 steps is needed, for example [14.6, 2.0, 0]."
         )
     if not np.isfinite(values).all():
-        rule = "every value must be a finite number"
-    elif not (np.diff(values) < 0).all():
-        rule = "they must be strictly decreasing, from the noisy end to the clean end"
-    elif values[-1] < 0:
-        rule = "the last value must be 0 or above, and all others above 0"
-    elif family == "flow" and values[0] > 1:
-        rule = "a flow model's sigmas lie in [0, 1]"
-    else:
-        return
-    raise ValueError(f"sigmas were {np.array2string(values, precision=6, threshold=12)}; {rule}.")
+        n = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise ValueError(f"sigmas[{n}] was {values[n]}; every value must be a finite number.")
+    rises = np.flatnonzero(np.diff(values) >= 0)
+    if rises.size and not turning:
+        n = int(rises[0])
+        raise ValueError(f"{two_levels(values, n)}; they must be strictly decreasing, from the noisy end to the clean end.")
+    if values.min() < 0:
+        n = int(values.argmin())
+        raise ValueError(f"sigmas[{n}] was {values[n]:.9g}; the last value must be 0 or above, and all others above 0.")
+    if family == "flow" and values.max() > 1:
+        n = int(values.argmax())
+        raise ValueError(f"sigmas[{n}] was {values[n]:.9g}; a flow model's sigmas lie in [0, 1].")
 
 
 class Grid:
@@ -48,12 +69,7 @@ class Grid:
     def __init__(self, sigmas: ArrayLike | torch.Tensor, family: str) -> None:
         check_family(family)
         self.family = family
-        if isinstance(sigmas, torch.Tensor):
-            sigmas = sigmas.detach().cpu().to(torch.float64).numpy()
-        try:
-            values = np.array(sigmas, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"sigmas were {sigmas!r}; a list of numbers is needed.") from error
+        values = sigma_array(sigmas)
         if family == "flow" and values.ndim == 1 and len(values) and 1.0 < values[0] <= 1.0 + FLOW_SLACK:
             values[0] = 1.0
         check_sigmas(values, family)
@@ -66,7 +82,7 @@ class Grid:
         if not (np.diff(self.lam) > _CLOSEST).all():
             n = int(np.argmin(np.diff(self.lam)))
             raise ValueError(
-                f"sigmas {n} and {n + 1} were {values[n]!r} and {values[n + 1]!r}; neighbours must differ by more than rounding "
+                f"sigmas {n} and {n + 1} were {values[n]:.17g} and {values[n + 1]:.17g}; neighbours must differ by more than rounding "
                 f"({_CLOSEST:g} in half-log-SNR)."
             )
 

@@ -131,9 +131,12 @@ def restored_where_whole(end: Tensor, start: Tensor, sigmas: Sequence[float], fa
     """
     if kept is None:
         return end
-    ratio, rest = _euler(sigmas, family)
-    left = kept.picture.to(end) if ratio == 0 else ratio * start.to(end) + rest * kept.picture.to(end)
-    return torch.where(kept.whole, left, end)
+    picture, ratio = kept.picture.to(end), sigmas[-1] / sigmas[0]
+    if ratio:
+        first, last = (float(alpha_of(sigma, family)) for sigma in (sigmas[0], sigmas[-1]))
+        # in this order, because the ratio is huge on a list that goes up from almost 0 and there is no noise to begin with
+        picture = last * picture + ratio * (start.to(end) - first * picture)
+    return torch.where(kept.whole, picture, end)
 
 
 def _coefficients(table: SolverTable) -> tuple[float, float]:

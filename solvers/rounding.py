@@ -28,7 +28,7 @@ def float32_levels(sigmas: Sequence[float]) -> tuple[float, ...]:
             raise ValueError(f"sigmas[{n}] was {value!r}, which is 0 as float32, as recipes and hosts hold it; give 0 or at least 1e-37.")
         if n and level == levels[n - 1] and value < sigmas[n - 1]:
             raise ValueError(
-                f"sigmas {n - 1} and {n} were {sigmas[n - 1]!r} and {value!r}, which are equal as float32, as recipes and hosts hold "
+                f"sigmas {n - 1} and {n} were {sigmas[n - 1]:.17g} and {value:.17g}, which are equal as float32, as recipes and hosts hold "
                 "them. Use wider steps."
             )
     return levels

@@ -127,14 +127,18 @@ class SolverTable:
         for name in ("sigmas", "orders", "rows"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         check_family(self.family)
-        check_sigmas(self.sigmas, self.family)
+        self.check_levels()
         if len(self.orders) != self.steps:
             raise ValueError(f"The table has {len(self.orders)} orders for {self.steps} steps; it needs one order per step.")
         _check_rows(self.rows, self.steps)
 
+    def check_levels(self) -> None:
+        """ValueError unless the levels are a schedule."""
+        check_sigmas(self.sigmas, self.family)
+
     def __reduce__(self) -> tuple[type[SolverTable], tuple[object, ...]]:
         # copy and pickle (worker processes) cannot handle the read-only mapping of the options
-        return SolverTable, (self.solver, self.family, self.sigmas, self.orders, self.rows, dict(self.options), self.algorithm_version)
+        return type(self), (self.solver, self.family, self.sigmas, self.orders, self.rows, dict(self.options), self.algorithm_version)
 
     @property
     def steps(self) -> int:

@@ -322,8 +322,8 @@ def test_a_recipe_is_found_by_family_calls_and_guidance(one_recipe):
 def test_the_demo_has_a_row_of_the_recipe(capsys, tmp_path, one_recipe):
     status, out, _ = call(capsys, "demo", "--steps", 4, "--images", 10, "--out", tmp_path / "demo.png", "--json")
     result = json.loads(out)
-    assert status == 0 and [row["nfe"] for row in result["rows"]] == [100, 4, 4, 4] and result["note"] == ""
-    row = result["rows"][3]
+    assert status == 0 and [row["nfe"] for row in result["rows"]] == [100, 4, 4, 4, 4] and result["note"] == ""
+    row = result["rows"][4]
     assert row["caption"] == "calibrated recipe" and 0 < row["rmse"] < 1 and (tmp_path / "demo.png").exists()
     model = load_demo_model("edm")
     x = model.initial_state(model.initial_noise(10, 0), 20.0)

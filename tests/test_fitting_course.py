@@ -11,6 +11,7 @@ from fewstep.fitting.calibrate import resampled
 from fewstep.jobs import TeacherPlan
 from fewstep.jobs.calibrate import CalibrationPlan, run
 from fewstep.jobs.pace import part_of
+from fewstep.schedules.first_level import measured_structure_scale
 
 from .fitting_problems import FAMILIES, MIXTURES, calls_of, setting_of
 
@@ -49,7 +50,8 @@ def test_the_table_before_is_among_the_starts(monkeypatch):
     setting, given = small(), []
     monkeypatch.setattr(module, "calibrate", lambda *a, starts, **k: given.append(starts) or calibrate(*a, starts=starts, **k))
     first, _ = course(setting, [3, 5])
-    usual = [[candidate.table for candidate in default_starts(setting.noise_schedule, nfe)] for nfe in (3, 5)]
+    structure = measured_structure_scale(Teacher(setting, 24).end_points[:6])
+    usual = [[candidate.table for candidate in default_starts(setting.noise_schedule, nfe, structure=structure)] for nfe in (3, 5)]
     assert [candidate.table for candidate in given[0]] == usual[0]
     assert [candidate.table for candidate in given[1]] == [*usual[1], resampled(first.fitted, 5)]
     given.clear()

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewstep.fitting import candidates, default_starts
+from fewstep.fitting import EFFORTS, Teacher, calibrations, candidates, default_starts
 from fewstep.fitting.calibrate import resampled
 from fewstep.fitting.candidates import after_jump
 from fewstep.fitting.parameters import FULL_DEPTH, Parameters
@@ -24,7 +24,7 @@ from fewstep.solvers.rebuild import rebuilt
 from fewstep.solvers.rounding import rounded_table
 
 from .fitting_problems import setting_of
-from .problems import Gaussian
+from .problems import Gaussian, Mixture
 
 WIDE = {
     "edm": NoiseSchedule.edm(0.01, 157.0), "svd": NoiseSchedule.edm(0.002, 700.0), "zsnr": NoiseSchedule.preset("zsnr"),
@@ -252,3 +252,27 @@ def test_candidates_that_begin_with_a_jump():
         other = resampled(candidate.table, 7)
         assert other is not None and other.nfe == 7 and other.sigmas[:2] == pytest.approx(candidate.table.sigmas[:2])
     assert after_jump(NoiseSchedule.preset("sdxl"), 5, 2.0 * 32) == []
+
+
+def test_fits_on_wide_ranges_start_after_a_jump_too():
+    wide, narrow = WIDE["flow"], NoiseSchedule.preset("sdxl")
+    usual, found = default_starts(wide, 5), default_starts(wide, 5, structure=8.0)
+    assert len(found) == len(usual) and {each.nfe for each in found} == {5}
+    assert sum(each.table.rows[0].afs is None for each in found) == 6, "half of them jump, the others begin with a call"
+
+    def tables(ns: NoiseSchedule, **options) -> list:
+        return [each.table for each in default_starts(ns, 5, **options)]
+
+    assert tables(narrow, structure=64.0) == tables(narrow)
+    assert tables(wide, afs=True, structure=8.0) == tables(wide, afs=True)
+
+
+def test_a_calibration_finds_the_data_and_jumps():
+    """Data of deviation 1 in a range to 700: with the same calls, starts after a jump are the better ones."""
+    ns = WIDE["svd"]
+    setting = setting_of(Mixture("edm", 700.0, 0.002), 16, noise_schedule=ns)
+    teacher, low = Teacher(setting, 64), EFFORTS["low"]
+    (result,) = calibrations(setting, [3], held_out=6, teacher=teacher, effort=low)
+    assert "after a jump to" in result.start.name and result.fitted.nfe == 3
+    assert result.comparison is not None and result.fit_won
+    assert Recipe.from_text(Recipe.from_table(result.table).to_text()).table() == result.table

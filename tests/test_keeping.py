@@ -175,6 +175,12 @@ def test_where_no_table_describes_the_sample():
     assert restored_where_whole(end, start, (4.0, 2.0, 0.0), "vp", kept).tolist() == [[[[0.5, 0.0]]]]
 
 
+def test_on_the_way_up_from_almost_0_a_picture_without_noise_stays_to_the_last_bit():
+    picture = torch.linspace(-2, 2, 8).reshape(1, 1, 1, 8)
+    whole = torch.ones(8)
+    assert torch.equal(restored_where_whole(picture + 1, picture, (1e-4, 0.5, 14.6), "vp", Kept(picture, whole, whole == 1)), picture)
+
+
 # --- reports -----------------------------------------------------------------------------------------------------------------------------
 
 

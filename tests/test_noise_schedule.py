@@ -23,6 +23,7 @@ from fewstep.schedules.model_families import PRESETS, recognise, scaled_linear_a
 from fewstep.schedules.noise import NoiseSchedule
 
 COMFYUI = json.loads((Path(__file__).parent / "data" / "comfyui_schedules.json").read_text())
+NEWER = json.loads((Path(__file__).parent / "data" / "comfyui_newer.json").read_text())
 
 SCHEDULES = {
     "vp table": NoiseSchedule.vp(scaled_linear_alphas()),
@@ -38,6 +39,8 @@ SCHEDULES = {
     "flow": NoiseSchedule.flow(),
     "flow, shift 8": NoiseSchedule.flow(8.0),
     "flow, shift 0.3": NoiseSchedule.flow(0.3, timesteps=10_000),
+    "flow table": NoiseSchedule.flow_sigmas(np.linspace(0.001, 1.0, 1000) ** 1.5),
+    "flow table, below noise": NoiseSchedule.flow_sigmas(0.9 * np.linspace(0.001, 1.0, 1000) ** 1.5),
 }
 every_schedule = pytest.mark.parametrize("ns", SCHEDULES.values(), ids=SCHEDULES)
 
@@ -232,11 +235,14 @@ def test_tables_are_copied():
 
 @pytest.mark.parametrize("name", COMFYUI["families"])
 def test_presets_equal_the_host(name):
-    ns, host = NoiseSchedule.preset(name), COMFYUI["families"][name]
+    check_levels(NoiseSchedule.preset(name), COMFYUI["families"][name], name.startswith("stable_cascade"))
+
+
+def check_levels(ns, host, clamped):
     indices = np.array([int(i) for i in host["levels"]])
     expected = np.array(list(host["levels"].values()))
     assert ns.sigma_max == pytest.approx(expected[-1], rel=1e-6)
-    if name.startswith("stable_cascade"):  # 10,000 times, of which the host clamps the outermost to the same two levels
+    if clamped:  # 10,000 times, of which the host clamps the outermost to the same two levels
         times = np.clip((indices + 1) / host["count"], ns.t_min, ns.t_max)
         np.testing.assert_allclose(ns.sigma_of_t(times), expected, rtol=2e-4)
         return
@@ -245,8 +251,15 @@ def test_presets_equal_the_host(name):
     assert ns.sigma_min == pytest.approx(expected[0], rel=1e-6)
 
 
+@pytest.mark.parametrize("name", NEWER["classes"])
+def test_presets_equal_the_classes_of_a_newer_host(name):
+    host = NEWER["classes"][name]
+    check_levels(NoiseSchedule.preset(host["preset"]), host, host["preset"].startswith("stable_cascade"))
+
+
 def test_presets_build_and_say_what_they_are():
-    assert set(COMFYUI["families"]) | {"edm"} == set(PRESETS)
+    newer = {entry["preset"] for entry in NEWER["classes"].values()}  # of models that came later
+    assert set(COMFYUI["families"]) | newer | {"edm"} == set(PRESETS)
     for name, family in PRESETS.items():
         ns = NoiseSchedule.preset(name)
         assert ns.name == name and name in repr(ns) and family.title

@@ -78,7 +78,8 @@ def test_a_list_without_zero_keeps_its_last_level():
     [
         ([], 3, "at least two"),
         ([1.0], 3, "at least two"),
-        ([1.0, 2.0], 3, "decrease"),
+        ([1.0, 2.0], 3, "level 1 was 1 and level 2 2; to be resampled they must decrease"),
+        ([3.0, 2.0, 2.5, 1.0], 3, "level 2 was 2 and level 3 2.5; to be"),
         ([1.0, float("nan")], 3, "finite"),
         ([1.0, -1.0], 3, "0 or above"),
         ([2.0, 0.0], 3, "no shape for"),
@@ -107,6 +108,11 @@ def test_one_step_to_zero_needs_no_shape():
 def test_the_cut_is_at_the_first_level_at_or_below(sigma, step):
     assert step_at_sigma(torch.tensor([14.6, 2.5, 1.0, 0.0]), sigma) == step
     assert step_at_sigma([14.6, 2.5, 1.0], -1) == 2
+
+
+@pytest.mark.parametrize(("sigma", "step"), [(0.0001, 0), (0.5, 1), (1.0, 1), (1.000009, 1), (2.6, 3), (14.6, 3), (20.0, 3)])
+def test_a_flipped_list_is_cut_where_it_reaches_the_level(sigma, step):
+    assert step_at_sigma([0.0001, 1.0, 2.5, 14.6], sigma) == step
 
 
 @pytest.mark.parametrize("share, step", [(0, 0), (0.5, 3), (0.42, 3), (0.41, 2), (1, 6)])

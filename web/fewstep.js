@@ -48,13 +48,11 @@ function add(node, kind, solvers) {
       return result;
     };
   }
-  // Whichever element of ours the renderer mounts tells where the node's rows are.
-  const mounted = (element) => own.options?.attach(element);
   if (hasCurve(kind) && app.ui.settings.getSettingValue(CURVE_SETTING) !== false) {
-    own.curve = new NodeCurve({ app, api, node, kind, presets: () => presets, mounted });
+    own.curve = new NodeCurve({ app, api, node, kind, presets: () => presets });
   } else if (hasSubOptions(kind)) {
     const solver = () => solvers[node.widgets.find((widget) => widget.name === "solver")?.value];
-    own.note = new Note(node, () => (kind === "FewStepSampler" ? solverWords(solver()) : ""), () => mounted(own.note.element));
+    own.note = new Note(node, () => (kind === "FewStepSampler" ? solverWords(solver()) : ""));
   }
   if (hasSubOptions(kind)) {
     own.options = new SubOptions(node, kind, solvers);
@@ -120,11 +118,8 @@ app.registerExtension({
       parts.get(this)?.recipe?.onExecuted(output);
     });
     chain(nodeType.prototype, "onRemoved", function () {
-      const own = parts.get(this);
+      parts.get(this)?.curve?.dispose();
       parts.delete(this);
-      own?.curve?.dispose();
-      own?.note?.dispose();
-      own?.options?.dispose();
     });
   },
 

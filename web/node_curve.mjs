@@ -7,6 +7,7 @@ import { CurveView } from "./view.mjs";
 const DEBOUNCE = 150; // ms after the last edit
 const PRESET_PROPERTY = "FewStep preview"; // "" or absent: from the graph
 const AXIS_PROPERTY = "FewStep axis";
+const LOWER_FIRST_CALL = 2; // algorithm version from which FewStep KSampler makes its first call lower on wide ranges
 const MIN_HEIGHT = 176;
 const MIN_WIDTH = 300;
 
@@ -14,13 +15,15 @@ const plain = (node, names) => Object.fromEntries(names.map((name) => [name, val
 
 /** By node id: the parameters of its preview; null where only a run gives curves. */
 const PARAMETERS = {
-  FewStepScheduler: (node) => plain(node, ["schedule", "solver", "order", "steps", "denoise", "p"]),
+  FewStepScheduler: (node) => plain(node, ["schedule", "solver", "order", "steps", "denoise", "p", "first_call"]),
   FewStepBaselineScheduler: (node) => plain(node, ["schedule", "steps", "denoise"]),
   FewStepKSampler: (node) => {
-    const { solver, denoise, steps, preset } = plain(node, ["solver", "denoise", "steps", "preset"]);
+    const { solver, denoise, steps, preset, algorithm_version: version } =
+      plain(node, ["solver", "denoise", "steps", "preset", "algorithm_version"]);
     // "Fast 5", "Balanced 8": the number of steps is in the name.
     const named = /(\d+)\s*$/.exec(String(preset));
-    return { solver: solver === "auto" ? undefined : solver, denoise, steps: named ? named[1] : steps };
+    const first_call = Number(version) >= LOWER_FIRST_CALL ? "lower" : undefined;
+    return { solver: solver === "auto" ? undefined : solver, denoise, steps: named ? named[1] : steps, first_call };
   },
   FewStepPlotSigmas: null,
   FewStepApplyRecipe: null,
@@ -37,17 +40,15 @@ export const hasCurve = (nodeId) => nodeId in PARAMETERS;
 
 export class NodeCurve {
   /**
-   * @param {object} of { app, api: ComfyUI's; node; kind: its id; presets: () => titles of noise schedules by name;
-   *     mounted: called with the box when a renderer has put it into the page }
+   * @param {object} of { app, api: ComfyUI's; node; kind: its id; presets: () => titles of noise schedules by name }
    */
-  constructor({ app, api, node, kind, presets, mounted }) {
+  constructor({ app, api, node, kind, presets }) {
     Object.assign(this, { app, api, node, presets });
     this.parameters = PARAMETERS[kind];
     this.executed = null; // curves of the last run in this page
     const on = {
       axis: (axis) => this.#remember(AXIS_PROPERTY, axis),
       preset: (name) => this.choosePreset(name),
-      mounted: () => mounted(this.view.element),
     };
     this.view = new CurveView(on, Boolean(this.parameters));
     this.widget = this.#addWidget();
@@ -97,6 +98,9 @@ export class NodeCurve {
     }
     const chain = modelChain(this.node);
     const model = signatureOf(chain);
+    // What was read from a model says nothing once that is gone.
+    const connected = this.node.inputs?.some((input) => input.name === "model" && input.link != null);
+    if (!connected) [this.key, this.executed] = ["", null];
     const assumed = assumedSchedule(chain);
     const chosen = this.node.properties?.[PRESET_PROPERTY] || "";
     this.#offerPresets(chosen, assumed);

@@ -4,9 +4,8 @@ export class Note {
   /**
    * @param {object} node
    * @param {() => string} words what to say; "" takes no room
-   * @param {() => void} mounted called when a renderer has put the line into the page
    */
-  constructor(node, words, mounted) {
+  constructor(node, words) {
     this.words = words;
     this.element = document.createElement("div");
     this.element.className = "fewstep-note";
@@ -21,8 +20,6 @@ export class Note {
     });
     widget.serialize = false;
     widget.serializeValue = () => undefined;
-    this.observer = new ResizeObserver(mounted);
-    this.observer.observe(this.element);
     this.refresh();
   }
 
@@ -31,10 +28,6 @@ export class Note {
     if (this.element.textContent === words) return;
     this.element.textContent = words;
     this.element.title = words;
-  }
-
-  dispose() {
-    this.observer.disconnect();
   }
 }
 

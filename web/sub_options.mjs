@@ -39,8 +39,6 @@ export class SubOptions {
     Object.assign(this, { node, solvers });
     this.rule = RULES[kind];
     this.all = {}; // all choices of an input whose choices depend on the solver
-    this.rows = null;
-    this.observer = new MutationObserver(() => this.#markRows());
   }
 
   #widget(name) {
@@ -69,8 +67,10 @@ export class SubOptions {
       this.#restrict("variant", solver.variants, edited === "solver");
     }
     if (changed && resize) node.setSize([node.size[0], node.computeSize()[1] + spare]);
-    if (changed) node.setDirtyCanvas?.(true, true);
-    this.#markRows();
+    if (!changed) return;
+    // The Vue renderer reads the options of widgets when the list of them changes, not when they do.
+    node.widgets = [...node.widgets];
+    node.setDirtyCanvas?.(true, true);
   }
 
   /** Offer only what the solver has. A choice that is lost by choosing another solver becomes "auto"; a loaded one stays. */
@@ -87,42 +87,15 @@ export class SubOptions {
     widget.options.values.splice(0, Infinity, ...values);
     if (correct && !values.includes(widget.value)) widget.value = AUTO;
   }
-
-  /**
-   * The new renderer has rows of its own and (in 1.32) does not notice that a widget was hidden. `anchor` is an element of
-   * this pack inside the node: with it the rows are found.
-   */
-  attach(anchor) {
-    const rows = anchor?.closest(".lg-node-widgets") ?? null;
-    if (rows === this.rows) return;
-    this.observer.disconnect();
-    this.rows = rows;
-    if (rows) this.observer.observe(rows, { childList: true });
-    this.#markRows();
-  }
-
-  #markRows() {
-    if (!this.rows) return;
-    const hidden = new Set((this.node.widgets ?? []).filter((widget) => widget.hidden).map((widget) => widget.label || widget.name));
-    for (const row of this.rows.children) {
-      const label = [...row.querySelectorAll("p, label, span")].map((part) => part.textContent.trim()).find(Boolean);
-      const display = hidden.has(label) ? "none" : "";
-      if (row.style.display !== display) row.style.display = display;
-    }
-  }
-
-  dispose() {
-    this.observer.disconnect();
-    this.rows = null;
-  }
 }
 
-/** Hide or show a widget on the canvas; returns whether that was a change. */
+/** Hide or show a widget: `hidden` is for the canvas, the option of that name for the Vue renderer. Returns whether that was a change. */
 function setHidden(node, widget, hidden) {
   const linked = node.inputs?.some((input) => input.widget?.name === widget.name && input.link != null);
   const wanted = hidden && !linked;
   if (Boolean(widget.hidden) === wanted) return false;
   widget.hidden = wanted;
+  widget.options = Object.assign(widget.options ?? {}, { hidden: wanted });
   // Canvas layouts up to 1.32 keep room for hidden widgets unless they say that they need none; -4 is the gap between rows.
   if (wanted) widget.computeSize = () => [0, -4];
   else delete widget.computeSize;

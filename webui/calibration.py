@@ -39,6 +39,7 @@ from ..jobs.saving import save_somewhere
 from ..jobs.words import cost_line, progress_lines
 from ..recipes import Book, Recipe, model_identity
 from ..schedules import NoiseSchedule
+from ..schedules.clocks import FlowClock
 from .folders import recipe_path
 from .levels import network_of, noise_schedule_of
 from .names import CALIBRATED, SCHEDULES
@@ -47,18 +48,27 @@ from .samplers import WORK
 _logger = logging.getLogger("fewstep")
 
 MOST_SEEDS, MOST_BATCH = 4096, 1024
+DISTILLED = "distilled_cfg_scale"
+"""Of the host's processing objects (Forge), and of recipes' facts."""
 _LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What is sampled: pictures of this prompt, size (pixels) and guidance."""
+    """What is sampled: pictures of this prompt, size (pixels) and guidance.
+
+    Attributes
+    ----------
+    distilled : float or None
+        The page's *Distilled CFG Scale* (Forge), which on Forge Neo is the model's shift; None in hosts without it.
+    """
 
     prompt: str
     negative: str
     width: int
     height: int
     cfg: float
+    distilled: float | None = None
 
 
 def plan_of(calls: str, effort: str, seeds: int, batch: int, minutes: float = USUAL_MINUTES) -> CalibrationPlan:
@@ -164,6 +174,7 @@ def run(picture: Picture, plan: CalibrationPlan, course: Course) -> None:
         batch = len(x)
         ns: NoiseSchedule = noise_schedule_of(model)
         facts.update(_facts(model, shared.sd_model, tuple(x.shape[1:]), picture.cfg))
+        facts["extra"] = _page_facts(shared.sd_model, ns, picture.distilled)
 
         def denoised(given: Tensor, sigma: Tensor) -> Tensor:
             if stopped():
@@ -183,7 +194,9 @@ def run(picture: Picture, plan: CalibrationPlan, course: Course) -> None:
 
         fit(Setting(denoised, ns, tuple(x.shape[1:]), tuple(plan.seeds), batch=plan.batch, device=x.device), plan, course, stopped)
 
-    p = processing.StableDiffusionProcessingTxt2Img(
+    kind = processing.StableDiffusionProcessingTxt2Img
+    has_distilled = picture.distilled is not None and hasattr(kind, DISTILLED)
+    p = kind(
         sd_model=shared.sd_model,
         outpath_samples="",
         outpath_grids="",
@@ -199,6 +212,7 @@ def run(picture: Picture, plan: CalibrationPlan, course: Course) -> None:
         sampler_name=CALIBRATED.name,
         do_not_save_samples=True,
         do_not_save_grid=True,
+        **({DISTILLED: picture.distilled} if has_distilled else {}),
     )
     p.scheduler = SCHEDULES[0].label
     p.scripts = scripts.ScriptRunner()  # without scripts; a host (reForge) looks for one of its own in it and fails without any
@@ -245,6 +259,16 @@ def _save_book(plan: CalibrationPlan, facts: dict[str, Any], course: Course) -> 
             course.problems += [problem] if problem else []
     except (OSError, ValueError) as error:  # the recipes are saved
         course.problems.append(f"The recipe book was not written: {error}")
+
+
+def _page_facts(loaded: Any, ns: NoiseSchedule, distilled: float | None) -> dict[str, Any]:
+    """What the page's slider decided: the guidance that a distilled model is told, and the shift of a flow model."""
+    facts: dict[str, Any] = {}
+    if distilled is not None and getattr(loaded, "use_distilled_cfg_scale", False):
+        facts[DISTILLED] = float(distilled)
+    if isinstance(ns.clock, FlowClock):
+        facts["shift"] = float(f"{ns.clock.shift:.4g}")
+    return facts
 
 
 def _facts(model: Any, loaded: Any, shape: tuple[int, ...], cfg: float) -> dict[str, Any]:

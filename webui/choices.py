@@ -167,8 +167,8 @@ def read_recipe(text: str) -> Recipe:
     """
     if not text:
         raise ValueError(
-            "The schedule type is FewStep recipe, but the panel's recipe is empty. Paste a recipe's text into FewStep's panel, "
-            "calibrate there, or choose another schedule type."
+            "The panel's recipe is empty, but the sampling method FewStep Calibrated and the schedule type FewStep recipe need one. Paste "
+            "a recipe's text into FewStep's panel, calibrate there, or choose another method or schedule type."
         )
     return Recipe.from_json(text) if text.lstrip("\ufeff \r\n\t").startswith("{") else Recipe.from_text(text)
 

@@ -46,6 +46,15 @@ def structure_of_picture(sampler: str | None, width: Any, height: Any) -> float 
     return structure_scale((4, int(height or 1024) // 8, int(width or 1024) // 8), deviation=1.0)
 
 
+def set_shift(value: Any) -> None:
+    """Set the loaded model's shift, as a picture does with the page's slider *Distilled CFG Scale* (Forge Neo); nothing in other hosts."""
+    from modules import shared
+
+    setter = getattr(shared.sd_model, "set_shift", None)
+    if callable(setter) and value:
+        setter(shift=float(value))  # only of models that have one: the host knows them
+
+
 def ensure_loaded() -> None:
     """Load the chosen checkpoint where the host does so with the first picture only (Forge)."""
     from modules import sd_models

@@ -3,8 +3,8 @@
 Samplers and schedule functions get a chain of `.inner_model`: guidance, a wrapper with the levels, the model. The first link with levels
 decides:
 
-    .predictor with prediction_type "const" (Forge)     flow; the shift is read off the table
-    .predictor of a continuous EDM or V class (Forge)    edm; vp, sigma = tan(pi t / 2)
+    .predictor with prediction_type "const" (Forge)     flow; the shift is read off the table, which need not follow one
+    .predictor of a continuous EDM or V class (Forge)    edm; vp, sigma = tan(pi t / 2); between the ends of the table
     .sigmas [T] ending at 1                              flow (A1111's SD3)
     .sigmas [T], else                                    vp, the table itself (CompVis wrappers, zero-terminal-SNR too)
 
@@ -22,9 +22,11 @@ import torch
 
 from ..schedules import NoiseSchedule
 from ..schedules.clocks import CosineClock
+from ..schedules.host_tables import flow_schedule, restricted, with_levels
 
 _KEPT = 32
 _ROUNDING = 1e-4  # relative error of float32 tables that went through formulas
+_FORMULA = 1e-3  # of a formula whose shift is read off such a table
 
 
 def links(denoiser: Any) -> Iterator[Any]:
@@ -97,28 +99,12 @@ def schedule_of_table(table: torch.Tensor, predictor: Any = None) -> NoiseSchedu
 def _schedule(content: bytes, kind: str) -> NoiseSchedule:
     levels = np.frombuffer(content, dtype=np.float64).copy()
     if kind == "flow":
-        return _flow(levels)
+        return flow_schedule(levels, tolerance=_FORMULA)
     if kind == "edm":
-        return NoiseSchedule.edm(float(levels[0]), float(levels[-1]))
+        return with_levels(NoiseSchedule.edm(float(levels[0]), float(levels[-1])), levels)
     if kind == "v":
-        return NoiseSchedule("vp", CosineClock.between(float(levels[0]), float(levels[-1])))
+        return with_levels(NoiseSchedule("vp", CosineClock.between(float(levels[0]), float(levels[-1]))), levels)
     return NoiseSchedule.vp_sigmas(levels)
-
-
-def _flow(levels: np.ndarray) -> NoiseSchedule:
-    """The flow schedule s = shift t / (1 + (shift - 1) t), t = 1/T, ..., 1, with the shift solved from the middle level."""
-    count = len(levels)
-    middle = count // 2
-    t, s = middle / count, float(levels[middle - 1])
-    shift = s * (1 - t) / (t * (1 - s))
-    schedule = NoiseSchedule.flow(shift, count)
-    times = np.arange(1, count + 1) / count
-    if not np.allclose(schedule.sigma_of_t(times), levels, rtol=10 * _ROUNDING):
-        raise ValueError(
-            f"The model's {count} levels from {levels[0]:.4g} to {levels[-1]:.4g} end at 1 like those of a flow model, but do not match "
-            "any shift. Choose one of the host's own schedule types for this model."
-        )
-    return schedule
 
 
 @lru_cache(_KEPT)
@@ -147,10 +133,7 @@ def between(ns: NoiseSchedule, sigma_min: float, sigma_max: float) -> NoiseSched
             "settings for sigma min and sigma max (0 means the model's own)."
         )
     if ns.family == "flow":
-        high = min(high, 1.0)
-        clock = ns.clock
-        ends = clock.time_at(np.array([low, high])).tolist()
-        return NoiseSchedule.flow(clock.shift, clock.timesteps, t_eps=ends[0], t_end=ends[1], name=ns.name)
+        return restricted(ns, low, min(high, 1.0))
     if ns.family == "edm":
         return NoiseSchedule.edm(low, high, name=ns.name)
     inside = ns.levels[(ns.levels > low * (1 + _ROUNDING)) & (ns.levels < high * (1 - _ROUNDING))]

@@ -17,11 +17,12 @@ from modules.call_queue import queue_lock
 
 from ..fitting import Ending, FitError
 from ..jobs.calibrate import budget_lines, menu_lines
+from ..jobs.in_short import in_short
 from . import job
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
 from .books import PREFIX, books
-from .calibration import Course, Picture, plan_of, run
-from .choices import NO_PREDICTOR, Choices
+from .calibration import DISTILLED, Course, Picture, plan_of, run
+from .choices import NO_PREDICTOR, Choices, read_recipe
 from .folders import load_recipe, predictor_names, recipe_names
 from .host import (
     architecture,
@@ -30,16 +31,22 @@ from .host import (
     in_models_thread,
     sampler_options,
     schedule_of_loaded_model,
+    set_shift,
     structure_of_picture,
 )
-from .names import AMED, SAMPLERS, sampler_entry, schedule_entry
+from .names import AMED, RECIPE_SCHEDULE, SAMPLERS, entries_of, sampler_entry, schedule_entry
 from .plot import sigma_plot
+from .report_html import report_html
 from .schedules import schedule_function
 from .settings import from_settings
 
 _logger = logging.getLogger("fewstep")
 
 _SECONDS_BETWEEN_NEWS = 0.5
+_NEXT = (
+    "The recipe is in the panel. To use it, choose the sampling method FewStep Calibrated with the schedule type Automatic; it sets the "
+    "number of steps itself."
+)
 
 
 def with_names(function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
@@ -59,17 +66,17 @@ def with_names(function: Callable[..., Any], names: Sequence[str]) -> Callable[.
     return lambda *values: function(*split(values))
 
 
-def recipe_text(name: str, present: str) -> str:
-    """The text of a saved recipe, or that asks for a saved book; `present` if none is chosen or the file is no recipe."""
+def recipe_text(name: str, present: str) -> tuple[str, str]:
+    """The text of a saved recipe, or that asks for a saved book, and its name; `present` and no name if none is chosen or it is none."""
     if not name:
-        return present
+        return present, ""
     if name in books():
-        return f"{PREFIX} {name}"
+        return f"{PREFIX} {name}", name
     try:
-        return load_recipe(name).to_text()
+        return load_recipe(name).to_text(), name
     except (ValueError, OSError) as error:
-        gr.Warning(str(error))
-        return present
+        gr.Warning(f"The saved recipe {name!r} cannot be used. {error}")
+        return present, ""
 
 
 def refreshed(saved: str, predictor: str) -> tuple[Any, Any]:
@@ -104,20 +111,24 @@ def _plot_of(choices: Choices, controls: dict[str, Any]) -> str:
     strength = controls.get("denoising_strength")
     drops = shared.opts.always_discard_next_to_last_sigma or sampler_options(name).get("discard_next_to_last_sigma", False)
     stamps: Any = None
-    if sampler_entry(name) == AMED:
+    entry, schedule_chosen = entries_of(name, schedule)
+    if schedule_chosen == RECIPE_SCHEDULE and entry != AMED and strength is None:
+        steps = read_recipe(choices.recipe).steps  # as in a picture
+    if entry == AMED:
         stamps = ValueError(NOT_FROM_NOISE) if strength is not None else stamps_of(choices.predictor)
         steps, schedule = (steps if strength is not None else len(stamps) - 1), "Automatic"
     structure = structure_of_picture(name, controls.get("width"), controls.get("height")) if strength is None else None
     job.begin(job.Job(choices, architecture(), bool(drops), stamps, structure))
     try:
-        sigmas = _levels_of_host(name, schedule, steps, strength)
+        set_shift(controls.get(DISTILLED))
+        sigmas = _levels_of_host(name, schedule, steps, strength, controls)
     finally:
         job.end()
     used = "" if strength is None else f", denoising {strength:g}"
     return sigma_plot(sigmas, f"{name}, {schedule}: {len(sigmas) - 1} steps{used}")
 
 
-def _levels_of_host(name: str, schedule: str, steps: int, strength: float | None) -> list[float]:
+def _levels_of_host(name: str, schedule: str, steps: int, strength: float | None, controls: dict[str, Any]) -> list[float]:
     """As the host's own sampler would get them: its function makes the list, and img2img cuts it."""
     from modules import sd_samplers, sd_samplers_common
 
@@ -126,7 +137,8 @@ def _levels_of_host(name: str, schedule: str, steps: int, strength: float | None
         raise ValueError(f"{name} takes no noise levels, so there are none to show.")
     p = SimpleNamespace(
         scheduler=schedule, hr_scheduler=None, is_hr_pass=False, sampler_noise_scheduler_override=None, extra_generation_params={},
-        steps=steps, denoising_strength=strength,
+        steps=steps, denoising_strength=strength, sd_model=shared.sd_model, width=int(controls.get("width") or 512),
+        height=int(controls.get("height") or 512), distilled_cfg_scale=controls.get(DISTILLED),
     )  # fmt: skip
     entry = sampler_entry(name)
     if not has_schedule_choice() and entry is not None and shared.opts.k_sched_type == "Automatic":
@@ -178,6 +190,7 @@ def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, minutes: Any, con
             int(controls.get("width") or 512),
             int(controls.get("height") or 512),
             float(controls.get("cfg_scale") or 7.0),
+            float(controls[DISTILLED]) if controls.get(DISTILLED) else None,
         )
     except (ValueError, TypeError) as error:
         yield f"<p><b>{html.escape(str(error))}</b></p>", keep, keep
@@ -213,7 +226,9 @@ def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, minutes: Any, con
         thread.join(_SECONDS_BETWEEN_NEWS)
     recipes = [*(recipe for recipe, _ in course.saved), *course.unsaved]
     if recipes:
-        yield _report(course, failed), recipes[0].to_text(), gr.update(choices=["", *recipe_names()])
+        saved = course.saved[0][1].stem if course.saved and course.saved[0][0] is recipes[0] else ""
+        names = ["", *recipe_names()]
+        yield _report(course, failed), recipes[0].to_text(), gr.update(choices=names, value=saved if saved in names else "")
     else:
         yield _report(course, failed), keep, keep
 
@@ -235,8 +250,11 @@ def _report(course: Course, failed: list[BaseException]) -> str:
         parts.append(f"<p>Recipe for {recipe.nfe} model calls, not saved:</p><pre>{html.escape(recipe.to_text())}</pre>")
     for recipe, path in course.saved:
         parts.append(f"<p>Recipe for {recipe.nfe} model calls, saved as {html.escape(path.stem)}:</p>")
-    texts = ["\n".join([result.report(), *menu_lines(result)]) for result in course.outcome.done.values()]
-    if course.outcome.within is not None and texts:
-        texts.insert(0, "\n".join(budget_lines(course.outcome.within)))
-    parts += [f'<pre style="white-space:pre-wrap">{html.escape(text)}</pre>' for text in texts]
+    if course.saved or course.unsaved:
+        parts.append(f"<p><b>{_NEXT}</b></p>")
+    results = course.outcome.done.values()
+    parts += [f"<p><b>{html.escape(in_short(result))}</b></p>" for result in results]
+    if course.outcome.within is not None and course.outcome.done:
+        parts.append(report_html("\n".join(budget_lines(course.outcome.within))))
+    parts += [report_html("\n".join([result.report(), "", *menu_lines(result)])) for result in results]
     return "".join(parts) or "<p>Nothing was found.</p>"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..recipes import Recipe
 from ..schedules import begins_with_jump
-from ..solvers import SolverTable, build_table, can_jump, sample
+from ..solvers import SolverTable, build_any_table, build_table, can_jump, sample
 from ..solvers.keeping import restored
 from ..solvers.noise import BrownianNoise
 from ..solvers.rebuild import asked_order
@@ -93,7 +93,7 @@ def _walk(
     ns = noise_schedule_of(model)
     jump = not options.get("afs") and begins_with_jump(levels, ns) and can_jump(entry.solver, ns.sigma_max, ns.family)
     order = solver_order(entry, choices, guidance(model, extra_args), jump)
-    table = build_table(entry.solver, levels, ns.family, order, **options, jump=jump)
+    table = build_any_table(entry.solver, levels, ns.family, order, **options, **({"jump": True} if jump else {}))
     if options.get("afs") and isinstance(getattr(model, "step", None), int):
         model.step += 1  # prompt editing counts calls
     return walk(table, model, x, extra_args, callback, disable, noise_sampler)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..recipes import Recipe
-from ..schedules import NoiseSchedule, baseline_sigmas, few_step_sigmas, optimal_sigmas
+from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, few_step_sigmas, optimal_sigmas
 from ..schedules.resample import resample_sigmas
 from ..solvers import SOLVERS
 from . import job
@@ -88,6 +88,7 @@ def sigmas_for(entry: ScheduleEntry, ns: NoiseSchedule, steps: int, choices: Cho
         order = min(entry.order, max(SOLVERS[entry.solver].orders))
         values = optimal_sigmas(ns, steps, entry.solver, order, choices.strength or None)
     elif entry.baseline:
+        _check_family(entry, ns)
         values = baseline_sigmas(entry.baseline, ns, steps)
     else:
         values = recipe_sigmas(read_recipe(choices.recipe), ns.family, steps)
@@ -95,6 +96,20 @@ def sigmas_for(entry: ScheduleEntry, ns: NoiseSchedule, steps: int, choices: Cho
     if not bool((sigmas[1:] < sigmas[:-1]).all()):
         raise ValueError(f"With {steps} steps, the levels of {entry.label} are not distinct in float32; use fewer steps or more denoising.")
     return sigmas
+
+
+_KINDS = {"vp": "Stable Diffusion", "edm": "EDM", "flow": "flow (SD3, Flux and the like)"}
+
+
+def _check_family(entry: ScheduleEntry, ns: NoiseSchedule) -> None:
+    """Raise a ValueError, in the words of the page, where a published table is for other kinds of models."""
+    families = BASELINES[entry.baseline].families
+    if ns.family not in families:
+        kinds = " and ".join(_KINDS[family] for family in families)
+        raise ValueError(
+            f"The schedule type {entry.label} is for {kinds} models, but the loaded checkpoint is a {_KINDS[ns.family]} model. Choose the "
+            "schedule type FewStep, or another one."
+        )
 
 
 def recipe_sigmas(recipe: Recipe, family: str, steps: int) -> Tensor:

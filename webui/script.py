@@ -13,11 +13,13 @@ import gradio as gr
 from modules import scripts, shared
 
 from ..jobs.calibrate import BY_TIME, USUAL_MINUTES, WORK_CHOICES
+from ..recipes import Recipe
 from . import job, panel_actions
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
 from .books import is_book_text, with_book
+from .calibration import DISTILLED
 from .choices import AUTO, LABELS, NO_PREDICTOR, ORDERS, VARIANTS, Choices, panel_value, read_recipe, to_infotext
-from .folders import predictor_names, recipe_names
+from .folders import load_recipe, predictor_names, recipe_names
 from .host import architecture, has_schedule_choice, sampler_options, structure_of_picture
 from .names import AMED, CALIBRATED, RECIPE_SCHEDULE, SamplerEntry, ScheduleEntry, entries_of, sampler_entry, schedule_entry
 from .settings import from_settings
@@ -25,9 +27,12 @@ from .xyz import AXES_ATTRIBUTE
 
 _logger = logging.getLogger("fewstep")
 
+_DISTILLED_FACTOR, _SAME_SHIFT = 1.5, 0.01
+
 # Controls of the host that the panel's buttons read, by the end of their elem_id.
 _STRENGTH = "denoising_strength"  # in txt2img it belongs to the second pass
-_HOST_CONTROLS = ("sampling", "scheduler", "steps", _STRENGTH, "prompt", "neg_prompt", "width", "height", "cfg_scale")
+_DECIDE_LEVELS = ("sampling", "scheduler", "steps", _STRENGTH, DISTILLED)
+_HOST_CONTROLS = (*_DECIDE_LEVELS, "prompt", "neg_prompt", "width", "height", "cfg_scale")
 
 
 class FewStepScript(scripts.Script):
@@ -100,7 +105,7 @@ class FewStepScript(scripts.Script):
         self, arguments: Any, saved: Any, refresh: Any, show: Any, shown: Any, plan: Any, calibrate: Any, interrupt: Any, report: Any
     ) -> None:
         recipe, predictor = arguments[4], arguments[5]
-        saved.change(panel_actions.recipe_text, inputs=[saved, recipe], outputs=[recipe], show_progress=False)
+        saved.change(panel_actions.recipe_text, inputs=[saved, recipe], outputs=[recipe, saved], show_progress=False)
         refresh.click(panel_actions.refreshed, inputs=[saved, predictor], outputs=[saved, predictor], show_progress=False)
         names = [name for name in _HOST_CONTROLS if name in self.controls]
         show.click(
@@ -109,6 +114,9 @@ class FewStepScript(scripts.Script):
             outputs=[shown],
             show_progress=False,
         )
+        for control in (*arguments, *(self.controls[name] for name in _DECIDE_LEVELS if name in self.controls)):
+            if hasattr(control, "change"):  # what is shown belongs to what was chosen then
+                control.change(lambda: "", inputs=[], outputs=[shown], show_progress=False)
         calibrate.click(
             panel_actions.with_names(panel_actions.calibrate, names),
             inputs=[*plan, *(self.controls[name] for name in names)],
@@ -127,6 +135,7 @@ class FewStepScript(scripts.Script):
         except Exception as error:  # raised again only if the picture uses FewStep
             setattr(p, job.ATTRIBUTE, error)
             job.begin(job.Job(choices=error))
+            _stop_before_the_first_pass(p, error)
             return
         setattr(p, job.ATTRIBUTE, choices)
         try:
@@ -137,21 +146,33 @@ class FewStepScript(scripts.Script):
                 setattr(p, job.ATTRIBUTE, choices)
             if any(AMED in later for later in passes[1:]):
                 raise ValueError(NOT_FROM_NOISE)  # fail before the first pass rather than after it
+            if any(CALIBRATED in each or RECIPE_SCHEDULE in each for each in passes):
+                read_recipe(choices.recipe)
+            warnings: list[str] = []
             if not hasattr(p, "init_images"):
                 if AMED in first:
                     p.steps = len(stamps_of(choices.predictor)) - 1
+                    asked = getattr(p, "scheduler", None)
+                    if asked not in (None, "Automatic", "automatic"):
+                        warnings.append(
+                            f"FewStep AMED samples at the time stamps of its predictor, in {p.steps} steps; the schedule type {asked} is "
+                            "not used."
+                        )
                     p.scheduler = "Automatic"
                 elif RECIPE_SCHEDULE in first:
                     p.steps = read_recipe(choices.recipe).steps
             samplers = list(dict.fromkeys(sampler for sampler, _ in passes if sampler is not None))
             schedules = list(dict.fromkeys(schedule for _, schedule in passes if schedule is not None))
             p.extra_generation_params.update(to_infotext(choices, samplers, schedules))
-            for warning in _warnings(p, choices, samplers, schedules):
+            if any(CALIBRATED in later for later in passes[1:]) and read_recipe(choices.recipe).calibrated:
+                warnings.append("In the hires pass only the recipe's solver is used; its fitted weights belong to its own noise levels.")
+            for warning in [*warnings, *_warnings(p, choices, samplers, schedules)]:
                 _logger.warning("FewStep: %s", warning)
                 if hasattr(p, "comment"):
                     p.comment(f"FewStep: {warning}")  # shown below the picture
         except Exception as error:
             setattr(p, job.ATTRIBUTE, error)
+            _stop_before_the_first_pass(p, error)
         self.process_before_every_sampling(p)
 
     def process_before_every_sampling(self, p: Any, *arguments: Any, **kwargs: Any) -> None:
@@ -174,6 +195,19 @@ class FewStepScript(scripts.Script):
 
     def postprocess(self, p: Any, processed: Any, *arguments: Any) -> None:
         job.end()
+
+
+def _stop_before_the_first_pass(p: Any, error: Exception) -> None:
+    """Raise the error when the host asks for the first list of levels, where FewStep itself would be asked in the second pass only."""
+    first, *later = entries_of_passes(p)
+    if any(first) or not any(entry for each in later for entry in each):
+        return
+
+    def levels(steps: int) -> Any:
+        raise error
+
+    levels.is_fewstep = True  # type: ignore[attr-defined]
+    p.sampler_noise_scheduler_override = levels
 
 
 def _choose_schedule(p: Any, entry: SamplerEntry | None) -> None:
@@ -204,7 +238,7 @@ def entries_of_passes(p: Any) -> list[tuple[SamplerEntry | None, ScheduleEntry |
 def _with_axes(choices: Choices, axes: dict[str, Any]) -> Choices:
     for field, value in axes.items():
         if field == "recipe" and value and not _is_text(value):
-            value = panel_actions.recipe_text(value, "")
+            value = load_recipe(value).to_text()  # raises with the file's name
         choices = choices.with_value(field, value)
     return choices
 
@@ -228,4 +262,21 @@ def _warnings(p: Any, choices: Choices, samplers: list[SamplerEntry], schedules:
     facts = {"cfg": float(p.cfg_scale)}
     if recipe.facts.resolution is not None and recipe.facts.resolution[0] == 4:
         facts["resolution"] = size
-    return recipe.check_use(solver=others[0] if others else None, **facts)
+    return [*recipe.check_use(solver=others[0] if others else None, **facts), *_page_warnings(p, recipe)]
+
+
+def _page_warnings(p: Any, recipe: Recipe) -> list[str]:
+    """Where the page's slider *Distilled CFG Scale* (or Shift) is not what it was during the calibration."""
+    value, model, known = getattr(p, DISTILLED, None), shared.sd_model, recipe.facts.extra
+    if not value:
+        return []
+    found = []
+    fitted, shift = known.get(DISTILLED), known.get("shift")
+    if getattr(model, "use_distilled_cfg_scale", False) and fitted and max(value / fitted, fitted / value) > _DISTILLED_FACTOR:
+        found.append(
+            f"The recipe was fitted at Distilled CFG Scale {fitted:g}, but it is {value:g}; it fits from "
+            f"{fitted / _DISTILLED_FACTOR:.3g} to {fitted * _DISTILLED_FACTOR:.3g}. Calibrate again for this value."
+        )
+    if getattr(model, "use_shift", False) and shift and abs(value / shift - 1) > _SAME_SHIFT:
+        found.append(f"The recipe was fitted with shift {shift:g}, but the page's is {value:g}. Set it to {shift:g}, or calibrate again.")
+    return found

@@ -206,6 +206,8 @@ def check_arguments(setting: Setting, adapters: Adapters, **options: Any) -> Non
     bound.apply_defaults()
     known = bound.arguments
     TuningOptions(**{name: known[name] for name in inspect.signature(TuningOptions).parameters}).check_samples(known["samples"], setting)
+    with adapters.attached():
+        require_gradients([*adapters.layers_of_network, setting.model])
 
 
 def _check_adapters(adapters: object) -> None:

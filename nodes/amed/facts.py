@@ -10,9 +10,10 @@ import numpy as np
 from ...amed import AmedConfig, AmedPredictor, AmedTable
 from ...amed.description import kind_of, number_in
 from ..common.facts import NOISE_SCHEDULE, schedule_key
+from ..common.guiders import guider_warnings
 from ..common.identity import weights_identity
 from ..host import noise_schedule_of
-from ..report import few_levels, same_levels
+from ..report import other_levels, same_levels
 from .taps import refusal, where
 
 _CFG_FACTOR = 1.5
@@ -24,9 +25,8 @@ def wrong_stamps(levels: np.ndarray, config: AmedConfig) -> str | None:
     if same_levels(levels, config.stamps):
         return None
     return (
-        f"The AMED sampler ({config.form}, {config.nfe} model calls) was given {len(levels)} noise levels that are not its own "
-        f"{len(config.stamps)}: {few_levels(levels)} instead of {few_levels(config.stamps)}. It was trained for its own levels only: "
-        "connect the SIGMAS output of FewStep AMED Scheduler with the same predictor, whole, with denoise 1."
+        f"The AMED sampler ({config.form}, {config.nfe} model calls) was given {other_levels(levels, config.stamps)}. It was trained for "
+        "its own levels only: connect the SIGMAS output of FewStep AMED Scheduler with the same predictor, whole, with denoise 1."
     )
 
 
@@ -60,7 +60,11 @@ def cfg_warning(net: AmedPredictor | AmedTable, cfg: float | None) -> str | None
 
 
 def warnings_for(
-    net: AmedPredictor | AmedTable, model: Any = None, cfg: float | None = None, shape: Sequence[int] | None = None
+    net: AmedPredictor | AmedTable,
+    model: Any = None,
+    cfg: float | None = None,
+    shape: Sequence[int] | None = None,
+    guider: Any = None,
 ) -> list[str]:
     """One sentence per thing that does not fit; what is None is not compared.
 
@@ -70,6 +74,8 @@ def warnings_for(
         If the model is of another family, or has no block that a predictor's features are read from.
     """
     found = [cfg_warning(net, cfg), _size_warning(net, shape)]
+    if guider is not None:
+        found += guider_warnings(net.facts, guider, f"AMED {kind_of(net)}")
     if model is not None:
         config, facts, ns = net.config, net.facts, noise_schedule_of(model)
         problem = wrong_family(ns.family, config)

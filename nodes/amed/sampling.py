@@ -10,9 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from ...amed import AmedPredictor, AmedTable, sample_amed
+from ...amed.description import kind_of
 from ...solvers.keeping import restored, restored_where_whole
 from ..asked import called_at_levels, levels_asked, refuse_context_windows, with_levels
-from ..host import family_of_sampling, guidance_of, model_sampling_of
+from ..common.guiders import guider_warnings
+from ..host import family_of_sampling, guidance_of, guider_of, model_sampling_of
 from ..mask import MaskWatch
 from ..report import numbers
 from .chosen import Chosen, KeptFeatures, chosen_by
@@ -58,8 +60,10 @@ class AmedFunction:
         problem = wrong_stamps(given, config) or wrong_family(family_of_sampling(model_sampling_of(model)), config)
         if problem:
             raise ValueError(problem)
-        warning = cfg_warning(self.net, guidance_of(model))
-        if warning:
+        guider = guider_of(model)
+        warnings = [cfg_warning(self.net, guidance_of(model))]
+        warnings += guider_warnings(self.net.facts, guider, f"AMED {kind_of(self.net)}") if guider is not None else []
+        for warning in filter(None, warnings):
             _logger.warning("FewStep: %s", warning)
         if isinstance(self.net, AmedTable):
             table = self.net.solver_table()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...amed.taps import MarkedTap, TapError, middle_of
 from ...fitting import Setting
+from ..common.experts import TwoExpertGuider
 
 _IMAGE_STREAM = {"joint_blocks": 1, "double_blocks": 0}
 """Lists of a transformer's blocks, and the place of the picture's tokens in what a block returns: (text, picture) in SD3's, (picture,
@@ -28,6 +29,11 @@ def tap_of(guider: Any) -> MarkedTap:
     ------
     TapError : the network has no block that features are read from.
     """
+    if isinstance(guider, TwoExpertGuider):
+        raise TapError(
+            "An AMED predictor reads the features of one network, but two experts have two. Use a table instead, which needs no features: "
+            "train one with mode 'table' and method 'forward'."
+        )
     network = network_of(guider)
     place = where(network)
     if place is None:

@@ -24,6 +24,7 @@ from ..common.differentiable import differentiable
 from ..common.long_work import Sampled, keeping
 from ..common.sockets import (
     MOST_TRAJECTORIES,
+    NOT_CONNECTED,
     TRAINED,
     AmedType,
     checkpointing_input,
@@ -177,15 +178,18 @@ class FewStepTrainAmed(io.ComfyNode):
         method: str | None = None,
         effort: str | None = None,
         schedule: str | None = None,
+        nfe: int | None = None,
+        afs: bool | None = None,
+        sigmas: object = NOT_CONNECTED,
     ) -> bool | str:
-        return _problem(form, mode, method, effort, schedule) or True
+        wrong = _problem(form, mode, method, effort, schedule)
+        if not wrong and sigmas is NOT_CONNECTED and nfe is not None and afs is not None:
+            wrong = _calls_problem(nfe, afs)
+        return wrong or True
 
     @classmethod
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
         latent_image: dict[str, Any],
         cfg: float,
         form: str,
@@ -204,13 +208,17 @@ class FewStepTrainAmed(io.ComfyNode):
         checkpointing: bool = False,
         fit_table_first: bool = True,
         sigmas: Any = None,
+        model: Any = None,
+        positive: Any = None,
+        negative: Any = None,
+        guider: Any = None,
         teacher: TeacherPlan | None = None,
     ) -> io.NodeOutput:
         check(_problem(str(form), str(mode), str(method), str(effort), str(schedule)))
-        ns = noise_schedule_of(model)
+        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden, guider)
+        ns = noise_schedule_of(sampled.model)
         stamps = tuple(numbers(sigmas)) if sigmas is not None else stamps_for(schedule, ns, nfe, afs)
         held_out = held_out_seeds(trajectories, HELD_OUT_ONE_IN)
-        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden)
         plan = AmedPlan(
             seeds=range(first_seed, first_seed + trajectories),
             held_out=held_out,
@@ -281,7 +289,7 @@ class FewStepTrainAmed(io.ComfyNode):
         times = None if chosen is None else times_chart(plan.config, chosen.r, times_title(plan.config, chosen, "held-out seeds"))
         course = progress.chart(WIDTH, _CHART_HEIGHT)
         picture = as_images([stacked(times, course) if times or course else Image.new("RGB", (WIDTH, _CHART_HEIGHT), PAPER)])
-        shown = with_picture(cls, picture, report, stamps_curve(training.net, model))
+        shown = with_picture(cls, picture, report, stamps_curve(training.net, sampled.model))
         plan.forget()
         return io.NodeOutput(training.net, report, picture, ui=shown)
 
@@ -294,14 +302,20 @@ def stamps_for(schedule: str, ns: NoiseSchedule, calls: int, afs: bool) -> tuple
     ValueError
         If no list of stamps has this number of calls.
     """
+    check(_calls_problem(calls, afs))
     levels = calls + afs
-    if levels < 3 or levels % 2 == 0:
-        allowed = "even numbers from 2 (with the analytical first step)" if afs else "odd numbers from 3"
-        raise ValueError(
+    return stamps_of(ScheduleRequest(schedule).sigmas(ns, levels).double())
+
+
+def _calls_problem(calls: int, afs: bool) -> str | None:
+    """A sentence where no list of stamps has this number of calls, or None."""
+    allowed = "even numbers from 2 (with the analytical first step)" if afs else "odd numbers from 3"
+    if calls + afs < 3 or (calls + afs) % 2 == 0:
+        return (
             f"nfe was {calls}; AMED calls the model twice per step and once in the last, so it takes {allowed}. Choose another "
             f"number{'' if afs else ', or turn afs on'}."
         )
-    return stamps_of(ScheduleRequest(schedule).sigmas(ns, levels).double())
+    return None if calls <= MOST_CALLS else f"nfe was {calls}; it must be at most {MOST_CALLS}. Use fewer calls."
 
 
 def _problem(form: Any, mode: Any, method: Any, effort: Any, schedule: Any) -> str | None:

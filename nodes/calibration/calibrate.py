@@ -23,6 +23,7 @@ from ...jobs.calibrate import (
     report_lines,
     run,
 )
+from ...jobs.in_short import in_short
 from ..common.bars import bar_chart, panel
 from ..common.long_work import Sampled, keeping
 from ..common.sockets import SAMPLED, RecipeType, model_inputs, seed_inputs, teacher_input
@@ -30,6 +31,7 @@ from ..common.teacher import teacher_plan
 from ..drawing import as_images
 from ..host import noise_schedule_of
 from ..inputs import check, problem_with, sentence_of
+from ..omitted import means_if_omitted
 from ..recipe_files import RECIPE_FILES
 from ..report import curve, with_picture
 
@@ -46,8 +48,8 @@ class FewStepCalibrate(io.ComfyNode):
             description="Fits a few-step recipe to your own model, with forward passes only: nothing is trained, and it takes the memory "
             "of sampling. A many-step run of some seeds is the reference; noise levels and solver weights are adjusted until a few steps "
             "end as close to it as they can. Seeds that the fit has not seen decide whether the result is better than the best stock "
-            "setting; if it is not, you get the stock setting. Takes the minutes you give it, once per model; the recipe is a line of text "
-            "to share.",
+            "setting; if it is not, you get the stock setting. It takes the minutes you give it, once per model; the recipe is a line of "
+            "text to share.",
             inputs=[
                 *model_inputs(cfg_tooltip="Guidance to fit for; the recipe is good from two thirds to one and a half times this value."),
                 io.String.Input(
@@ -56,14 +58,18 @@ class FewStepCalibrate(io.ComfyNode):
                     tooltip=f"Model calls, 1 to {MOST_CALLS}. Up to {MOST_TABLES} numbers, such as 5, 8, give one recipe each; the output "
                     "is the first. (Guidance doubles the work of every call.)",
                 ),
-                io.Combo.Input(
-                    "effort",
-                    options=list(WORK_CHOICES),
-                    default=BY_TIME,
-                    tooltip=f"{BY_TIME}: as much as the minutes below allow, which decide the number of seeds, the reference's steps and "
-                    "what is compared. The others limit the model calls of a fit, on batches of 24 samples, and take as long as it takes: "
-                    + "; ".join(f"{name} {e.calls(5)} at 5 calls, {e.calls(8)} at 8" for name, e in EFFORTS.items())
-                    + ". low also compares with fewer stock settings.",
+                means_if_omitted(  # prompts from before there were minutes
+                    io.Combo.Input(
+                        "effort",
+                        options=list(WORK_CHOICES),
+                        default=BY_TIME,
+                        tooltip=f"{BY_TIME}: as much as the minutes below allow, which decide the number of seeds, the reference's steps and "
+                        "what is compared. The others limit the model calls of a fit, on batches of 24 samples, and take as long as it "
+                        "takes: "
+                        + "; ".join(f"{name} {e.calls(5)} at 5 calls, {e.calls(8)} at 8" for name, e in EFFORTS.items())
+                        + ". low also compares with fewer stock settings.",
+                    ),
+                    "normal",
                 ),
                 *seed_inputs(
                     count=36,
@@ -108,9 +114,6 @@ class FewStepCalibrate(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
         latent_image: dict[str, Any],
         cfg: float,
         nfe: str,
@@ -119,11 +122,15 @@ class FewStepCalibrate(io.ComfyNode):
         first_seed: int,
         batch_size: int,
         held_out_share: float,
+        model: Any = None,
+        positive: Any = None,
+        negative: Any = None,
+        guider: Any = None,
         teacher: TeacherPlan | None = None,
         minutes: float = USUAL_MINUTES,
     ) -> io.NodeOutput:
         check(_problem(nfe, effort))
-        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden)
+        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden, guider)
         common: dict[str, Any] = {"teacher": teacher or teacher_plan(), "name": sampled.name, "nfes": numbers_of(nfe)}
         if effort == BY_TIME:
             plan = CalibrationPlan.by_time(minutes, first_seed, batch=batch_size, choose_teacher=teacher is None, **common)
@@ -135,7 +142,7 @@ class FewStepCalibrate(io.ComfyNode):
                 effort=str(effort),
                 **common,
             )
-        ns = noise_schedule_of(model)
+        ns = noise_schedule_of(sampled.model)
         progress = sampled.progress(plan.costs(ns), plan.batch)
         outcome = CalibrationOutcome()
 
@@ -151,7 +158,9 @@ class FewStepCalibrate(io.ComfyNode):
         recipes = [recipe_from(result, plan, sampled.facts) for result in results]
         report = "\n".join([*sampled.headline("calibration"), *report_lines(outcome, plan, ns)])
         panels = [panel(r.comparison, f"{r.nfe} model calls: error on held-out seeds (RMSE)") for r in results if r.comparison]
-        picture = as_images([bar_chart(panels)])
+        chart = bar_chart(panels)
+        progress.finish(chart, map(in_short, results))
+        picture = as_images([chart])
         curves = [curve(recipe.sigmas, ns, f"{recipe.nfe} calls", recipe.nfe) for recipe in recipes]
         texts = [recipe.to_text() for recipe in recipes]
         shown = {**with_picture(cls, picture, report, *curves), "fewstep_recipe": texts}

@@ -103,9 +103,6 @@ class FewStepCompareRecipes(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
         latent_image: dict[str, Any],
         cfg: float,
         nfe: int,
@@ -118,28 +115,32 @@ class FewStepCompareRecipes(io.ComfyNode):
         recipe_2: Any = None,
         recipe_3: Any = None,
         predictor: Any = None,
+        model: Any = None,
+        positive: Any = None,
+        negative: Any = None,
+        guider: Any = None,
         teacher: TeacherPlan | None = None,
     ) -> io.NodeOutput:
         check(_problem(stock, texts))
         recipes = {
             f"recipe {i}": checked_recipe(r, f"recipe_{i}") for i, r in enumerate((recipe_1, recipe_2, recipe_3), 1) if r is not None
         }
+        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden, guider)
         recipes |= {f"text {i}": pasted(line) for i, line in enumerate(_lines(texts), 1)}
         net = None if predictor is None else checked_net(predictor)
         if net is not None:
-            amed_warnings(net, model)  # refuses other families and networks before anything runs
+            amed_warnings(net, sampled.model)  # refuses other families and networks before anything runs
         calls = {name: recipe.nfe for name, recipe in recipes.items()} | ({} if net is None else {"predictor": net.config.nfe})
         most = nfe or max(calls.values(), default=5)
         for name, own in calls.items():
             if own > most:
                 raise ValueError(f"{name} takes {own} model calls, but nfe was {most}; set nfe to at least {own}, or to 0.")
-        ns = noise_schedule_of(model)
+        ns = noise_schedule_of(sampled.model)
         pool = {f"{name}: {r.solver}, {r.nfe} calls{', calibrated' if r.calibrated else ''}": r for name, r in recipes.items()}
         rivals = STOCK[stock].stock(ns, most) if STOCK[stock] is not None else []
         entering = [*(Candidate(name, r.table(), "fitted" if r.calibrated else "optimized") for name, r in pool.items()), *rivals]
         if not entering and net is None:
             raise ValueError("There is nothing to compare: connect a recipe or predictor, paste recipe texts, or choose stock settings.")
-        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden)
         guided_model: list[Guided] = []
         plan = ComparisonPlan(
             seeds=range(first_seed, first_seed + seeds),
@@ -164,8 +165,8 @@ class FewStepCompareRecipes(io.ComfyNode):
         assert comparison is not None
         winner = comparison.winner.candidate.name
         best, named = _best_recipe(comparison, pool, {**sampled.facts, **scored_facts(comparison, plan.teacher.steps)})
-        doubts = [f"{name}: {doubt}" for name, recipe in pool.items() for doubt in warnings_for(recipe, model, cfg, sampled.shape)]
-        doubts += [] if net is None else amed_warnings(net, model, cfg, sampled.shape)
+        doubts = [f"{name}: {doubt}" for name, recipe in pool.items() for doubt in warnings_for(recipe, *sampled.to_check)]
+        doubts += [] if net is None else amed_warnings(net, *sampled.to_check)
         table = "\n".join(
             [
                 *sampled.headline("comparison", f", {seeds} seeds from {first_seed}"),
@@ -179,7 +180,7 @@ class FewStepCompareRecipes(io.ComfyNode):
                 *([f"Candidates left out after {SCREENED_ON} seeds: {len(comparison.screened_out)}."] if comparison.screened_out else []),
             ]
         )
-        title = f"Up to {most} model calls, cfg {cfg:g}: error on {seeds} seeds (RMSE)"
+        title = f"Up to {most} model calls, cfg {sampled.cfg:g}: error on {seeds} seeds (RMSE)"
         picture = as_images([bar_chart([panel(comparison, title)])])
         shown = {**with_picture(cls, picture, table, curve(best.sigmas, ns, named, best.nfe)), "fewstep_recipe": [best.to_text()]}
         return io.NodeOutput(best, table, picture, ui=shown)

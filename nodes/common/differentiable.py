@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...training import NoGradients
+from .guiders import models_of
 
 FORWARD_ONLY = "Train with mode 'table' and method 'forward', which needs forward passes only."
 
@@ -41,6 +42,10 @@ def differentiable(guider: Any, advice: str = FORWARD_ONLY) -> Iterator[None]:
     def plain(value: Tensor) -> Tensor:
         return _ordinary(value, advice)
 
+    if others := models_of(guider):
+        raise ValueError(
+            f"{type(guider).__name__} samples with several models (also {', '.join(others)}), and gradients can pass through one. {advice}"
+        )
     put_back: list[tuple[Any, str, Any, Any]] = []
     conds = guider.conds
     with torch.inference_mode(False):

@@ -7,8 +7,9 @@ from typing import Any
 
 from ...jobs.facts import shortened
 from ...recipes import Recipe
-from ..checkpoints import checkpoint_names
+from ..checkpoints import model_files_behind
 from ..host import noise_schedule_of
+from .guiders import guider_warnings, is_plain
 from .identity import weights_identity
 
 NOISE_SCHEDULE = "noise_schedule"
@@ -20,7 +21,7 @@ _SAME = 1e-4  # relative, of first noise levels
 
 def model_facts(model: Any, hidden: Any, cfg: float, shape: tuple[int, ...]) -> dict[str, Any]:
     """Facts about the model and how it was sampled, for `Recipe.from_table`."""
-    files = checkpoint_names(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None))
+    files = model_files_behind(hidden)
     return {
         "prediction": prediction_of(model),
         "cfg": cfg,
@@ -47,8 +48,12 @@ def schedule_key(model: Any) -> str:
     return noise_schedule_of(model).fingerprint()[:_KEY_DIGITS]
 
 
-def warnings_for(recipe: Recipe, model: Any = None, cfg: float | None = None, shape: tuple[int, ...] | None = None) -> list[str]:
+def warnings_for(
+    recipe: Recipe, model: Any = None, cfg: float | None = None, shape: tuple[int, ...] | None = None, guider: Any = None
+) -> list[str]:
     """One sentence per thing that does not fit the recipe; what is None is not compared."""
+    if guider is not None and (others := guider_warnings(recipe.facts.extra, guider)):
+        return [*warnings_for(recipe, model, cfg if is_plain(guider) else None, shape), *others]
     if model is None:
         return recipe.check_use(cfg=cfg, resolution=shape)
     ns = noise_schedule_of(model)

@@ -24,6 +24,7 @@ from ...schedules import NoiseSchedule
 from ...solvers import SolverTable
 from ..asked import levels_asked, with_levels
 from ..host import noise_schedule_of
+from .experts import TwoExpertGuider
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ _MOST_ORDERED = 64  # batches whose conditioning is kept in their order
 
 
 class Guided:
-    """The guided model inside a run of `with_guided_model`.
+    """The guided model inside a run of `with_guider`.
 
     Attributes
     ----------
@@ -47,6 +48,9 @@ class Guided:
 
     def __init__(self, sampler: comfy.samplers.Sampler, guider: Any, extra_args: dict[str, Any], noise: Tensor, ns: NoiseSchedule) -> None:
         self.guider = guider
+        # With two experts, all seeds go through one before the other, which would otherwise be loaded for each batch.
+        self.together = isinstance(guider, TwoExpertGuider)
+        self._most = len(noise)
         self._sampler, self._extra_args, self._device = sampler, extra_args, noise.device
         self.noise_schedule, self.shape = ns, tuple(noise.shape[1:])
         self._given = guider.conds
@@ -64,14 +68,16 @@ class Guided:
         seeds : sequence of int
             One per sample.
         batch : int
-            Samples per model call.
+            Samples per model call. (With two experts the setting's own batch is all seeds, and its calls are split.)
         name : str
             See `Setting.name`.
         """
         places = {"place": torch.arange(len(seeds))}
+        if self.together:
+            batch, self._most = len(seeds), batch
         return Setting(
             self._denoised, self.noise_schedule, self.shape, tuple(seeds), {}, places, batch, self._start, self._noise, torch.float32,
-            self._device, name, self._told,
+            self._device, name, announce=self._told,
         )  # fmt: skip
 
     def _told(self, table: SolverTable) -> None:
@@ -98,6 +104,12 @@ class Guided:
         return self.guider.inner_model.model_sampling.noise_scaling(level, noise, torch.zeros_like(noise), at_most)
 
     def _denoised(self, x: Tensor, sigma: Tensor, place: Tensor) -> Tensor:
+        if not self.together or len(x) <= self._most:
+            return self._one_call(x, sigma, place)
+        parts = zip(*(given.split(self._most) for given in (x, sigma, place)), strict=True)
+        return torch.cat([self._one_call(*part) for part in parts])
+
+    def _one_call(self, x: Tensor, sigma: Tensor, place: Tensor) -> Tensor:
         self.guider.conds = self._conds_of(tuple(place.tolist()))
         try:
             output = self.guider(x, sigma, **self._args_at(x, sigma))
@@ -130,11 +142,8 @@ class Guided:
         return self._ordered[places]
 
 
-def with_guided_model(
-    model: Any,
-    positive: Any,
-    negative: Any,
-    cfg: float,
+def with_guider(
+    guider: Any,
     latent: Any,
     batch: int,
     work: Callable[[Guided], T],
@@ -144,8 +153,10 @@ def with_guided_model(
 
     Parameters
     ----------
-    model, positive, negative, cfg, latent
-        As on the inputs of a sampler. Of the latent only the size counts: samples start from noise.
+    guider : comfy.samplers.CFGGuider
+        With its model and prompts. Whatever it does is the model of the fit.
+    latent : dict
+        As on the input of a sampler. Only its size counts: samples start from noise.
     batch : int
         Most latents of a model call.
     work : callable
@@ -158,11 +169,8 @@ def with_guided_model(
     ValueError
         If the latent consists of several tensors, or the model's noise levels are unknown.
     """
-    ns = noise_schedule_of(model)
-    empty = torch.zeros((batch, *shape_of(latent, model)))
-    guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(positive, negative)
-    guider.set_cfg(cfg)
+    ns = noise_schedule_of(guider.model_patcher)
+    empty = torch.zeros((batch, *shape_of(latent, guider.model_patcher)))
     inside = _WorkAsSampler(ns, work, around)
     guider.sample(empty, empty, inside, torch.tensor([ns.sigma_max, 0.0], dtype=torch.float32), disable_pbar=True, seed=0)
     return inside.result

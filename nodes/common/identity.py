@@ -7,9 +7,12 @@ keeps the originals in `backup`, so the weights in memory alone may be those of 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import comfy.model_patcher
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,6 +22,7 @@ from ...recipes import model_identity
 _MOST_VALUES = 4096  # that are read of a tensor; LoRAs have a thousand tensors
 _DEEPEST = 12
 _DIGITS = 16
+_MADE_ANEW = ("uuid", "model_conds")  # of conditioning, each time a guider gets it
 
 
 class NotComparable(Exception):
@@ -49,6 +53,44 @@ def run_name(model: Any, positive: Any, negative: Any, cfg: float) -> str:
 
     The noise schedule, the size and the seeds are not part of it: stored passes have them in their keys.
     """
+    return _run_name(model, {"positive": positive, "negative": negative, "cfg": float(cfg)})
+
+
+def guider_run_name(guider: Any) -> str:
+    """As `run_name`, for what a guider samples; "" for guiders of other packs, whose code is not known."""
+    if not _known_code(type(guider)):
+        return ""
+    own = {
+        "guider": [base.__qualname__ for base in type(guider).__mro__],
+        "prompts": {
+            side: [{name: value for name, value in cond.items() if name not in _MADE_ANEW} for cond in prompts]
+            for side, prompts in guider.original_conds.items()
+        },
+    }
+    for name, value in vars(guider).items():
+        if isinstance(value, comfy.model_patcher.ModelPatcher):
+            if name != "model_patcher":
+                own[name] = _run_name(value, {})
+                if not own[name]:
+                    return ""
+        elif isinstance(value, (bool, int, float, str)) and name[0] != "_":  # all else is made while sampling
+            own[name] = value
+    return _run_name(guider.model_patcher, own)
+
+
+def _known_code(kind: type) -> bool:
+    """Whether a class is ComfyUI's own (its extra nodes have no package, so files tell) or FewStep's."""
+    if kind.__module__.startswith(f"{__package__}."):
+        return True
+    try:
+        file = Path(inspect.getfile(kind)).resolve()
+    except (OSError, TypeError):
+        return False
+    host = Path(comfy.model_patcher.__file__).resolve().parent
+    return file.parent in (host, host.with_name("comfy_extras"))
+
+
+def _run_name(model: Any, others_given: dict[str, Any]) -> str:
     identity = weights_identity(model)
     if not identity:
         return ""
@@ -65,9 +107,7 @@ def run_name(model: Any, positive: Any, negative: Any, cfg: float) -> str:
             "dtype": str(model.model_dtype()),
             "options": model.model_options,
             "more": {kind: _leaves(getattr(model, kind, None)) for kind in kinds},
-            "positive": positive,
-            "negative": negative,
-            "cfg": float(cfg),
+            **others_given,
         }
         return _short("comfyui", identity, _text(facts, 0))
     except NotComparable:

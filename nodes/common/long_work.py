@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -15,12 +16,13 @@ import comfy.model_management
 from ...fitting import FitError, Setting
 from ...jobs import Outcome, Plan
 from ...jobs.plan import Costs
-from ..host import noise_schedule_of
+from ..host import noise_schedule_of, scale_of
 from ..report import distilled_lines, model_line
 from .facts import model_facts
-from .guided import Guided, shape_of, with_guided_model
-from .identity import run_name
-from .progress import HostProgress
+from .guided import Guided, shape_of, with_guider
+from .guiders import chosen_guider, guider_facts, guider_sentence
+from .identity import guider_run_name, run_name
+from .progress import FITS, HostProgress
 
 T = TypeVar("T")
 
@@ -29,19 +31,54 @@ _logger = logging.getLogger("fewstep")
 
 @dataclass(frozen=True)
 class Sampled:
-    """What is sampled: the inputs that every node with long work has, and the node's hidden ones."""
+    """What is sampled: the inputs that every node with long work has, and the node's hidden ones.
 
-    model: Any
+    Either `guider` is connected, or `model`, `positive` and `negative` are, which then make a plain guider with the scale `cfg`.
+    """
+
+    model_given: Any
     positive: Any
     negative: Any
-    cfg: float
+    cfg_given: float
     latent_image: Any
     hidden: Any
+    guider_given: Any = None
+
+    @cached_property
+    def guider(self) -> Any:
+        """See `chosen_guider`."""
+        return chosen_guider(self.model_given, self.positive, self.negative, self.cfg_given, self.guider_given)
+
+    @property
+    def model(self) -> Any:
+        """The MODEL, of a guider with several the first."""
+        return self.guider.model_patcher
+
+    @property
+    def cfg(self) -> float:
+        """The guidance scale, of a guider with several the largest."""
+        scale = scale_of(self.guider)
+        return 1.0 if scale is None else scale
+
+    def with_model(self, model: Any) -> Sampled:
+        """The same with another MODEL."""
+        if self.guider_given is None:
+            return replace(self, model_given=model)
+        guider = copy.copy(self.guider_given)
+        guider.model_patcher, guider.model_options = model, model.model_options
+        return replace(self, guider_given=guider)
+
+    @property
+    def to_check(self) -> tuple[Any, float, tuple[int, ...], Any]:
+        """Model, guidance scale, shape and guider, for warnings about recipes and predictors."""
+        return self.model, self.cfg, self.shape, self.guider
 
     @property
     def name(self) -> str:
         """See `Plan.name`."""
-        return run_name(self.model, self.positive, self.negative, self.cfg)
+        if self.guider_given is None:
+            return run_name(self.model, self.positive, self.negative, self.cfg)
+        return guider_run_name(self.guider)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -51,14 +88,16 @@ class Sampled:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """See `model_facts`."""
-        return model_facts(self.model, self.hidden, self.cfg, self.shape)
+        known = model_facts(self.model, self.hidden, self.cfg, self.shape)
+        return {**known, "extra": {**known["extra"], **guider_facts(self.guider)}}
 
     def headline(self, what: str, more: str = "") -> list[str]:
         """The first lines of a report: what was done, and to which model."""
-        first = f"FewStep {what} at cfg {self.cfg:g}, latents of {'x'.join(map(str, self.shape))}{more}"
+        guidance = f"at cfg {self.cfg:g}" if self.guider_given is None else f"with {guider_sentence(self.guider)}"
+        first = f"FewStep {what} {guidance}, latents of {'x'.join(map(str, self.shape))}{more}"
         return [first, model_line(noise_schedule_of(self.model)), *distilled_lines(self.model, self.hidden)]
 
-    def progress(self, costs: Costs, batch: int, title: str = "Fit so far") -> HostProgress:
+    def progress(self, costs: Costs, batch: int, title: str = FITS) -> HostProgress:
         """Bar and text of this node; see `HostProgress`."""
         return HostProgress(costs, batch, self.model, getattr(self.hidden, "unique_id", None), title)
 
@@ -77,14 +116,14 @@ class Sampled:
         work : callable
             Called with a `Guided` and its `Setting`.
         around : callable
-            See `with_guided_model`.
+            See `with_guider`.
         """
 
         def inside(guided: Guided) -> T:
             progress.guided = guided
             return work(guided, guided.setting(plan.seeds, plan.batch, plan.name))
 
-        return with_guided_model(self.model, self.positive, self.negative, self.cfg, self.latent_image, plan.batch, inside, around)
+        return with_guider(self.guider, self.latent_image, plan.batch, inside, around)
 
 
 @contextmanager

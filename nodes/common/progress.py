@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import comfy.model_management
@@ -22,6 +23,9 @@ _SECONDS_PER_PICTURE = 3.0
 _CHART_SIZE = (448, 300)
 _PREVIEW_SIZE = 512
 _MOST_CURVES = 4
+_ROUNDING = 1.0001
+
+FITS = "Fit so far, on the seeds in work"
 
 
 class HostProgress:
@@ -46,7 +50,7 @@ class HostProgress:
         The model in work, whose latest latent is previewed.
     """
 
-    def __init__(self, costs: Costs, batch: int, model: Any, node_id: str | None = None, title: str = "Fit so far") -> None:
+    def __init__(self, costs: Costs, batch: int, model: Any, node_id: str | None = None, title: str = FITS) -> None:
         import latent_preview
 
         self.pace, self.node_id, self.title = Pace(costs, batch), node_id, title
@@ -54,8 +58,9 @@ class HostProgress:
         self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
         self.guided: Guided | None = None
         self.training: dict[str, list[float]] = {}  # curves of the chart: decimal logarithms by name
-        self.fits: dict[str, list[float]] = {}
+        self.fits: dict[str, list[float]] = {}  # each since its fit has taken in the seeds that it works on now
         self._shown = self._pictured = -math.inf
+        self._ended = ""
         self._text(cost_line(costs))
 
     def __call__(self, stage: Stage) -> None:
@@ -71,7 +76,11 @@ class HostProgress:
             _note(self.training, "loss of a batch", stage.loss)
             _note(self.training, "best error on held-out seeds", stage.error)
         else:
-            _note(self.fits, f"{stage.nfe} calls", stage.error)
+            name = f"{stage.nfe} calls"
+            if self.fits.get(name) and stage.error > 10 ** self.fits[name][-1] * _ROUNDING:
+                # On the same seeds a fit's error never rises: more were added, and what came before cannot be compared.
+                self.fits[name] = []
+            _note(self.fits, name, stage.error)
         now = time.monotonic()
         try:
             comfy.model_management.throw_exception_if_processing_interrupted()
@@ -84,7 +93,13 @@ class HostProgress:
 
     def end(self, outcome: Outcome) -> None:
         """Say how the job has ended."""
-        self._text(ended_line(outcome))
+        self._ended = ended_line(outcome)
+        self._text(self._ended)
+
+    def finish(self, picture: Any, sentences: Iterable[str]) -> None:
+        """Leave the result on the bar and below the node, after `end`."""
+        self.bar.update_absolute(_BAR, _BAR, ("JPEG", picture, _PREVIEW_SIZE))
+        self._text("\n".join(filter(None, [self._ended, *sentences])))
 
     def chart(self, width: int, height: int) -> Any:
         """The course so far: losses and best errors of a training, or errors of the last fits; None before there are any."""

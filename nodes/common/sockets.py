@@ -58,19 +58,47 @@ def problem_with_text(text: str | None) -> str | None:
     return sentence_of(pasted, text) if text is not None and text.strip() else None
 
 
+NOT_CONNECTED = object()
+"""Default of a socket in `validate_inputs`: a connected one is None there, because what comes through is not known yet."""
+
+NO_RECIPE = (
+    "There is no recipe: paste a recipe's text, or connect a node that has one, such as FewStep Load Recipe or FewStep Calibrate."
+)
+
+
+def problem_without_recipe(text: str | None, recipe: object) -> str | None:
+    """For `validate_inputs`: a sentence if there is neither a text nor a connected recipe, or the text is no recipe.
+
+    So a prompt is refused before nodes run that may take hours.
+    """
+    if text is not None and not text.strip() and recipe is NOT_CONNECTED:
+        return NO_RECIPE
+    return problem_with_text(text)
+
+
 def pasted(text: str) -> Recipe:
     """The recipe of a pasted text: the one-line form, or the content of a recipe file."""
     return Recipe.from_json(text) if text.lstrip("\ufeff \r\n\t").startswith("{") else Recipe.from_text(text)
 
 
 def model_inputs(*, cfg_tooltip: str) -> list[io.Input]:
-    """Inputs for what is sampled: model, conditioning, guidance and size."""
+    """Inputs for what is sampled: model, conditioning, guidance and size; or a guider and size."""
     return [
-        io.Model.Input("model", tooltip="The model, with the LoRAs and ModelSampling nodes you will use it with."),
-        io.Conditioning.Input("positive", tooltip="A typical prompt. In a batch of conditionings, entry i is used for sample i."),
-        io.Conditioning.Input("negative", tooltip="The negative prompt. Not used at cfg 1."),
+        io.Model.Input("model", optional=True, tooltip="The model, with the LoRAs and ModelSampling nodes you will use it with."),
+        io.Conditioning.Input(
+            "positive", optional=True, tooltip="A typical prompt. In a batch of conditionings, entry i is used for sample i."
+        ),
+        io.Conditioning.Input("negative", optional=True, tooltip="The negative prompt. Not used at cfg 1."),
         io.Latent.Input("latent_image", tooltip="An empty latent of your picture size; its content is ignored."),
-        io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=cfg_tooltip),
+        io.Float.Input(
+            "cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=f"{cfg_tooltip} Not used if a guider is connected."
+        ),
+        io.Guider.Input(
+            "guider",
+            optional=True,
+            tooltip="Any guider that you sample with, instead of model, positive, negative and cfg: Basic Guider with FluxGuidance, Dual "
+            "CFG Guider, Perp-Neg Guider and others.",
+        ),
     ]
 
 

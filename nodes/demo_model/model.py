@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...demo.emoji.network import CHANNELS
 from ...demo.model import SIGMA_MAX, SIGMA_MIN, load_demo_model, timestep_of_sigma
-from ...demo.network import IMAGE_SIZE
+from ...demo.network import IMAGE_SIZE, NUM_CLASSES
 from .network import HostUNet
 from .transformer import HostTransformer
 
@@ -43,12 +43,14 @@ class DemoConfig(comfy.supported_models_base.BASE):
     latent_format = GreyPixels
     supported_inference_dtypes = [torch.float32]  # noqa: RUF012
     memory_usage_factor = 0.05
+    fewstep_latent = (1, IMAGE_SIZE, IMAGE_SIZE)  # `host.structure_of`
 
 
 class EmojiConfig(DemoConfig):
     """Of the emoji model."""
 
     latent_format = ColourPixels
+    fewstep_latent = (CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
 
 
 class TableSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
@@ -128,7 +130,7 @@ def _patcher(model: comfy.model_base.BaseModel) -> comfy.model_patcher.ModelPatc
     )
 
 
-def conditioning(classes: Sequence[int | None], known: int) -> list[list]:
+def conditioning(classes: Sequence[int | None], known: int = NUM_CLASSES) -> list[list]:
     """CONDITIONING for indices of `known` classes, one per image; ComfyUI repeats or cuts it to the batch. None: no class."""
     weights = torch.zeros(len(classes), 1, known)
     for image, index in enumerate(classes):
@@ -137,7 +139,7 @@ def conditioning(classes: Sequence[int | None], known: int) -> list[list]:
     return [[weights, {}]]
 
 
-def empty_latent(batch_size: int, channels: int) -> dict[str, Tensor]:
+def empty_latent(batch_size: int, channels: int = 1) -> dict[str, Tensor]:
     """LATENT of zeros [batch_size, channels, 32, 32]."""
     device = comfy.model_management.intermediate_device()
     return {"samples": torch.zeros(batch_size, channels, IMAGE_SIZE, IMAGE_SIZE, device=device)}

@@ -44,6 +44,8 @@ from ..common.identity import weights_identity
 from ..common.long_work import Sampled, keeping
 from ..common.sockets import (
     MOST_TRAJECTORIES,
+    NO_RECIPE,
+    NOT_CONNECTED,
     TRAINED,
     RecipeType,
     checked_recipe,
@@ -52,6 +54,7 @@ from ..common.sockets import (
     passes_input,
     pasted,
     problem_with_text,
+    problem_without_recipe,
     seed_inputs,
     teacher_input,
 )
@@ -191,8 +194,9 @@ class FewStepTuneLora(io.ComfyNode):
         layers: str | None = None,
         name: str | None = None,
         precision: str | None = None,
+        recipe: object = NOT_CONNECTED,
     ) -> bool | str:
-        return _problem(text, method, effort, layers, name, precision) or True
+        return problem_without_recipe(text, recipe) or _problem(text, method, effort, layers, name, precision) or True
 
     @classmethod
     def check_lazy_status(cls, text: str | None = None, **others: Any) -> list[str]:
@@ -202,9 +206,6 @@ class FewStepTuneLora(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
         latent_image: dict[str, Any],
         cfg: float,
         text: str = "",
@@ -223,14 +224,19 @@ class FewStepTuneLora(io.ComfyNode):
         checkpointing: bool = False,
         precision: str = OWN_PRECISION,
         recipe: Any = None,
+        model: Any = None,
+        positive: Any = None,
+        negative: Any = None,
+        guider: Any = None,
         teacher: TeacherPlan | None = None,
     ) -> io.NodeOutput:
         check(_problem(text, str(method), str(effort), str(layers), name, str(precision)))
         given = _given(text, recipe)
+        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden, guider)
+        model = sampled.model
         ns = noise_schedule_of(model)
         check_table(given.table(), ns.family, "recipe")
         held_out = held_out_seeds(trajectories, HELD_OUT_ONE_IN, 0.25)
-        sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden)
         plan = TuningPlan(
             seeds=range(first_seed, first_seed + trajectories),
             held_out=held_out,
@@ -276,7 +282,7 @@ class FewStepTuneLora(io.ComfyNode):
             sampled.run(plan, progress, work, partial(differentiable, advice=UNQUANTISED))
             rounded_in = _rounding_formats(model) if outcome.wins else ""
             if outcome.finished and rounded_in:
-                patched = replace(sampled, model=files.loaded(model, lora_tensors(outcome.adapters)))
+                patched = sampled.with_model(files.loaded(model, lora_tensors(outcome.adapters)))
                 patched.run(plan, progress, lambda guided, setting: score_as_loaded(setting, plan, outcome, progress))
         tuned, used, lora_name, written = model, given, "", "No file was written: you get the model and the recipe as they were."
         if outcome.wins:
@@ -287,7 +293,7 @@ class FewStepTuneLora(io.ComfyNode):
             size = path.stat().st_size / 2**20
             written = (
                 f"Saved as {lora_name} in models/loras ({size:.3g} MB). Load it with any LoRA loader at strength 1, for the model but not "
-                f"for its text encoder, and sample with the recipe of this node at about cfg {cfg:g}. It is for this recipe only."
+                f"for its text encoder, and sample with the recipe of this node at about cfg {sampled.cfg:g}. It is for this recipe only."
             )
         history = [(each.round, at.batches, at.loss, at.error) for each in outcome.result.rounds for at in each.history]
         seeds = f"{plan.fitting} trajectories, {held_out} held out and {held_out} to decide"
@@ -295,7 +301,7 @@ class FewStepTuneLora(io.ComfyNode):
             [
                 *sampled.headline("tuning", f": {seeds}, effort {effort}, method {method}"),
                 f"Recipe: {given.solver}, {given.nfe} calls{', calibrated' if given.calibrated else ''}",
-                *(f"Warning: {warning}" for warning in warnings_for(given, model, cfg, sampled.shape)),
+                *(f"Warning: {warning}" for warning in warnings_for(given, *sampled.to_check)),
                 f"LoRA: rank {rank}, alpha {outcome.adapters.alpha:g}, {len(outcome.adapters.names)} layers ({plan.layers}), "
                 f"{sum(p.numel() for p in outcome.adapters.parameters()):,} numbers",
                 outcome.teacher_line(plan),
@@ -330,10 +336,7 @@ def _given(text: str, recipe: Any) -> Recipe:
         return pasted(text)
     if recipe is not None:
         return checked_recipe(recipe)
-    raise ValueError(
-        "There is no recipe to tune for: paste a recipe's text, or connect a node that has one, such as FewStep Calibrate or FewStep Load "
-        "Recipe."
-    )
+    raise ValueError(NO_RECIPE)
 
 
 def _rounding_formats(model: Any) -> str:
@@ -352,7 +355,7 @@ def _autocast(model: Any, precision: str) -> torch.dtype | None:
 
 def _problem(text: Any, method: Any, effort: Any, layers: Any, name: Any, precision: Any) -> str | None:
     wrong = problem_with(method=(method, METHODS), effort=(effort, PASSES), precision=(precision, PRECISIONS))
-    wrong = wrong or problem_with_text(text) or (None if name is None else files.LORA_FILES.problem_with_name(name))
+    wrong = wrong or problem_with_text(text) or (None if name is None else files.LORA_FILES.problem_with(name))
     if wrong or layers is None:
         return wrong
     known = ", ".join(LAYERS)

@@ -1,7 +1,8 @@
 """A real ComfyUI, started for tests and from the shell.
 
 In tests use the fixtures of conftest.py: `comfy` (one server for the whole session) and `boot_comfy` (more of them).
-By hand, `python tests/host/comfyui.py` starts one on port 8199 until Ctrl+C; `--help` has the options.
+By hand, `python tests/host/comfyui.py` starts one on port 8199 until Ctrl+C; `--help` has the options. All of them are the pinned version
+of get_comfyui.py, or the checkout that the environment variable FEWSTEP_COMFYUI_DIR names.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from pathlib import Path
 
 if __package__:
     from ..processes import TiedProcess
-    from .get_comfyui import COMFYUI, FOLDER, PACKAGES, ROOT
+    from . import get_comfyui
 else:
     sys.path.append(str(Path(__file__).resolve().parents[1]))
-    from get_comfyui import COMFYUI, FOLDER, PACKAGES, ROOT
+    import get_comfyui
     from processes import TiedProcess
 
+ROOT = get_comfyui.ROOT
 PROBE = ROOT / "tests/data/comfy_packs/probe"  # nodes that count model calls and hand tensors out
 STAND_INS = Path(__file__).resolve().parent / "stand_ins"
 NEWER_STAND_INS = STAND_INS.with_name("stand_ins_newer")
@@ -40,11 +42,16 @@ RUN_LIMIT = 120
 
 @dataclass(frozen=True)
 class Host:
-    """A ComfyUI, the folder of its packages, and the modules in the place of packages that it has to do without, first ones first."""
+    """A ComfyUI, the folder of its packages, and the modules in the place of packages that it has to do without, first ones first.
 
-    comfyui: Path = COMFYUI
-    packages: Path = PACKAGES
-    stand_ins: tuple[Path, ...] = (STAND_INS,)
+    `problem`: why it cannot be started, as a sentence; "" where it can.
+    """
+
+    version: str
+    comfyui: Path
+    packages: Path
+    stand_ins: tuple[Path, ...]
+    problem: str = ""
 
     @property
     def path(self) -> list[str]:
@@ -52,8 +59,26 @@ class Host:
         return [*map(str, self.stand_ins), str(self.packages)]
 
 
-PINNED = Host()
-"""The ComfyUI of get_comfyui.py, which all host tests but test_newer_host.py run on."""
+NAMED = "FEWSTEP_COMFYUI_DIR"
+
+
+def chosen_host(named: str = "") -> Host:
+    """The ComfyUI in the folder `named`, or else the pinned one of get_comfyui.py."""
+    if not named:
+        problem = "" if get_comfyui.is_ready() else get_comfyui.why_not()
+        return Host(get_comfyui.VERSION, get_comfyui.COMFYUI, get_comfyui.PACKAGES, (STAND_INS,), problem)
+    checkout, stand_ins = Path(named).resolve(), (NEWER_STAND_INS, STAND_INS)
+    try:
+        version, packages = get_comfyui.version_of(checkout), get_comfyui.packages_for(checkout)
+    except RuntimeError as error:
+        return Host("", checkout, checkout, stand_ins, f"{NAMED} was {named!r}. {error}")
+    ready = get_comfyui.is_ready_for(checkout)
+    problem = "" if ready else f"The packages of {checkout} are not installed: `python tests/host/get_comfyui.py --for {checkout}` does it."
+    return Host(version, checkout, packages, stand_ins, problem)
+
+
+HOST = chosen_host(os.environ.get(NAMED, ""))
+"""The ComfyUI that all host tests and benchmarks run on."""
 
 
 class PromptRefused(Exception):
@@ -125,7 +150,7 @@ class Comfy:
     """A running server. `base` is its folder (models, input, output, user, custom_nodes)."""
 
     def __init__(
-        self, base: Path, packs=(ROOT,), environment=None, extra_args=(), port: int | None = None, host: Host = PINNED
+        self, base: Path, packs=(ROOT,), environment=None, extra_args=(), port: int | None = None, host: Host = HOST
     ):
         self.base, self.port = Path(base), port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -299,7 +324,7 @@ def plain(log: str) -> str:
     return re.sub(r"^\[[A-Z]+\] ", "", re.sub(r"\x1b\[[0-9;]*m", "", log), flags=re.MULTILINE)
 
 
-def variables(more=None, host: Host = PINNED) -> dict[str, str]:
+def variables(more=None, host: Host = HOST) -> dict[str, str]:
     """Return the environment of a server: its own packages come before those of the tests."""
     path = [*host.path, os.environ.get("PYTHONPATH", "")]
     return {
@@ -315,11 +340,11 @@ def variables(more=None, host: Host = PINNED) -> dict[str, str]:
 def random_models() -> Path:
     """Return the folder of make_models.py's files, which are made once."""
     script = Path(__file__).with_name("make_models.py")
-    folder = FOLDER / f"models-{hashlib.sha256(script.read_bytes()).hexdigest()[:12]}"
+    folder = HOST.packages.with_name(f"models-{hashlib.sha256(script.read_bytes()).hexdigest()[:12]}")
     if not folder.is_dir():
         unfinished = folder.with_suffix(f".{os.getpid()}")
         environment = variables()
-        environment["PYTHONPATH"] += os.pathsep + str(COMFYUI)
+        environment["PYTHONPATH"] += os.pathsep + str(HOST.comfyui)
         made = subprocess.run(
             [sys.executable, str(script), str(unfinished)], env=environment, capture_output=True, text=True, check=False
         )
@@ -341,6 +366,8 @@ def main() -> None:
     parser.add_argument("--pack", type=Path, action="append", default=[], help="another node pack; may be repeated")
     parser.add_argument("arguments", nargs="*", help="arguments for ComfyUI, after --")
     options = parser.parse_args()
+    if HOST.problem:
+        raise SystemExit(HOST.problem)
     base = options.base or Path(tempfile.mkdtemp(prefix="fewstep-comfy-"))
     server = Comfy(base, [ROOT, PROBE, *options.pack], extra_args=options.arguments, port=options.port)
     print(f"{server.url} answers after {server.boot_seconds:.1f} s; folder {base}, log {server.log_file}", flush=True)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from . import get_comfyui
-from .comfyui import COMFYUI, PROBE, ROOT, Comfy, make_base, variables
+from .comfyui import HOST, NAMED, PROBE, ROOT, Comfy, make_base, variables
 
 LOG_LINES = 40
 
 
 @pytest.fixture(scope="session")
 def comfyui_installed():
-    """Skip, saying why, where ComfyUI could not be had."""
-    if not get_comfyui.is_ready():
-        pytest.skip(get_comfyui.why_not())
+    """Skip, saying why, where ComfyUI could not be had; fail where one was asked for by name."""
+    if HOST.problem and os.environ.get(NAMED):
+        pytest.fail(HOST.problem)
+    if HOST.problem:
+        pytest.skip(HOST.problem)
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +77,10 @@ def in_host(comfyui_installed, tmp_path):
         if settings is not None:
             (tmp_path / "user/default/comfy.settings.json").write_text(json.dumps(settings), encoding="utf-8")
         pack = str(tmp_path / "custom_nodes/fewstep")
-        prelude = HOST_PRELUDE.format(comfyui=str(COMFYUI), base=str(tmp_path), pack=pack)
+        prelude = HOST_PRELUDE.format(comfyui=str(HOST.comfyui), base=str(tmp_path), pack=pack)
         env = variables({"FEWSTEP_CACHE_DIR": str(tmp_path / "cache"), **(environment or {})})
         command = [sys.executable, "-c", prelude + code]
-        result = subprocess.run(command, cwd=COMFYUI, env=env, capture_output=True, text=True, check=False, timeout=120)
+        result = subprocess.run(command, cwd=HOST.comfyui, env=env, capture_output=True, text=True, check=False, timeout=120)
         assert result.returncode == 0, result.stdout + result.stderr
         told = [line.removeprefix("TOLD:") for line in result.stdout.splitlines() if line.startswith("TOLD:")]
         return {**json.loads(told[-1]), "log": result.stderr}

@@ -5,7 +5,7 @@ carries the complete, unmodified 0.3.75; only that folder is taken out of it. Bo
 `.venv/hosts/comfyui-0.3.75/`, away from what the other tests import. Standard library only.
 
 `python tests/host/get_comfyui.py --for DIR` installs what a checkout of a newer ComfyUI in DIR needs, to
-`.venv/hosts/comfyui-ITS.VERSION/packages`; test_newer_host.py then boots that checkout.
+`.venv/hosts/comfyui-ITS.VERSION/packages`. With FEWSTEP_COMFYUI_DIR=DIR all host tests then run on that checkout.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def main_for(checkout: Path) -> int:
     except (NoRegistry, RuntimeError, OSError) as problem:
         print(f"FewStep: the packages could not be installed: {problem}", flush=True)
         return 1
-    print(f"FewStep: ready. FEWSTEP_COMFYUI_DIR={checkout} python -m pytest tests/host/test_newer_host.py", flush=True)
+    print(f"FewStep: ready. FEWSTEP_COMFYUI_DIR={checkout} python -m pytest tests/host", flush=True)
     return 0
 
 

@@ -282,7 +282,7 @@ def test_other_levels_other_families_and_networks_without_features_are_refused(c
     sampler = source.graph.node("FewStepAmedSampler", predictor=loaded[0])
     other = source.graph.node("FewStepScheduler", model=source.model, steps=3)
     text = failed(comfy, source, sampler_custom(source, sampler[0], other[0])[0])
-    assert "noise levels that are not its own 4" in text and "FewStep AMED Scheduler" in text
+    assert "noise levels that are not its own 4: number 2 is " in text and "FewStep AMED Scheduler" in text
 
     source = demo("flow")
     loaded = source.graph.node("FewStepLoadAmed", name=name)

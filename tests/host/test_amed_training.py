@@ -200,7 +200,7 @@ import torch
 load_pack()
 pack = next(name.removesuffix(".nodes.host") for name in sys.modules if name.endswith(".nodes.host"))
 part = lambda name: importlib.import_module(f"{pack}.{name}")
-guided, amed = part("nodes.common.guided"), part("nodes.amed")
+guided, amed, plain = part("nodes.common.guided"), part("nodes.amed"), part("nodes.common.guiders").plain_guider
 train = amed.FewStepTrainAmed
 
 def digest(model):
@@ -224,8 +224,8 @@ with torch.inference_mode():
     patched.add_patches({"diffusion_model.conv_in.weight": ("diff", (torch.full_like(model.model.diffusion_model.conv_in.weight, 0.05),))})
     short = part("nodes.common.teacher").teacher_plan(16)
     for method, used in (("steps", model), ("end", patched)):
-        arguments = (used, positive, negative, latent, 2.0, "amed", 3, "predictor", method, 4, 0, 2, "low")
-        net = train.execute(*arguments, fit_table_first=False, teacher=short).args[0]
+        arguments = (latent, 2.0, "amed", 3, "predictor", method, 4, 0, 2, "low")
+        net = train.execute(*arguments, model=used, positive=positive, negative=negative, fit_table_first=False, teacher=short).args[0]
         told[method] = net.facts["error_after"] <= net.facts["error_before"] and all(p.requires_grad for p in net.parameters())
         if used is model:
             told["same"] = digest(model) == before and objects(model) == kept
@@ -245,7 +245,7 @@ with torch.inference_mode():
 
     ordinary = part("nodes.common.differentiable").differentiable
     try:
-        guided.with_guided_model(model, positive, negative, 3.0, latent, 1, fails, ordinary)
+        guided.with_guider(plain(model, positive, negative, 3.0), latent, 1, fails, ordinary)
     except KeyError:
         told["same after an error"] = digest(model) == before and objects(model) == kept
 
@@ -253,7 +253,7 @@ with torch.inference_mode():
     adapted = model.clone()
     adapted.set_model_unet_function_wrapper(lambda apply, given: apply(given["input"], given["timestep"], **given["c"]) * held)
     try:
-        train.execute(adapted, *arguments[1:], fit_table_first=False, teacher=short)
+        train.execute(*arguments, model=adapted, positive=positive, negative=negative, fit_table_first=False, teacher=short)
     except ValueError as error:
         told["adapter"] = "cannot be differentiated inside ComfyUI" in str(error) and "method 'forward'" in str(error)
     told["mode"] = torch.is_inference_mode_enabled()
@@ -286,7 +286,7 @@ told = {}
 def run(**changes):
     given = dict(form="amed", nfe=2, mode="predictor", method="end", trajectories=4, first_seed=0, batch_size=2, effort="low", afs=True)
     given |= dict(fit_table_first=False, teacher=part("nodes.common.teacher").teacher_plan(16))
-    return train.execute(model, positive, negative, latent, 2.0, **(given | changes)).args
+    return train.execute(latent, 2.0, model=model, positive=positive, negative=negative, **(given | changes)).args
 
 with torch.inference_mode():
     model, positive, negative, latent, vae = part("nodes.demo_model").FewStepLoadDemoModel.execute("vp", "mixed", 2).args

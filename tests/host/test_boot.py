@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from .comfyui import COMFYUI, ROOT, command, free_port, make_base, variables
+from . import get_comfyui
+from .comfyui import HOST, NAMED, ROOT, command, free_port, make_base, plain, variables
 from .graphs import demo, ksampler
 
 RIVAL = ROOT / "tests/data/comfy_packs/rival"
@@ -40,6 +43,7 @@ NODES = {
     "FewStepTrainAmed": "FewStep/AMED",
     "FewStepSaveAmed": "FewStep/AMED",
     "FewStepTuneLora": "FewStep/recipes",
+    "FewStepTwoExpertGuider": "sampling/custom_sampling/guiders",
 }
 
 
@@ -74,11 +78,23 @@ def test_boots_with_only_this_pack_and_ends_well(comfyui_installed, tmp_path):
     make_base(tmp_path, [ROOT])
     start = command(tmp_path, free_port(), "--quick-test-for-ci")
     env = variables({"FEWSTEP_CACHE_DIR": str(tmp_path / "cache")})
-    result = subprocess.run(start, cwd=COMFYUI, env=env, capture_output=True, text=True, check=False, timeout=120)
-    log = result.stdout + result.stderr
+    result = subprocess.run(start, cwd=HOST.comfyui, env=env, capture_output=True, text=True, check=False, timeout=120)
+    log = plain(result.stdout + result.stderr)
     assert result.returncode == 0, log
     assert re.search(r"seconds: .*custom_nodes/fewstep$", log, re.MULTILINE)
     assert says_nothing_bad(log), log
+
+
+def test_the_server_is_the_host_that_was_asked_for(comfy):
+    assert comfy.get("/system_stats")["system"]["comfyui_version"] == HOST.version
+    assert Path(os.environ[NAMED]).resolve() == HOST.comfyui if os.environ.get(NAMED) else HOST.version == get_comfyui.VERSION
+
+
+def test_the_log_reader_sees_errors_between_colours_and_levels():
+    said = '\x1b[1m\x1b[33m[WARNING]\x1b[0m Traceback (most recent call last):\n  File "fewstep/nodes.py", line 1\nKeyError: 1\n'
+    assert not says_nothing_bad(plain(said))
+    assert not says_nothing_bad(plain("\x1b[31m[ERROR]\x1b[0m Cannot import /x/custom_nodes/fewstep module for custom nodes: no\n"))
+    assert says_nothing_bad(plain("\x1b[32m[INFO]\x1b[0m    0.3 seconds: /x/custom_nodes/fewstep\n"))
 
 
 def test_lists_all_nodes_in_their_categories(comfy):
@@ -113,7 +129,7 @@ tell(loaded=loaded, heavy=sorted(heavy), new=sorted(new), nodes=nodes.__file__)
     assert told["loaded"] and told["heavy"] == []
     folders = {path.stem for path in ROOT.iterdir() if path.is_dir() or path.suffix == ".py"}
     assert not (folders | {"fewstep"}) & set(told["new"]), "a name without the pack's own in front belongs to others"
-    assert told["nodes"] == str(COMFYUI / "nodes.py")
+    assert told["nodes"] == str(HOST.comfyui / "nodes.py")
 
 
 def test_the_page_loads_every_script_once(comfy):

@@ -17,7 +17,7 @@ from .workflows import to_prompt
 pytestmark = pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser() or "-")
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
-DEMO = ROOT / "example_workflows" / "5-step demo.json"
+DEMO = ROOT / "example_workflows" / "01 Try it.json"
 SCREENSHOTS = ROOT / ".venv" / "screenshots"
 SCHEDULER = "FewStepScheduler"
 RENDERERS = ["classic", "vue"]
@@ -57,7 +57,7 @@ def click_arrow(page, node_type: str, name: str) -> None:
     """Raise a number by a click: the arrow on the canvas, or the plus of the new renderer."""
     if page.renderer == "vue":
         box = page.page.locator(f'[data-node-id="{node_id(page, node_type)}"] .lg-node-widget', has_text=name).first
-        box.locator(".p-inputnumber-increment-button").click()
+        box.locator('.p-inputnumber-increment-button, [data-testid="increment"]').first.click()
         return
     x, y = page.js(
         """([type, name]) => {
@@ -76,8 +76,12 @@ def node_id(page, node_type: str) -> int:
 
 
 def shown_inputs(page, node_type: str) -> list[str]:
-    """The inputs of a node that can be seen, in order."""
+    """The inputs of a node that can be seen, in order; with those that newer pages fold away, unfolded."""
     if page.renderer == "vue":
+        folded = page.page.locator(f'[data-node-id="{node_id(page, node_type)}"]').get_by_text("Show advanced inputs")
+        if folded.count():
+            folded.click()
+            page.settle(300)
         rows = page.page.locator(f'[data-node-id="{node_id(page, node_type)}"] .lg-node-widget').all()
         texts = [row.inner_text().split("\n")[0] for row in rows if row.is_visible()]
         names = page.js("(type) => fewstepTest.node(type).widgets.map((w) => [w.label || w.name, w.name])", node_type)
@@ -120,7 +124,7 @@ def new_graph(page, chain: list[tuple[str, dict]], node_type: str = SCHEDULER) -
 
 def test_first_minutes(any_page):
     page = any_page
-    load_template(page, "5-step demo")
+    load_template(page, "01 Try it")
     first = page.wait_for_curve(SCHEDULER, "curve.dots === 6")
     assert first["calls"] == "5 calls (10 with CFG)" and first["state"] == "preview" and first["assumed"] == "Demo model (edm)"
     keep(page, f"loaded-{page.renderer}")
@@ -270,6 +274,61 @@ def test_examples_load_and_save_unchanged(page, comfy, path: Path):
         # The page has inputs of its own in some nodes.
         assert {name: queued["inputs"].get(name) for name in node["inputs"]} == node["inputs"]
     assert page.complaints() == []
+
+
+SAVED = sorted((ROOT / "tests/data/saved_workflows").rglob("*.json"))
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: f"{path.parent.name} {path.stem}")
+def test_workflows_saved_by_earlier_versions_keep_their_values_and_links(page, path: Path):
+    """Values are positional, links too; what has been added since has its default, or what it means where it is not named."""
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    page.load(workflow)
+    page.settle(1000)
+    saved = {node["id"]: node for node in page.workflow()["nodes"]}
+    for node in workflow["nodes"]:
+        values = node.get("widgets_values") or []
+        assert (saved[node["id"]].get("widgets_values") or [])[: len(values)] == values, node["type"]
+    assert named_links(page.workflow()) == named_links(workflow)
+    assert page.complaints() == []
+
+
+def named_links(workflow: dict) -> set[tuple]:
+    """Links by the ids of their nodes and the names of outputs and inputs."""
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    outputs = {
+        link: (node["id"], output["name"])
+        for node in nodes.values()
+        for output in node.get("outputs", ())
+        for link in output["links"] or ()
+    }
+    inputs = {
+        given["link"]: (node["id"], given["name"])
+        for node in nodes.values()
+        for given in node.get("inputs", ())
+        if given.get("link") is not None
+    }
+    assert outputs.keys() == inputs.keys() == {link[0] for link in workflow["links"]}
+    for number, origin, place, target, slot, _ in workflow["links"]:
+        assert nodes[origin]["outputs"][place]["name"] == outputs[number][1] and nodes[target]["inputs"][slot]["name"] == inputs[number][1]
+    return {outputs[link] + inputs[link] for link in outputs}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_examples_can_be_read_when_the_page_fits_them_into_its_window(page, path: Path):
+    """Below 60 % the page draws no text."""
+    page.page.set_viewport_size({"width": 1600, "height": 900})
+    page.load(path.read_text(encoding="utf-8"))
+    page.settle(500)
+    page.js("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.settle(1000)
+    assert page.js("() => app.canvas.ds.scale") > 0.61
+
+
+def test_an_address_with_the_former_name_of_a_template_opens_it(comfy):
+    with open_page(f"{comfy.url}/?template=5-step%20demo&source=fewstep") as page:
+        page.until("() => fewstepTest.node('FewStepScheduler')")
+        assert page.complaints() == []
 
 
 def test_examples_do_not_overlap(page):
@@ -464,20 +523,27 @@ def test_edits_after_a_run_use_the_model_that_ran(page):
     assert page.wait_for_curve(SCHEDULER, "curve.dots === 8")["state"] == "exact for this model"
     page.set_widget(SCHEDULER, "steps", 5)
     assert page.wait_for_curve(SCHEDULER, "curve.dots === 6")["state"] == "exact, as run"
+    page.js("() => { const node = fewstepTest.node('FewStepScheduler'); node.disconnectInput(node.findInputSlot('model')); }")
+    assert page.wait_for_curve(SCHEDULER, "curve.state === 'preview'")["assumed"] == "Stable Diffusion 1.x"
+    page.set_widget(SCHEDULER, "steps", 6)
+    assert page.wait_for_curve(SCHEDULER, "curve.dots === 7")["state"] == "preview"
+    connect = "fewstepTest.node('FewStepLoadDemoModel').connect(0, fewstepTest.node('FewStepScheduler'), 'model')"
+    page.js(f"() => {{ {connect}; }}")
+    assert page.wait_for_curve(SCHEDULER, "curve.state === 'exact for this model'")["dots"] == 7
     page.set_widget("FewStepLoadDemoModel", "family", "flow")
     page.js("() => app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
     assert page.wait_for_curve(SCHEDULER, "curve.state === 'preview'")["assumed"] == "Demo model (flow)"
 
 
 def test_lists_in_one_drawing_and_calls_without_guidance(page):
-    page.load((ROOT / "example_workflows" / "compare schedules.json").read_text(encoding="utf-8"))
+    page.load((ROOT / "example_workflows" / "05 Compare schedules.json").read_text(encoding="utf-8"))
     page.set_widget("FewStepCompareSchedules", "reference_steps", 0)
     page.run()
     plot = page.wait_for_curve("FewStepPlotSigmas", "curve.dots === 18")
     assert "optimized: " in plot["levels"] and "karras: " in plot["levels"] and plot["axis"] == "half-log-SNR λ"
     page.view(-1500, 0, 1)
     keep(page, "plot")
-    page.load((ROOT / "example_workflows" / "img2img.json").read_text(encoding="utf-8"))
+    page.load((ROOT / "example_workflows" / "04 Image to image.json").read_text(encoding="utf-8"))
     assert page.wait_for_curve("FewStepKSampler", "curve.dots === 9")["calls"] == "8 calls (16 with CFG)"
     page.set_widget("FewStepKSampler", "cfg", 1)
     page.set_widget("FewStepKSampler", "preset", "Fast 5")

@@ -312,7 +312,8 @@ def fails(patched, positive=positive):
     try:
         with torch.inference_mode():
             node.FewStepCalibrate.hidden = SimpleNamespace(prompt=None, unique_id=None)
-            node.FewStepCalibrate.execute.__func__(node.FewStepCalibrate, patched, positive, negative, teacher=settings, **arguments)
+            given = dict(model=patched, positive=positive, negative=negative, teacher=settings, **arguments)
+            node.FewStepCalibrate.execute.__func__(node.FewStepCalibrate, **given)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
@@ -334,7 +335,7 @@ def work(g):
     return whole[[4, 1, 2]], some.denoised(some.initial(5.0), 5.0)
 
 with torch.inference_mode():
-    whole, some = guided.with_guided_model(edm, positive, negative, 3.0, latent, 5, work)
+    whole, some = guided.with_guider(part("nodes.common.guiders").plain_guider(edm, positive, negative, 3.0), latent, 5, work)
 dealt = float((whole - some).abs().max())
 classes = float((whole[0] - whole[1]).abs().max())
 
@@ -388,7 +389,8 @@ def run(patched):
     texts.clear()
     try:
         with torch.inference_mode():
-            node.execute.__func__(node, patched, positive, negative, latent, teacher=teacher, **arguments)
+            given = dict(model=patched, positive=positive, negative=negative, teacher=teacher, **arguments)
+            node.execute.__func__(node, latent, **given)
     except Exception as error:
         return [str(error), *texts]
     return list(texts)
@@ -404,7 +406,9 @@ def test_the_node_says_what_it_will_cost_where_it_is_and_how_it_ended(in_host):
     assert not isinstance(told["good"][0], str), told["good"][0]
     (first, *others), numbers = [text for _, text in told["good"]], {number for number, _ in told["good"]}
     assert numbers == {"7"} and first.startswith("Expected cost: at most ") and "sample-calls (teacher 64, start " in first
-    assert others.pop().startswith("Finished after ") and all(text.endswith(first) for text in others)
+    last, ended = others.pop(), others.pop()
+    assert ended.startswith("Finished after ") and last.startswith(f"{ended}\n2 model calls: ") and "on 2 new seeds" in last
+    assert all(text.endswith(first) for text in others)
     for phase in ("Teacher: ", "2 calls: choosing the start: ", "2 calls: fitting: ", "2 calls: comparing on held-out seeds: "):
         said = [text for text in others if text.startswith(f"{phase}model call ")]
         assert said and re.search(r"call [0-9]+ of [0-9]+, about .+ left\n", said[-1]), phase

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .comfyui import PromptRefused, variables
-from .get_comfyui import COMFYUI
+from .comfyui import HOST, PromptRefused, variables
 from .graphs import demo, ksampler
 
 INSIDE = Path(__file__).with_name("inside_demo_model.py")
@@ -25,7 +24,7 @@ def test_inside_the_hosts_python(comfyui_installed, flags, tests):
     """What needs no server: the same numbers as the standalone model, and all that the host does to models."""
     environment = {**variables(), "FEWSTEP_TESTS_FLAGS": flags}
     command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-k", tests, str(INSIDE)]
-    result = subprocess.run(command, cwd=COMFYUI, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=HOST.comfyui, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
 
 

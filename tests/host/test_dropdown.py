@@ -9,7 +9,7 @@ import pytest
 
 from .graphs import demo, ksampler, ksampler_advanced, sampler_custom, sd3, tensor
 
-SCHEDULERS = ["fewstep", "fewstep_unipc", "fewstep_dpmpp_2m", "fewstep_dpmpp_3m", "fewstep_deis", "fewstep_ipndm"]
+SCHEDULERS = ["fewstep", "fewstep_unipc", "fewstep_dpmpp_2m", "fewstep_dpmpp_3m", "fewstep_deis", "fewstep_ipndm", "fewstep_jump"]
 SAMPLERS = [
     "fewstep_unipc", "fewstep_dpmpp_2m", "fewstep_dpmpp_3m", "fewstep_deis", "fewstep_ipndm", "fewstep_gradient_estimation",
     "fewstep_res_multistep", "fewstep_dpmpp_2m_sde",

@@ -1,4 +1,4 @@
-"""Where the host cannot be had, that is said; nothing passes in silence."""
+"""Where the host cannot be had, that is said; nothing passes in silence. And what a checkout of a newer one needs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import pytest
 
 from . import get_comfyui
+from .comfyui import ROOT, chosen_host
 
 
 @pytest.fixture
@@ -42,3 +43,38 @@ def test_any_other_failure_fails_the_command(elsewhere, monkeypatch, capsys):
     assert elsewhere.main() == 1
     assert "no space left" in capsys.readouterr().out
     assert not elsewhere.is_ready()
+
+
+# --- A checkout of a newer version ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    (tmp_path / "main.py").touch()
+    (tmp_path / "comfyui_version.py").write_text('# made by a program\n__version__ = "0.99.1"\n', encoding="utf-8")
+    needs = "comfyui-frontend-package==9.9.9\ncomfyui-workflow-templates==1.1\ntorch\ncomfy_kitchen==8.8\naiohttp>=1 # any\n"
+    (tmp_path / "requirements.txt").write_text(needs, encoding="utf-8")
+    return tmp_path
+
+
+def test_the_checkout_s_own_pins_come_before_ours(checkout):
+    needs = get_comfyui.needs_of(checkout)
+    assert {"comfyui-frontend-package==9.9.9", "comfy_kitchen==8.8", "aiohttp==3.14.5", "alembic==1.20.1"} <= set(needs)
+    assert sum(line.startswith("comfyui-frontend-package") for line in needs) == 1 and not any("torch" in line for line in needs)
+    assert sum(line.startswith("av==") for line in needs) == 2, "one for each range of Python's versions"
+    assert not get_comfyui.is_ready_for(checkout)
+    assert get_comfyui.packages_for(checkout) == ROOT / ".venv/hosts/comfyui-0.99.1/packages"
+
+
+@pytest.mark.parametrize("version", [get_comfyui.VERSION, "../../x", ""])
+def test_what_is_no_newer_checkout_is_refused(checkout, capsys, version):
+    (checkout / "comfyui_version.py").write_text(f'__version__ = "{version}"\n', encoding="utf-8")
+    assert get_comfyui.main_for(checkout) == 1
+    said = capsys.readouterr().out
+    assert "name a checkout of a newer version" in said if version == get_comfyui.VERSION else "is no checkout of ComfyUI" in said
+
+
+def test_a_named_folder_that_cannot_be_started_says_why(checkout, tmp_path):
+    assert f"get_comfyui.py --for {checkout}" in chosen_host(str(checkout)).problem
+    assert "FEWSTEP_COMFYUI_DIR was '/none/there'. /none/there is no checkout of ComfyUI" in chosen_host("/none/there").problem
+    assert chosen_host("").version == get_comfyui.VERSION

@@ -22,11 +22,14 @@ INNER = ("dpm_2", "dpmpp_2s", "dpmpp_3s", "heun")
 """Solvers that call the model inside their steps, or twice at a level."""
 
 
-def windowed(source: Source, schedule: str = "standard_static", **more) -> list:
-    """The model with context windows over the rows of the picture; `more`: inputs of newer hosts."""
+def windowed(source: Source, schedule: str = "standard_static") -> list:
+    """The model with context windows over the rows of the picture.
+
+    Newer hosts would add a row to each window; the demo model takes multiples of 4.
+    """
     return source.graph.node(
         "ContextWindowsManual", model=source.model, context_length=16, context_overlap=8, context_schedule=schedule, context_stride=1,
-        closed_loop=False, fuse_method="pyramid", dim=2, **more,
+        closed_loop=False, fuse_method="pyramid", dim=2, causal_window_fix=False,
     )[0]  # fmt: skip
 
 
@@ -142,3 +145,32 @@ def test_training_a_predictor_in_context_windows_is_refused(comfy, tmp_path):
     source = replace(source, model=windowed(source))
     source.out(tmp_path, text=training(source, trajectories=4, batch_size=1)[1])
     assert "chooses noise levels while it samples" in comfy.run_any(source.graph).error
+
+
+def test_progress_counts_the_steps_and_the_models_own_options_stay_as_they_are(in_host):
+    told = in_host(
+        f"""
+import torch
+load_pack()
+import comfy.sample, comfy.samplers
+make = nodes.NODE_CLASS_MAPPINGS
+with torch.inference_mode():
+    model, positive, negative, latent = make["FewStepLoadDemoModel"].execute("vp", "mixed", 1).args[:4]
+    recipe = make["FewStepApplyRecipe"].execute(open({str(RECIPES_FOLDER / "vp-5.json")!r}).read()).args
+    listed = make["FewStepScheduler"].execute(model=model, steps=4, solver="dpm_2").args[0]
+    inner = make["FewStepSampler"].execute("dpm_2").args[0]
+    ran = []
+    for sigmas, sampler in ((recipe[0], recipe[1]), (listed, inner)):
+        before, seen = sigmas.clone(), []
+        comfy.sample.sample_custom(
+            model, torch.ones_like(latent["samples"]), 2.0, sampler, sigmas, positive, negative, latent["samples"],
+            callback=lambda step, denoised, x, total: seen.append((step, total)), disable_pbar=True, seed=1,
+        )
+        ran.append([seen, bool(torch.equal(sigmas, before))])
+tell(ran=ran, left="sample_sigmas" in model.model_options.get("transformer_options", {{}}))
+"""
+    )
+    fitted, inner = ({"steps": steps, "untouched": untouched} for steps, untouched in told["ran"])
+    assert fitted == {"steps": [[step, 5] for step in range(5)], "untouched": True}
+    assert inner == {"steps": [[call // 2, 4] for call in range(7)], "untouched": True}
+    assert not told["left"]

@@ -52,6 +52,7 @@ def test_everything_is_served(boot_as, name: str):
         for ending in ("json", "jpg"):
             status, _ = server.request(f"/api/workflow_templates/{quote(name)}/{quote(template)}.{ending}")
             assert status == 200, template
+    assert server.request(f"/api/workflow_templates/{quote(name)}/tune%20LoRA.json")[0] == 200, "by its former name"
     for outside in ("..%2F__init__.py", "../__init__.py", "docs/../../pyproject.toml", "none.js", ""):
         assert server.request(f"/extensions/{quote(name)}/{outside}")[0] != 200, outside
     assert "FewStep: ComfyUI's page cannot load" not in server.log
@@ -84,7 +85,7 @@ def test_curve_template_and_help_in_the_page(boot_as):
     server = boot_as(name)
     with open_page(server.url) as page:
         page.page.locator(".templates-tab-button, button:has(.icon-\\[comfy--template\\])").first.click()
-        page.page.locator('[data-testid^="template-workflow-"]').filter(has_text="demo").first.wait_for()
+        page.page.locator('[data-testid^="template-workflow-"]').filter(has_text="Try it").first.wait_for()
         page.page.keyboard.press("Escape")
         page.load((ROOT / "tests/data/saved_workflows/0.1.0/5-step demo.json").read_text(encoding="utf-8"))
         assert page.wait_for_curve("FewStepScheduler", "curve.dots === 6")["state"] == "preview"

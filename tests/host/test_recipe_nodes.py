@@ -113,11 +113,36 @@ def test_a_text_that_is_no_recipe_is_refused_before_anything_runs(comfy, text, s
     assert any(said in sentence for sentence in refusal.value.sentences()), refusal.value
 
 
-def test_without_text_and_recipe_there_is_a_sentence(comfy, tmp_path):
+@pytest.mark.parametrize("text", ["", " \n "])
+def test_without_text_and_recipe_nothing_runs(comfy, text):
     source = demo()
-    recipe = source.graph.node("FewStepApplyRecipe")
-    source.out(tmp_path, sigmas=recipe[0])
-    assert "paste a recipe's text, or connect a node" in comfy.run_any(source.graph).error
+    source.out("", sigmas=source.graph.node("FewStepApplyRecipe", text=text)[0])
+    with pytest.raises(PromptRefused) as refusal:
+        comfy.post_prompt(source.graph)
+    assert any("paste a recipe's text, or connect a node" in sentence for sentence in refusal.value.sentences()), refusal.value
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(in_host):
+    told = in_host(
+        """
+import dataclasses, importlib, pathlib
+load_pack()
+pack = next(name for name in sys.modules if name.endswith("nodes.recipe_files")).removesuffix(".nodes.recipe_files")
+files = importlib.import_module(pack + ".nodes.recipe_files").RECIPE_FILES
+blocked = pathlib.Path(args.base_directory) / "blocked"
+blocked.write_text("a file where the folder should be")
+save, tune = (nodes.NODE_CLASS_MAPPINGS[name] for name in ("FewStepSaveRecipe", "FewStepTuneLora"))
+tuning = sys.modules[tune.__module__]
+before = save.validate_inputs(name="mine"), tune.validate_inputs(name="mine", recipe=None)
+exists = files.path().exists()
+save.FILES = dataclasses.replace(files, path=lambda: blocked / "recipes")
+tuning.files.LORA_FILES = dataclasses.replace(tuning.files.LORA_FILES, path=lambda: blocked)
+tell(before=before, exists=exists, after=[save.validate_inputs(name="mine"), tune.validate_inputs(name="mine", recipe=None)])
+"""
+    )
+    assert told["before"] == [True, True] and not told["exists"], "asking leaves no folder"
+    for sentence in told["after"]:
+        assert "cannot be saved in models/" in sentence and sentence.endswith("make the folder writable.")
 
 
 def test_the_content_of_a_recipe_file_can_be_pasted_too(comfy, tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from .comfyui import ROOT
 from .workflows import to_prompt
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+LIMIT = 400  # seconds, for a calibration on a busy machine
 EXPECTED = 5  # at least: demo, SD 1.5 / SDXL, SD 3 / Flux, image to image, compare
 
 
@@ -31,12 +33,23 @@ def test_there_are_examples_with_thumbnails(comfy):
         assert status == 200 and body[:2] == b"\xff\xd8", path.stem
 
 
+def test_former_names_of_templates_are_not_listed_but_found(comfy):
+    listed = comfy.get("/workflow_templates")["fewstep"]
+    former = {path.stem for path in (ROOT / "tests/data/saved_workflows/0.1.0").glob("*.json")}
+    assert len(former) == 9 and not former & set(listed)
+    for name in former:
+        for ending in ("json", "jpg"):
+            status, body = comfy.request(f"/api/workflow_templates/fewstep/{quote(name)}.{ending}")
+            assert status == 200 and any(body == (ROOT / f"example_workflows/{new}.{ending}").read_bytes() for new in listed), name
+    assert comfy.request("/api/workflow_templates/fewstep/none.json")[0] == 404
+
+
 def made_small(prompt: dict) -> dict:
     for node in prompt.values():
         if node["class_type"] in ("EmptyLatentImage", "EmptySD3LatentImage"):
             node["inputs"].update(width=64, height=64)
         if node["class_type"] == "FewStepCalibrate":
-            node["inputs"].update(seeds=6, nfe="2")
+            node["inputs"].update(seeds=4, nfe="2", effort="low")
         if node["class_type"] == "FewStepTrainAmed":
             node["inputs"].update(trajectories=4, batch_size=2, effort="low", nfe=3)
         if node["class_type"] == "FewStepTuneLora":
@@ -58,7 +71,7 @@ def with_checkpoints(comfy, prompt: dict) -> dict:
 def test_every_example_makes_pictures(comfy, path: Path):
     workflow = json.loads(path.read_text(encoding="utf-8"))
     prompt = with_checkpoints(comfy, made_small(to_prompt(workflow, comfy.object_info)))
-    images = comfy.images(comfy.run(prompt))
+    images = comfy.images(comfy.run(prompt, LIMIT))
     assert images
     for image in images:
         pixels = np.asarray(Image.open(image).convert("L"), dtype=float)

@@ -303,3 +303,43 @@ def test_all_in_one_refuses_wrong_inputs(comfy, tmp_path, inputs):
     with pytest.raises(PromptRefused) as refusal:
         comfy.post_prompt(source.graph)
     assert any(next(iter(inputs)) in sentence for sentence in refusal.value.sentences())
+
+
+# --- denoise 0 --------------------------------------------------------------------------------------------------------
+
+
+def test_denoise_0_passes_a_picture_on_as_the_host_does(comfy, tmp_path):
+    source = demo("vp")
+    graph = source.graph
+    picture = graph.node(
+        "KSampler", model=source.model, positive=source.positive, negative=source.negative, latent_image=source.latent, seed=1, steps=3,
+        cfg=1.0, denoise=1.0, sampler_name="euler", scheduler="normal",
+    )[0]  # fmt: skip
+    ours = graph.node(
+        "FewStepKSampler", model=source.model, positive=source.positive, negative=source.negative, latent_image=picture, denoise=0.0,
+    )  # fmt: skip
+    stock = graph.node(
+        "KSampler", model=source.model, positive=source.positive, negative=source.negative, latent_image=picture, seed=1, steps=3,
+        cfg=1.0, denoise=0.0, sampler_name="euler", scheduler="normal",
+    )  # fmt: skip
+    two = {}
+    for name in ("FewStepScheduler", "FewStepBaselineScheduler"):
+        scheduler = graph.node(name, model=source.model, denoise=0.0)
+        two[name] = sampler_custom(source, graph.node("FewStepSampler")[0], scheduler[0], picture)
+    outs = [source.out(tmp_path, latent=link) for link in (picture, stock[0], ours[0], *(node[0] for node in two.values()))]
+    report = source.out(tmp_path, text=ours[2])
+    result = comfy.run(graph)
+    before, *after = [tensor(result, out) for out in outs]
+    for latent in after:
+        np.testing.assert_array_equal(latent, before)
+    assert "nothing is sampled" in result.ui(report, "text")[0]
+
+
+def test_denoise_0_on_an_empty_latent_is_refused(comfy, tmp_path):
+    source = demo("vp")
+    node = source.graph.node(
+        "FewStepKSampler", model=source.model, positive=source.positive, negative=source.negative, latent_image=source.latent, denoise=0.0,
+    )  # fmt: skip
+    source.out(tmp_path, latent=node[0])
+    error = comfy.run_any(source.graph).error
+    assert "denoise was 0 and latent_image is empty" in error and "Set denoise to 1" in error

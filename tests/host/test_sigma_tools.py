@@ -41,14 +41,24 @@ def test_text_becomes_the_levels_it_says(comfy, tmp_path):
     graph = Graph()
     plain = probe(graph, tmp_path, sigmas=read_text(graph, "sigmas: [14.5; 2.5e0 |\n.5]")[0])
     zero = probe(graph, tmp_path, sigmas=read_text(graph, "14.5 2.5", append_zero=True)[0])
+    python = probe(graph, tmp_path, sigmas=read_text(graph, "torch.FloatTensor([np.float32(14.5), ２．５, 0.])")[0])
     result = comfy.run(graph)
+    assert result.ui(python, "sigmas") == [14.5, 2.5, 0.0]
     assert result.ui(plain, "sigmas") == [14.5, 2.5, 0.5]
     assert result.ui(zero, "sigmas") == [14.5, 2.5, 0.0]
 
 
 @pytest.mark.parametrize(
     "text, sentence",
-    [("14.6", "needs at least two"), ("1, 2", "must decrease"), ("nan, 0", "must be finite"), ("two, one", "'two', which is not a number")],
+    [
+        ("14.6", "needs at least two"),
+        ("1, 2", "must decrease"),
+        ("nan, 0", "must be finite"),
+        ("two, one", "'two', which is not a number"),
+        ("14.6, 9.2, ..., 0.03, 0", "levels were left out"),
+        ("14.6, 9.2, …, 0.03, 0", "levels were left out"),
+        ("14,6; 5,4; 3,2; 1,0", "Write decimal points"),
+    ],
 )
 def test_wrong_text_is_refused_before_anything_runs(comfy, tmp_path, text, sentence):
     graph = Graph()

@@ -152,7 +152,7 @@ load_pack()
 pack = next(name.removesuffix(".nodes.host") for name in sys.modules if name.endswith(".nodes.host"))
 part = lambda name: importlib.import_module(f"{pack}.{name}")
 module, files = part("nodes.tuning.tune"), part("nodes.tuning.files")
-node, guided = module.FewStepTuneLora, part("nodes.common.guided")
+node, guided, plain = module.FewStepTuneLora, part("nodes.common.guided"), part("nodes.common.guiders").plain_guider
 ordinary, run_table = part("nodes.common.differentiable").differentiable, part("fitting.run").run_table
 build_table, Recipe = part("solvers").build_table, part("recipes").Recipe
 short = part("nodes.common.teacher").teacher_plan(8)
@@ -185,7 +185,8 @@ given = dict(cfg=1.0, text=EDM, trajectories=8, first_seed=900, batch_size=2, ra
              teacher=short)
 
 def tune(model, positive, negative, latent, **changes):
-    return node.execute(model, positive, negative, latent, **{**given, **changes}).args
+    inputs = dict(model=model, positive=positive, negative=negative, latent_image=latent)
+    return node.execute(**{**given, **inputs, **changes}).args
 
 def sentence(*arguments, **changes):
     before = written()
@@ -211,7 +212,7 @@ def reproduced(name, model, positive, negative, latent, text, **changes):
         setting = g.setting(range(70, 73), 1, "")
         with adapters[-1].attached():
             return torch.cat([run_table(chunk, used.table()).end for chunk in setting.chunks()])
-    ends = guided.with_guided_model(model, positive, negative, 1.0, latent, 1, in_memory, ordinary)
+    ends = guided.with_guider(plain(model, positive, negative, 1.0), latent, 1, in_memory, ordinary)
     loaded = nodes.LoraLoaderModelOnly().load_lora_model_only(model, out[2], 1.0)[0]
     sigmas, sampler, *_ = part("nodes.recipes").FewStepApplyRecipe.execute(text=used.to_text()).args
     found = []
@@ -402,6 +403,7 @@ REFUSED = {
     "no layers": ({"layers": " "}, "layers was ' '"),
     "a path": ({"name": "../outside"}, "The file goes into the folder models/loras"),
     "no name": ({"name": ""}, "plain file name"),
+    "no recipe": ({"text": " "}, "There is no recipe: paste"),
     "rank 0": ({"rank": 0}, "min"),
     "no trajectories": ({"trajectories": 3}, "min"),
 }
@@ -418,7 +420,6 @@ def test_wrong_inputs_are_refused_before_anything_runs(comfy, name):
 
 
 CANNOT = {
-    "no recipe": ({"text": ""}, "There is no recipe to tune for"),
     "a recipe of another family": ({"text": recipe("flow").to_text()}, "The recipe is for flow models, but the model's family is edm"),
     "a stochastic recipe": ({"text": recipe("edm", 3, "dpmpp_2m_sde").to_text()}, "adds fresh noise"),
     "a recipe with an open end": ({"text": recipe("edm", levels=[20.0, 2.0, 0.5]).to_text()}, "The recipe ends at sigma 0.5"),

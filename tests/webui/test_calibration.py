@@ -122,7 +122,7 @@ def host(monkeypatch, tmp_path):
         module.__dict__.update(parts)
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
         setattr(package, name, module)
-    return SimpleNamespace(pictures=pictures, state=state, folder=tmp_path / "fewstep/recipes")
+    return SimpleNamespace(pictures=pictures, state=state, folder=tmp_path / "fewstep/recipes", loaded=loaded)
 
 
 def test_a_picture_of_the_host_carries_it(host):
@@ -165,7 +165,8 @@ def test_the_button_tells_how_far_it_is_and_fills_the_panel(actions, host):
     report, text, saved = news[-1]
     assert "<progress" not in report and "Recipe for 3 model calls, saved as" in report
     [path] = host.folder.iterdir()
-    assert Recipe.from_text(text) == Recipe.load(path) and saved == {"choices": ["", path.stem]}
+    assert Recipe.from_text(text) == Recipe.load(path) and saved == {"choices": ["", path.stem], "value": path.stem}
+    assert "choose the sampling method FewStep Calibrated" in report and "<table>" in report and "**" not in report
 
 
 def test_interrupting_what_waits_leaves_the_picture_in_work_alone(actions, host):
@@ -247,7 +248,7 @@ def test_several_recipes_make_a_book_that_is_picked_from_by_steps(actions, host,
     assert "The recipe book two points book has recipes for 2, 3 model calls." in report and "two points book" in listed["choices"]
     book = Book.load(host.folder / "two points book.json")
     assert book.calls == (2, 3) and book.model_identity
-    assert actions.recipe_text("two points book", "") == "book two points book"
+    assert actions.recipe_text("two points book", "") == ("book two points book", "two points book")
     monkeypatch.setattr(books, "_identity", lambda p: book.model_identity)
     for asked in ("book", "book two points book"):
         for steps in (2, 3):
@@ -262,3 +263,111 @@ def test_several_recipes_make_a_book_that_is_picked_from_by_steps(actions, host,
         books.with_book(Choices(recipe="book"), SimpleNamespace(steps=3, cfg_scale=2.0))
     text = book.pick(3).to_text()
     assert books.with_book(Choices(recipe=text), SimpleNamespace(steps=9, cfg_scale=2.0)).recipe == text
+
+
+# --- The page's Distilled CFG Scale, which is the model's shift on Forge Neo -----------------------------------------------------------
+
+
+class ForgePicture(HostPicture):
+    distilled_cfg_scale: float = 3.5
+
+
+def test_the_guidance_of_a_distilled_model_is_the_page_s(actions, host, monkeypatch):
+    host.loaded.use_distilled_cfg_scale = True
+    monkeypatch.setattr(sys.modules["modules.processing"], "StableDiffusionProcessingTxt2Img", ForgePicture)
+    _, text, _ = list(actions.calibrate("3", "low", 9, 4, 10, PAGE | {"distilled_cfg_scale": 2.5}))[-1]
+    assert host.pictures[0].distilled_cfg_scale == 2.5
+    assert Recipe.from_text(text).facts.extra == {"distilled_cfg_scale": 2.5}
+
+
+def test_a_host_without_that_slider_is_not_told_of_it(actions, host):
+    _, text, _ = list(actions.calibrate("3", "low", 9, 4, 10, PAGE))[-1]
+    assert not hasattr(host.pictures[0], "distilled_cfg_scale") and Recipe.from_text(text).facts.extra == {}
+
+
+def test_the_shift_is_a_fact_of_the_recipe(actions, host, monkeypatch):
+    """On Forge Neo the host sets the shift on the way to the sampler."""
+    monkeypatch.setattr(sys.modules["modules.processing"], "StableDiffusionProcessingTxt2Img", ForgePicture)
+    monkeypatch.setattr(Guided, "noise_schedule", property(lambda guided: NoiseSchedule.flow(guided.p.distilled_cfg_scale)))
+    _, text, _ = list(actions.calibrate("2", "low", 9, 4, 10, PAGE | {"distilled_cfg_scale": 6.0}))[-1]
+    recipe = Recipe.from_text(text)
+    assert recipe.family == "flow" and recipe.facts.extra == {"shift": 6.0}
+
+
+def test_a_broken_saved_recipe_is_named_and_not_chosen(actions, host):
+    warned = []
+    sys.modules["gradio"].Warning = warned.append
+    host.folder.mkdir(parents=True)
+    (host.folder / "torn.json").write_text("{")
+    assert actions.recipe_text("torn", "what was there") == ("what was there", "")
+    assert "'torn' cannot be used" in warned[0]
+    assert actions.recipe_text("", "what was there") == ("what was there", "") and len(warned) == 1
+
+
+# --- Show sigmas ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(actions, host, monkeypatch):
+    """Return a function: the levels that the panel shows for the page's controls and a recipe."""
+    from fewstep.webui.names import schedule_entry
+    from fewstep.webui.schedules import schedule_function
+
+    class Loaded:
+        shift = 2.5
+
+        def set_shift(self, shift):
+            self.shift = shift
+
+    class Sampler:
+        def get_sigmas(self, p, steps):
+            assert (p.width, p.height, p.sd_model) == (64, 64, loaded)
+            ns = NoiseSchedule.flow(loaded.shift)
+            holder = SimpleNamespace(noise_schedule=ns)
+            name = "FewStep recipe" if p.scheduler == "Automatic" else p.scheduler
+            return schedule_function(schedule_entry(name))(n=steps, sigma_min=ns.sigma_min, sigma_max=ns.sigma_max, inner_model=holder)
+
+    loaded = Loaded()
+    shared = sys.modules["modules.shared"]
+    shared.sd_model, shared.opts = loaded, SimpleNamespace(always_discard_next_to_last_sigma=False)
+    samplers, common, models = ModuleType("modules.sd_samplers"), sys.modules["modules.sd_samplers_common"], ModuleType("modules.sd_models")
+    samplers.create_sampler = lambda name, model: Sampler()
+    samplers.find_sampler_config = lambda name: None
+    for name, module in (("sd_samplers", samplers), ("sd_models", models), ("sd_schedulers", ModuleType("modules.sd_schedulers"))):
+        monkeypatch.setitem(sys.modules, f"modules.{name}", module)
+        monkeypatch.setattr(sys.modules["modules"], name, module, raising=False)
+    assert common
+    monkeypatch.setattr("fewstep.webui.panel_actions.from_settings", lambda choices: choices)
+
+    def levels(recipe="", **controls):
+        page = actions.show_sigmas("Auto", "Auto", True, False, recipe, "None", {"width": 64, "height": 64, **controls})
+        found = page.partition('class="fewstep-sigmas"')[2].partition(">")[2].partition("<")[0]
+        assert found, page
+        return [float(level) for level in found.split(", ")]
+
+    return levels
+
+
+def test_the_levels_shown_follow_the_page_s_shift(shown):
+    for shift in (2.5, 6.0):
+        got = shown(sampling="Euler", scheduler="FewStep uniform time", steps=4, distilled_cfg_scale=shift)
+        t = [1.0, 0.75025, 0.5005, 0.25075]
+        assert got == pytest.approx([*(shift * each / (1 + (shift - 1) * each) for each in t), 0.0], rel=1e-3)
+
+
+@pytest.mark.parametrize("sampling, scheduler", [("FewStep Calibrated", "Automatic"), ("Euler", "FewStep recipe")])
+def test_a_recipe_is_shown_with_its_own_number_of_steps(shown, sampling, scheduler):
+    from fewstep.solvers import build_table
+
+    recipe = Recipe.from_table(build_table("euler", [1.0, 0.9, 0.6, 0.25, 0.0], "flow"))
+    assert shown(recipe.to_text(), sampling=sampling, scheduler=scheduler, steps=5) == pytest.approx(recipe.levels)
+
+
+def test_reports_become_html():
+    from fewstep.webui.report_html import report_html
+
+    text = "The fit wins by **17 %** <on> new seeds\nand 2 lines\n\n| name | error |\n|---|---:|\n| **ours** | 0.1 |\n| a<b | 0.2 |\n\nEnd"
+    page = report_html(text)
+    assert "<p>The fit wins by <b>17 %</b> &lt;on&gt; new seeds<br>and 2 lines</p><table>" in page and page.endswith("<p>End</p>")
+    assert page.count("<tr>") == 3 and "<b>ours</b>" in page and "a&lt;b" in page and "---" not in page
+    assert report_html("") == ""

@@ -85,9 +85,17 @@ def test_a_flow_model_s_shift_is_read_off():
 def test_unknown_levels_are_said():
     with pytest.raises(ValueError, match="no noise levels in SimpleNamespace"):
         noise_schedule_of(SimpleNamespace(inner_model=None))
+    with pytest.raises(ValueError, match="low to high"):
+        noise_schedule_of(link(torch.linspace(1.0, 0.1, 100)))
+
+
+def test_the_table_decides_where_no_formula_gives_it():
     crooked = torch.linspace(0.1, 1.0, 100) ** 3
-    with pytest.raises(ValueError, match="do not match any shift"):
-        noise_schedule_of(link(crooked))
+    ns = noise_schedule_of(link(crooked))
+    assert ns.family == "flow" and ns.levels.tolist() == crooked.double().tolist() and ns.start_sigma(0.5) == float(crooked[49])
+    listed = torch.linspace(0.1, 30.0, 50)
+    own = noise_schedule_of(link(listed, stand_ins.PredictionContinuousEDM(listed, "edm")))
+    assert own.family == "edm" and own.levels.tolist() == listed.double().tolist() and own.sigma_max == 30.0
 
 
 def test_k_diffusion_s_own_wrappers_are_denoisers():
@@ -135,7 +143,7 @@ def test_baselines_are_the_package_s():
     for entry in SCHEDULES:
         if entry.baseline and "vp" in BASELINES[entry.baseline].families:
             assert levels_for(entry, model, 7).tolist() == pytest.approx(baseline_sigmas(entry.baseline, ns, 7).tolist(), rel=1e-6)
-    with pytest.raises(ValueError, match="is for model families"):
+    with pytest.raises(ValueError, match="FewStep AYS is for Stable Diffusion and EDM models, but the loaded checkpoint is a flow"):
         levels_for(schedule_entry("FewStep AYS"), MODELS["sd3"](), 5)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from fewstep.schedules import NoiseSchedule, optimal_sigmas
 from fewstep.solvers import build_table
 from fewstep.webui import job
 from fewstep.webui.choices import AUTO, VERSION
+from fewstep.webui.xyz import AXES_ATTRIBUTE
 
 STAMPS = (14.6, 3.0, 0.5, 0.0)
 RECIPE = Recipe.from_table(build_table("unipc", optimal_sigmas(NoiseSchedule.preset("sd15"), 4), "vp", 3))
@@ -134,3 +136,73 @@ def test_where_the_schedule_is_a_setting_the_setting_counts_and_another_override
     p.is_hr_pass = True
     own.process_before_every_sampling(p)
     assert p.sampler_noise_scheduler_override is None, "the second pass has the setting's"
+
+
+# --- Said before a picture is made ------------------------------------------------------------------------------------------------------
+
+
+def commented(p):
+    p.comments = []
+    p.comment = p.comments.append
+    return p
+
+
+@pytest.mark.parametrize("recipe", ["", "fewstep1:unipc-4nfe-vp:abc"])
+@pytest.mark.parametrize("hires", [("FewStep Calibrated", None), ("Euler", "FewStep recipe")])
+def test_a_missing_or_wrong_recipe_in_the_second_pass_stops_the_first(script, recipe, hires):
+    p = picture("Euler", scheduler="Karras", enable_hr=True, hr_sampler_name=hires[0], hr_scheduler=hires[1])
+    prepared(script("new"), p, recipe=recipe)
+    with pytest.raises(ValueError, match="recipe is empty, but" if not recipe else "cut off"):
+        p.sampler_noise_scheduler_override(20)
+
+
+def test_a_wrong_choice_for_the_second_pass_stops_the_first(script):
+    p = picture("Euler", scheduler="Karras", enable_hr=True, hr_sampler_name="FewStep UPC 3", hr_scheduler=None)
+    prepared(script("new"), p, order="seven")
+    with pytest.raises(ValueError, match="order was 'seven'"):
+        p.sampler_noise_scheduler_override(20)
+
+
+def test_a_missing_recipe_is_not_blamed_on_a_schedule(script):
+    p = prepared(script("new"), picture("FewStep Calibrated"))
+    with pytest.raises(ValueError, match=r"^The panel's recipe is empty, but the sampling method FewStep Calibrated and"):
+        job.choices_of(p)
+    assert p.sampler_noise_scheduler_override is None
+
+
+def test_what_amed_and_the_hires_pass_leave_out_stands_below_the_picture(script):
+    own = script("new")
+    p = prepared(own, commented(picture("FewStep AMED", scheduler="Karras")), predictor="table.safetensors")
+    assert any("in 3 steps; the schedule type Karras is not used" in comment for comment in p.comments)
+    p = prepared(own, commented(picture("FewStep AMED")), predictor="table.safetensors")
+    assert p.comments == []
+    rows = tuple(replace(row, b=(row.b[0] * 1.01, *row.b[1:])) for row in RECIPE.table().rows)
+    fitted = Recipe.from_table(replace(RECIPE.table(), rows=rows))
+    assert fitted.calibrated
+    p = commented(picture("FewStep Calibrated", enable_hr=True, hr_sampler_name=None, hr_scheduler=None))
+    prepared(own, p, recipe=fitted.to_text())
+    assert any("In the hires pass only the recipe's solver is used" in comment for comment in p.comments)
+
+
+def test_another_distilled_guidance_or_shift_than_the_recipe_s_is_warned_about(script):
+    own = script("new")
+    levels = optimal_sigmas(NoiseSchedule.flow(3.0), 4)
+    known = {"extra": {"distilled_cfg_scale": 3.5, "shift": 3.0}}
+    recipe = Recipe.from_table(build_table("unipc", levels, "flow", 3), **known).to_text()
+    loaded = sys.modules["modules.shared"].sd_model = SimpleNamespace(use_distilled_cfg_scale=True, use_shift=False)
+    for value, warned in ((3.5, False), (5.0, False), (1.0, True), (6.0, True)):
+        p = prepared(own, commented(picture("FewStep Calibrated", distilled_cfg_scale=value)), recipe=recipe)
+        assert any("Distilled CFG Scale 3.5, but it is" in comment for comment in p.comments) is warned
+    loaded.use_distilled_cfg_scale, loaded.use_shift = False, True
+    for value, warned in ((3.0, False), (3.5, True)):
+        p = prepared(own, commented(picture("FewStep Calibrated", distilled_cfg_scale=value)), recipe=recipe)
+        assert any(f"shift 3, but the page's is {value:g}" in comment for comment in p.comments) is warned
+
+
+def test_a_broken_recipe_of_a_grid_cell_is_named(script):
+    own = script("new")
+    p = picture("FewStep Calibrated")
+    setattr(p, AXES_ATTRIBUTE, {"recipe": "no such recipe"})
+    prepared(own, p)
+    with pytest.raises(ValueError, match="no recipe 'no such recipe'"):
+        job.choices_of(p)

@@ -69,6 +69,16 @@ class ProbeConditioning:
         return ([[torch.randn(1, tokens, width, generator=generator), more]],)
 
 
+class ProbeSigmas:
+    """Any list of noise levels, such as packs make them."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"levels": ("STRING", {"default": ""})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("SIGMAS",), "make", "probe"
+
+    def make(self, levels):
+        return (torch.FloatTensor([float(level) for level in levels.split()]),)
+
+
 class ProbeOut:
     """Send to the client what it is given: numbers and text as they are, tensors as files; and the counted calls."""
 
@@ -98,4 +108,4 @@ class ProbeOut:
         return {"ui": answer}
 
 
-NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (ProbeModel, ProbeConditioning, ProbeOut)}
+NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (ProbeModel, ProbeConditioning, ProbeSigmas, ProbeOut)}
