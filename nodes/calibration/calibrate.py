@@ -63,7 +63,7 @@ class FewStepCalibrate(io.ComfyNode):
                         "effort",
                         options=list(WORK_CHOICES),
                         default=BY_TIME,
-                        tooltip=f"{BY_TIME}: as much as the minutes below allow, which decide the number of seeds, the reference's steps and "
+                        tooltip=f"{BY_TIME}: as much as the minutes below allow; they decide about seeds, the reference's steps and "
                         "what is compared. The others limit the model calls of a fit, on batches of 24 samples, and take as long as it "
                         "takes: "
                         + "; ".join(f"{name} {e.calls(5)} at 5 calls, {e.calls(8)} at 8" for name, e in EFFORTS.items())
