@@ -51,12 +51,16 @@ _RANKING = 0.15  # of a fit's limit of calls, for finding out which seeds are ha
 
 @dataclass(frozen=True)
 class Calls:
-    """Model calls on one batch of seeds, by purpose; the teacher's are those of all tables made together."""
+    """Model calls on one batch of seeds, by purpose; the teacher's are those of all tables made together.
+
+    With `samples` they are sample-calls, which is what a calibration within a budget counts.
+    """
 
     teacher: int
     start: int
     fit: int
     guard: int
+    samples: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,22 +77,25 @@ class Calibration:
         The fitted table. Its numbers are float32, as a recipe holds them.
     start : Candidate
         What the fit began with.
-    fit : Fit
-        The course of the fit.
+    fit : Fit or None
+        The course of the fit; None if the budget allowed none, and `fitted` and `start` are then what `table` is.
     comparison : Comparison or None
         The guard's scores. None if the calibration was interrupted before they were complete; `table` is then the start.
     calls, seconds
         The cost.
+    teacher_steps : int or None
+        Of the teacher, if the calibration has chosen them.
     """
 
     nfe: int
     table: SolverTable
     fitted: SolverTable
     start: Candidate
-    fit: Fit
+    fit: Fit | None
     comparison: Comparison | None
     calls: Calls
     seconds: float
+    teacher_steps: int | None = None
 
     @property
     def fit_won(self) -> bool:
@@ -108,6 +115,8 @@ class Calibration:
         if self.comparison is None:
             return "interrupted; not compared on held-out seeds"
         winner, stock = self.comparison.winner, self.comparison.best_stock
+        if self.fit is None:
+            return f"chosen, not fitted: {winner.candidate.name}"[:180]
         if not self.fit_won:
             return f"not fitted: {winner.candidate.name} was best"[:180]
         if stock is not None and winner.error >= stock.error:
@@ -116,19 +125,29 @@ class Calibration:
 
     def report(self) -> str:
         """Readable account, several lines."""
-        first, last = self.fit.history[0][1], math.sqrt(self.fit.evaluation.mean_square)
-        batch = len(self.fit.evaluation.residuals[0])
-        seeds = sum(len(residuals) for residuals in self.fit.evaluation.residuals)
         calls = self.calls
-        lines = [
-            f"{self.nfe} model calls: {self.verdict}",
-            f"The fit started from {self.start.name}, with error {first:.4g} on its first {batch} seeds, and reached {last:.4g} on the "
-            f"{seeds} seeds it used. It ended because {self.fit.stopped}.",
-            f"Model calls, each on a batch: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, comparison {calls.guard}; "
-            f"{self.seconds:.0f} s.",
+        unit = "Sample-calls" if calls.samples else "Model calls, each on a batch"
+        lines = [f"{self.nfe} model calls: {self.verdict}", *self._course()]
+        lines += [
+            f"{unit}: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, comparison {calls.guard}; {self.seconds:.0f} s.",
             f"Constants are {departure(self.table)}.",
         ]
         return "\n".join(lines if self.comparison is None else [*lines, "", self.comparison.table()])
+
+    def _course(self) -> list[str]:
+        if self.fit is None:
+            return []
+        first, last = self.fit.history[0][1], math.sqrt(self.fit.evaluation.mean_square)
+        batch = len(self.fit.evaluation.residuals[0])
+        return [
+            f"The fit started from {self.start.name}, with error {first:.4g} on its first {batch} seeds, and reached {last:.4g} on the "
+            f"{self.seeds} seeds it used. It ended because {self.fit.stopped}."
+        ]
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds that the fit used."""
+        return 0 if self.fit is None else sum(len(residuals) for residuals in self.fit.evaluation.residuals)
 
 
 def calibrate(setting: Setting, nfe: int, **options: Any) -> Calibration:
