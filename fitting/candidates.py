@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas
 from ..schedules.first_level import jump_sigmas
-from ..solvers import SOLVERS, Row, SolverTable, build_table, solver_named
+from ..solvers import SOLVERS, Row, SolverTable, build_table, options_on, solver_named
 from .setting import Setting
 
 Kind = Literal["stock", "optimized", "fitted"]
@@ -170,7 +170,7 @@ def after_jump(ns: NoiseSchedule, nfe: int, structure: float, factors: Sequence[
         if sigmas is None:
             continue
         for solver, order in JUMP_SOLVERS:
-            table = build_table(solver, sigmas, ns.family, order, jump=True)
+            table = build_table(solver, sigmas, ns.family, order, **options_on(solver, sigmas, ns))
             name = f"{_label(solver, order)} on optimized steps after a jump to {float(sigmas[1]):.3g}"
             found.append(Candidate(name, table, "optimized"))
     return found
