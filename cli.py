@@ -128,7 +128,9 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=_positive, help="images per problem and guidance (default 20)")
     parser.add_argument("--quick", action="store_true", help="edm and emoji, 5 and 8 calls, guidance 1 and 2, 6 seeds: at most 3 minutes")
     parser.add_argument("--recipes", type=Path, metavar="FOLDER", help="folder of recipes instead of the shipped ones")
-    parser.add_argument("--out", type=Path, default=Path("fewstep-bench.json"), metavar="FILE", help="results (default ./fewstep-bench.json)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("fewstep-bench.json"), metavar="FILE", help="results (default ./fewstep-bench.json)"
+    )
     parser.add_argument("--report", type=Path, metavar="MD", help="write the results as Markdown tables")
     parser.add_argument("--plot", type=_png, metavar="PNG", help="write error against forward passes")
     parser.add_argument("--json", action="store_true", help="print the headlines as JSON")

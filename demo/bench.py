@@ -13,7 +13,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -169,16 +169,16 @@ def measure(plan: Plan, results: Results, progress: Callable[[str], object] = la
         for cfg in plan.cfgs:
             on = problem(name, plan.seeds, cfg)
             measurement = Measurement(on)
+            basis = (code, on.identity, cfg, plan.seeds, FIRST_SEED, DEFAULT_STEPS)
             for calls in plan.calls:
                 where = part_name(name, cfg, calls, "")
-                basis = (code, on.identity, cfg, plan.seeds, FIRST_SEED, DEFAULT_STEPS)
                 for method, table in (usual(on, calls) | ours(on, calls, cfg, plan.recipes)).items():
                     progress(where + method)
-                    results.part(where + method, (basis, table.rows), lambda table=table: measurement.score(table))
+                    results.part(where + method, (basis, table.rows), partial(measurement.score, table))
                 progress(where + BEST_STOCK)
                 pool = stock(on, calls)
                 made_from = (basis, SCREENED_ON, FINALISTS, [table.rows for table in pool.values()])
-                results.part(where + BEST_STOCK, made_from, lambda pool=pool: measurement.best(pool))
+                results.part(where + BEST_STOCK, made_from, partial(measurement.best, pool))
 
 
 def part_name(name: str, cfg: float, calls: int, method: str) -> str:

@@ -1,6 +1,7 @@
 """The plot of `fewstep bench`: error against forward passes, a panel for each problem and guidance."""
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def save_pareto_plot(document: Document, path: Path) -> None:
             panel.set(xscale="log", yscale="log")
             ticks = [calls * (1 if cfg == 1 else 2) for calls in (3, 5, 8, 12, 20)]
             panel.set_xticks(ticks, [str(tick) for tick in ticks])
-            panel.minorticks_off()
+            panel.set_xticks([], minor=True)
             panel.set_title(f"{title_of(name)}\nguidance {cfg:g}", fontsize=8)
             panel.tick_params(labelsize=7)
             panel.grid(alpha=0.25)
@@ -50,6 +51,7 @@ def save_pareto_plot(document: Document, path: Path) -> None:
                 panel.set_xlabel("forward passes", fontsize=8)
             if not column:
                 panel.set_ylabel("RMSE to the teacher", fontsize=8)
-    figure.legend(labelled.values(), labelled.keys(), loc="lower center", ncols=4, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.5 / size[1], 1, 1))
+    columns = max(1, int(size[0] / 2.3))
+    figure.legend(labelled.values(), labelled.keys(), loc="lower center", ncols=columns, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.22 * math.ceil(len(labelled) / columns) / size[1], 1, 1))
     _save(figure, path)
