@@ -159,7 +159,8 @@ def as_markdown(document: Document) -> str:
     lines += ["", "## How it was made", ""]
     for run in document["runs"]:
         versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-        lines += [f"* `{run['command']}`  ", f"  commit {run['commit'][:10]}, {run['date']}; {versions}; {run['machine']}; seeds {run['seeds']}"]
+        where = f"commit {run['commit'][:10]}, {run['date']}; {versions}; {run['machine']}; seeds {run['seeds']}"
+        lines += [f"* `{run['command']}`  ", f"  {where}"]
     lines += ["", f"The teacher takes {document['runs'][0]['teacher']}." if document["runs"] else "", ""]
     return "\n".join(lines)
 
@@ -192,11 +193,12 @@ everything here and wrote this page; `fewstep bench --quick` repeats the core of
 ![Error against forward passes](bench.png)
 """
 _MATCH = """With so many calls, FewStep is as close to the teacher as each of the others with the number in its column; "> 12" means that
-12 calls, the most that were measured there, are not enough. In parentheses: the same with each half of the seeds. The best of all stock is an
-oracle: the best of 60 to 75 combinations of solver and schedule, chosen on these very seeds for each number of calls (all run on the first
-few seeds, the six best on all). Nobody has it, but it is what a patient search could find. DPM++ 2M is computed with the half-log-SNR of flow
-models where the model is one; older hosts did not."""
+12 calls, the most that were measured there, are not enough. In parentheses: the same with each half of the seeds. The best of all stock
+is an oracle: the best of 60 to 75 combinations of solver and schedule, chosen on these very seeds for each number of calls (all run on the
+first few seeds, the six best on all). Nobody has it, but it is what a patient search could find. DPM++ 2M is computed with the
+half-log-SNR of flow models where the model is one; older hosts did not."""
 _ERRORS = """Root mean square error over all seeds, and of the median seed in parentheses. With guidance every call is two forward
-passes. The recipes were fitted at guidance 2 and are used where their own check does not object. Left out: EasyCache and LazyCache, Frechet
-distances, tuned weights."""
-_BEHIND = "Where one of the usual settings is closer to the teacher than FewStep's default with as many calls, and FewStep's error relative to it:"
+passes. The recipes were fitted at guidance 2 and are used where their own check does not object. Left out: EasyCache and LazyCache,
+Frechet distances, tuned weights."""
+_BEHIND = """Where one of the usual settings is closer to the teacher than FewStep's default with as many calls, and FewStep's error relative
+to it:"""
