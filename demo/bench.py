@@ -177,7 +177,7 @@ def measure(plan: Plan, results: Results, progress: Callable[[str], object] = la
                     results.part(where + method, (basis, table.rows), partial(measurement.score, table))
                 progress(where + BEST_STOCK)
                 pool = stock(on, calls)
-                made_from = (basis, SCREENED_ON, FINALISTS, [table.rows for table in pool.values()])
+                made_from = (basis, SCREENED_ON, FINALISTS, sorted(repr(table.rows) for table in pool.values()))
                 results.part(where + BEST_STOCK, made_from, partial(measurement.best, pool))
 
 

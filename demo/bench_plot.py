@@ -13,12 +13,14 @@ from .pictures import _pyplot, _save
 _STYLES: dict[str, dict[str, Any]] = {
     "Euler, simple": {"color": "#b0b0b0", "linewidth": 1.2},
     "DPM++ 2M, Karras": {"color": "#7a7a7a", "linewidth": 1.2},
+    "DPM++ 2M, simple": {"color": "#8c8fbf", "linewidth": 1.2},
     "UniPC, simple": {"color": "#c9a66b", "linewidth": 1.2},
     BEST_STOCK: {"color": "#1b1b1b", "linewidth": 1.2, "linestyle": "--"},
     FEWSTEP: {"color": "#1f77b4", "linewidth": 2.0},
     CALIBRATED: {"color": "#d62728", "linewidth": 2.0},
     AMED: {"color": "#2ca02c", "linewidth": 0, "marker": "s"},
 }
+_LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 def save_pareto_plot(document: Document, path: Path) -> None:
@@ -44,6 +46,10 @@ def save_pareto_plot(document: Document, path: Path) -> None:
             ticks = [calls * (1 if cfg == 1 else 2) for calls in (3, 5, 8, 12, 20)]
             panel.set_xticks(ticks, [str(tick) for tick in ticks])
             panel.set_xticks([], minor=True)
+            low, high = panel.get_ylim()
+            levels = [level for level in _LEVELS if low <= level <= high]
+            panel.set_yticks(levels, [f"{level:g}" for level in levels])
+            panel.set_yticks([], minor=True)
             panel.set_title(f"{title_of(name)}\nguidance {cfg:g}", fontsize=8)
             panel.tick_params(labelsize=7)
             panel.grid(alpha=0.25)

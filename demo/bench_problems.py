@@ -13,7 +13,7 @@ from torch import Tensor
 from ..recipes import model_identity
 from ..schedules import NoiseSchedule, structure_scale
 from .mixture import CLASSES, DEVIATION, SIZE, PictureMixture
-from .model import load_demo_model
+from .model import demo_noise_schedule_of, load_demo_model
 
 HERE = Path(__file__).parent
 NETWORKS = {
@@ -64,6 +64,11 @@ class Problem:
 def title_of(name: str) -> str:
     """A problem's name for people."""
     return NETWORKS[name] if name in NETWORKS else MIXTURES[name][0]
+
+
+def noise_schedule_of(name: str) -> NoiseSchedule:
+    """A problem's noise schedule, without loading it."""
+    return demo_noise_schedule_of(name) if name in NETWORKS else MIXTURES[name][1]
 
 
 def problem(name: str, seeds: int, cfg: float) -> Problem:

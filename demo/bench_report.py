@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .bench import part_name
-from .bench_problems import PROBLEMS, title_of
-from .bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, USUAL
+from .bench_problems import PROBLEMS, noise_schedule_of, title_of
+from .bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, USUAL, compared
 
 Document = Mapping[str, Any]
 OURS = (FEWSTEP, CALIBRATED, AMED)
-COMPARED = ("Euler, simple", "DPM++ 2M, Karras", BEST_STOCK)
 HEADLINE_CALLS = (5, 8)
 
 
@@ -58,7 +57,8 @@ def headlines(document: Document, calls: Sequence[int] = HEADLINE_CALLS) -> list
     """For each problem, guidance and setting of FewStep's: the calls of others that match, with all seeds and with each half."""
     found = []
     for name, cfg in scenes(document):
-        others = {method: [curve(document, name, cfg, method, half) for half in (None, 0, 1)] for method in COMPARED}
+        beside = compared(noise_schedule_of(name))
+        others = {method: [curve(document, name, cfg, method, half) for half in (None, 0, 1)] for method in beside}
         for method in OURS:
             own = [curve(document, name, cfg, method, half) for half in (None, 0, 1)]
             for count in calls:
@@ -83,10 +83,11 @@ def _with_spread(shown: Sequence[str]) -> str:
 
 def headline_rows(found: Sequence[Mapping[str, Any]], spread: bool = True) -> list[str]:
     """Lines of a Markdown table."""
-    lines = ["| model | guidance | FewStep's setting | calls | Euler, simple | DPM++ 2M, Karras | best of all stock |"]
+    lines = ["| model | guidance | FewStep's setting | calls | Euler, simple | DPM++ 2M, Karras (flow: simple) | best of all stock |"]
     lines.append("|---|---|---|---|---|---|---|")
     for row in found:
-        cells = [_with_spread(row["matched by"][other]) if spread else row["matched by"][other][0] for other in COMPARED]
+        shown = [row["matched by"].get(other, ["", "", ""]) for other in compared(noise_schedule_of(row["problem"]))]
+        cells = [_with_spread(each) if spread else each[0] for each in shown]
         first = (title_of(row["problem"]), f"{row['cfg']:g}", row["setting"], str(row["calls"]))
         lines.append(f"| {' | '.join((*first, *cells))} |")
     return lines
@@ -109,7 +110,7 @@ def lost_rankings(document: Document, calls: int = 5) -> list[str]:
         own = errors[FEWSTEP]
         if own is None:
             continue
-        must = [(FEWSTEP, other) for other in ("Euler, simple", "DPM++ 2M, Karras")]
+        must = [(FEWSTEP, other) for other in compared(noise_schedule_of(name))[:2]]
         must += [(CALIBRATED, FEWSTEP)] if errors[CALIBRATED] is not None and cfg == 2 else []
         lost += [
             f"{name} at guidance {cfg:g}, {calls} calls: {better} ({errors[better]:.4g}) is not ahead of {worse} ({errors[worse]:.4g})."
@@ -200,5 +201,5 @@ half-log-SNR of flow models where the model is one; older hosts did not."""
 _ERRORS = """Root mean square error over all seeds, and of the median seed in parentheses. With guidance every call is two forward
 passes. The recipes were fitted at guidance 2 and are used where their own check does not object. Left out: EasyCache and LazyCache,
 Frechet distances, tuned weights."""
-_BEHIND = """Where one of the usual settings is closer to the teacher than FewStep's default with as many calls, and FewStep's error relative
-to it:"""
+_BEHIND = """Where one of the usual settings is closer to the teacher than FewStep's default with as many calls, and FewStep's error
+relative to it:"""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..fitting.candidates import STOCK_SCHEDULES, STOCK_SOLVERS, candidates
 from ..recipes import Recipe
-from ..schedules import BASELINES, baseline_sigmas
+from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas
 from ..solvers import SolverTable, build_table
 from ..solvers.few_step import few_step_table
 from .amed_shipped import AMED_CFG, AMED_FAMILY, AMED_NFES, demo_amed
@@ -16,6 +16,7 @@ from .shipped import RECIPES_FOLDER, recipe_file
 USUAL: dict[str, tuple[str, int | None, str]] = {
     "Euler, simple": ("euler", None, "simple"),
     "DPM++ 2M, Karras": ("dpmpp_2m", None, "karras"),
+    "DPM++ 2M, simple": ("dpmpp_2m", None, "simple"),
     "UniPC, simple": ("unipc", 3, "simple"),
     "RES multistep, simple": ("res_multistep", None, "simple"),
     "DPM++ 2M, Align Your Steps": ("dpmpp_2m", None, "ays"),
@@ -27,6 +28,11 @@ USUAL: dict[str, tuple[str, int | None, str]] = {
 BEST_STOCK = "best of all stock (an oracle)"
 FEWSTEP, CALIBRATED, AMED = "FewStep", "calibrated (shipped recipe)", "AMED (shipped table, iPNDM 3)"
 AMED_FORM = "ipndm3"
+
+
+def compared(ns: NoiseSchedule) -> tuple[str, ...]:
+    """The two usual settings that headlines name, and the best of all stock. Nobody uses Karras' schedule with flow models."""
+    return "Euler, simple", "DPM++ 2M, simple" if ns.family == "flow" else "DPM++ 2M, Karras", BEST_STOCK
 
 
 def usual(problem: Problem, calls: int) -> dict[str, SolverTable]:

@@ -17,7 +17,7 @@ from fewstep.demo import bench_settings, load_demo_model
 from fewstep.demo.bench import Measurement, Plan, Results, as_text, commit_of, measure, part_name
 from fewstep.demo.bench_problems import PROBLEMS, problem
 from fewstep.demo.bench_report import as_markdown, curve, headlines, lost_rankings, matching_calls
-from fewstep.demo.bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, ours, stock, usual
+from fewstep.demo.bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, USUAL, ours, stock, usual
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,7 +80,7 @@ def test_nothing_is_measured_twice_and_what_changed_is(tmp_path):
     plan, file = Plan(("mixture-flow",), (3, 4), (1.0,), 2), tmp_path / "bench.json"
     first = Results(file, {"command": "first"})
     measure(plan, first)
-    assert first.measured == 2 * 7 and [run["command"] for run in first.document["runs"]] == ["first"]
+    assert first.measured == 2 * 8 and [run["command"] for run in first.document["runs"]] == ["first"]
     second = Results(file, {"command": "second"})
     measure(plan, second)
     assert second.measured == 0 and second.document == first.document
@@ -91,7 +91,7 @@ def test_nothing_is_measured_twice_and_what_changed_is(tmp_path):
     assert third.measured == 1 and third.document["results"] == first.document["results"]
     fourth = Results(file, {"command": "fourth"})
     measure(Plan(("mixture-flow",), (3,), (1.0,), 3), fourth)
-    assert fourth.measured == 7
+    assert fourth.measured == 8
 
 
 def test_recipes_of_a_folder_are_used_where_they_fit(tmp_path):
@@ -160,7 +160,7 @@ def test_the_command_writes_results_report_and_plot(capsys, tmp_path):
     options = ["--problems", "mixture-157", "--calls", "4", "5", "--cfg", "1", "--seeds", "2", "--out", str(out)]
     assert main(["bench", *options, "--report", str(report), "--plot", str(plot), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["measured"] == 2 * 8 and said["headlines"][0]["calls"] == 5
+    assert said["measured"] == 2 * 9 and said["headlines"][0]["calls"] == 5
     document = json.loads(out.read_text(encoding="utf-8"))
     assert report.read_text(encoding="utf-8") == as_markdown(document)
     assert {"command", "commit", "date", "versions", "machine", "seeds", "teacher"} == document["runs"][0].keys()
@@ -186,6 +186,19 @@ def test_the_readme_has_the_committed_headlines():
     spec.loader.exec_module(module)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.split(module.BEGIN)[1].split(module.END)[0] == f"\n{module.table()}\n"
+
+
+def test_what_the_readme_says_about_the_figures(committed):
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "On the emoji model, FewStep's default is closer to the teacher than every stock setting." in text
+    for cfg in (1.0, 3.0):
+        own, best = (curve(committed, "emoji", cfg, method) for method in (FEWSTEP, BEST_STOCK))
+        assert own and own.keys() == best.keys() and all(own[calls] < best[calls] for calls in own)
+    turn = int(re.search(r"ahead of the usual settings at few calls; from (\d+) calls on, plain UniPC overtakes it there without", text)[1])
+    own = curve(committed, "edm", 1.0, FEWSTEP)
+    behind = {method: {calls for calls, error in curve(committed, "edm", 1.0, method).items() if error < own[calls]} for method in USUAL}
+    assert behind["UniPC, simple"] == {calls for calls in own if calls >= turn} != set()
+    assert all(min(where, default=turn) >= turn for where in behind.values())
 
 
 def test_the_python_of_the_readme_runs():
