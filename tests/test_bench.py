@@ -199,6 +199,9 @@ def test_what_the_readme_says_about_the_figures(committed):
     behind = {method: {calls for calls, error in curve(committed, "edm", 1.0, method).items() if error < own[calls]} for method in USUAL}
     assert behind["UniPC, simple"] == {calls for calls in own if calls >= turn} != set()
     assert all(min(where, default=turn) >= turn for where in behind.values())
+    assert "On Gaussian mixtures with the noise range of a plain DDPM, the published GITS and Align Your Steps lists win." in text
+    for cfg, method in ((1.0, "iPNDM, GITS"), (3.0, "DPM++ 2M, Align Your Steps")):
+        assert curve(committed, "mixture-157", cfg, method)[5] < curve(committed, "mixture-157", cfg, FEWSTEP)[5]
 
 
 def test_the_python_of_the_readme_runs():
