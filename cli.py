@@ -1,4 +1,4 @@
-"""The `fewstep` command: `demo`, `schedule`, `sample`, `compare`, `calibrate`, `recipe`, `amed`, `tune`.
+"""The `fewstep` command: `demo`, `schedule`, `sample`, `compare`, `calibrate`, `recipe`, `amed`, `tune`, `bench`.
 
 Only the parser lives here; work is imported when its command runs.
 """
@@ -109,7 +109,31 @@ def _parser() -> argparse.ArgumentParser:
             "--nproc_per_node=2 -m fewstep.cli tune ...",
         )
     )
+    _bench(
+        commands.add_parser(
+            "bench",
+            help="measure FewStep against the usual settings and the best of all stock",
+            description="Measures the error of few-step sampling against model calls: the settings people use, the best of all stock "
+            "settings on these very seeds (an oracle that nobody has), FewStep's default, and the calibrated recipes and AMED tables that "
+            "ship. Writes every result at once and measures nothing twice: after Ctrl-C, the same command resumes.",
+        )
+    )
     return parser
+
+
+def _bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--problems", nargs="+", metavar="NAME", help="edm, vp, flow, emoji, mixture-157, mixture-flow (default: all)")
+    parser.add_argument("--calls", type=_positive, nargs="+", help="model calls (default 3 4 5 6 8 10 12 15 20)")
+    parser.add_argument("--cfg", type=float, nargs="+", help="guidance scales (default 1 2 3; the shipped recipes are for 2)")
+    parser.add_argument("--seeds", type=_positive, help="images per problem and guidance (default 20)")
+    parser.add_argument("--quick", action="store_true", help="edm and emoji, 5 and 8 calls, guidance 1 and 2, 6 seeds: at most 3 minutes")
+    parser.add_argument("--recipes", type=Path, metavar="FOLDER", help="folder of recipes instead of the shipped ones")
+    parser.add_argument(
+        "--out", type=Path, default=Path("fewstep-bench.json"), metavar="FILE", help="results (default ./fewstep-bench.json)"
+    )
+    parser.add_argument("--report", type=Path, metavar="MD", help="write the results as Markdown tables")
+    parser.add_argument("--plot", type=_png, metavar="PNG", help="write error against forward passes")
+    parser.add_argument("--json", action="store_true", help="print the headlines as JSON")
 
 
 def _calibrate(parser: argparse.ArgumentParser) -> None:

@@ -233,6 +233,13 @@ def tune(args: argparse.Namespace) -> Outcome:
     return run(args)
 
 
+def bench(args: argparse.Namespace) -> Outcome:
+    """Errors against model calls, side by side."""
+    from .demo.bench_command import run
+
+    return run(args)
+
+
 def _noise_schedule(args: argparse.Namespace) -> NoiseSchedule:
     if (args.sigma_min is None) != (args.sigma_max is None):
         raise ValueError("--sigma-min and --sigma-max go together; only one was given.")

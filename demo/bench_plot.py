@@ -1,0 +1,63 @@
+"""The plot of `fewstep bench`: error against forward passes, a panel for each problem and guidance."""
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from .bench_problems import title_of
+from .bench_report import Document, curve, scenes
+from .bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP
+from .pictures import _pyplot, _save
+
+_STYLES: dict[str, dict[str, Any]] = {
+    "Euler, simple": {"color": "#b0b0b0", "linewidth": 1.2},
+    "DPM++ 2M, Karras": {"color": "#7a7a7a", "linewidth": 1.2},
+    "DPM++ 2M, simple": {"color": "#8c8fbf", "linewidth": 1.2},
+    "UniPC, simple": {"color": "#c9a66b", "linewidth": 1.2},
+    BEST_STOCK: {"color": "#1b1b1b", "linewidth": 1.2, "linestyle": "--"},
+    FEWSTEP: {"color": "#1f77b4", "linewidth": 2.0},
+    CALIBRATED: {"color": "#d62728", "linewidth": 2.0},
+    AMED: {"color": "#2ca02c", "linewidth": 0, "marker": "s"},
+}
+_LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+def save_pareto_plot(document: Document, path: Path) -> None:
+    """Write it as PNG."""
+    pyplot = _pyplot()
+    shown = scenes(document)
+    names, guidances = list(dict.fromkeys(name for name, _ in shown)), sorted({cfg for _, cfg in shown})
+    size = (2.9 * len(names) + 0.6, 2.5 * len(guidances) + 0.9)
+    figure, panels = pyplot.subplots(len(guidances), len(names), figsize=size, dpi=100, squeeze=False)
+    labelled: dict[str, Any] = {}
+    for row, cfg in enumerate(guidances):
+        for column, name in enumerate(names):
+            panel = panels[row][column]
+            if (name, cfg) not in shown:
+                panel.axis("off")
+                continue
+            for method, style in _STYLES.items():
+                points = curve(document, name, cfg, method)
+                passes = [calls * (1 if cfg == 1 else 2) for calls in points]
+                if points:
+                    (labelled[method],) = panel.plot(passes, list(points.values()), **({"marker": "o", "markersize": 3} | style))
+            panel.set(xscale="log", yscale="log")
+            ticks = [calls * (1 if cfg == 1 else 2) for calls in (3, 5, 8, 12, 20)]
+            panel.set_xticks(ticks, [str(tick) for tick in ticks])
+            panel.set_xticks([], minor=True)
+            low, high = panel.get_ylim()
+            levels = [level for level in _LEVELS if low <= level <= high]
+            panel.set_yticks(levels, [f"{level:g}" for level in levels])
+            panel.set_yticks([], minor=True)
+            panel.set_title(f"{title_of(name)}\nguidance {cfg:g}", fontsize=8)
+            panel.tick_params(labelsize=7)
+            panel.grid(alpha=0.25)
+            if row == len(guidances) - 1:
+                panel.set_xlabel("forward passes", fontsize=8)
+            if not column:
+                panel.set_ylabel("RMSE to the teacher", fontsize=8)
+    columns = max(1, int(size[0] / 2.3))
+    figure.legend(labelled.values(), labelled.keys(), loc="lower center", ncols=columns, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.22 * math.ceil(len(labelled) / columns) / size[1], 1, 1))
+    _save(figure, path)

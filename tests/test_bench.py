@@ -1,0 +1,218 @@
+"""`fewstep bench`: what it measures, that nothing is measured twice, what its figures say, and the pages made from them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fewstep.cli import main
+from fewstep.demo import bench_settings, load_demo_model
+from fewstep.demo.bench import Measurement, Plan, Results, as_text, commit_of, measure, part_name
+from fewstep.demo.bench_problems import PROBLEMS, problem
+from fewstep.demo.bench_report import as_markdown, curve, headlines, lost_rankings, matching_calls
+from fewstep.demo.bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, USUAL, compared, ours, stock, usual
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def quick():
+    """Results of a small run: the two trained models at guidance 1, and Fashion at the guidance of the shipped recipes."""
+    results = Results(None, {"command": "a test"})
+    measure(Plan(("edm",), (5,), (1.0, 2.0), 4), results)
+    measure(Plan(("emoji",), (5,), (1.0,), 4), results)
+    return results
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return json.loads((ROOT / "docs" / "bench.json").read_text(encoding="utf-8"))
+
+
+# --- What is measured -------------------------------------------------------------------------------------------------
+
+
+def test_the_rankings_hold(quick):
+    assert lost_rankings(quick.document) == []
+    assert curve(quick.document, "edm", 2.0, CALIBRATED)[5] < curve(quick.document, "edm", 2.0, BEST_STOCK)[5]
+    assert AMED in str(quick.document) and part_name("edm", 1.0, 5, CALIBRATED) not in quick.document["results"]
+
+
+def test_a_lost_ranking_would_be_seen(quick):
+    document = json.loads(as_text(quick.document))
+    document["results"][part_name("edm", 2.0, 5, FEWSTEP)]["squares"] = [1.0] * 4
+    lost = lost_rankings(document)
+    assert len(lost) == 2 and all(f"edm at guidance 2, 5 calls: {FEWSTEP} (1) is not ahead of" in sentence for sentence in lost)
+
+
+def test_the_oracle_is_the_best_of_all(quick):
+    for name, cfg in (("edm", 1.0), ("edm", 2.0), ("emoji", 1.0)):
+        best = curve(quick.document, name, cfg, BEST_STOCK)[5]
+        assert all(best <= curve(quick.document, name, cfg, method).get(5, math.inf) * (1 + 1e-3) for method in bench_settings.USUAL)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_every_setting_makes_the_calls_it_is_listed_under(name):
+    on = problem(name, 1, 2.0)
+    for calls in (3, 5, 8):
+        tables = usual(on, calls) | ours(on, calls, 2.0)
+        assert {*compared(on.noise_schedule)[:2], FEWSTEP} <= tables.keys()
+        assert {name: table.nfe for name, table in tables.items()} == dict.fromkeys(tables, calls)
+        assert {table.nfe for table in stock(on, calls).values()} == {calls}
+        assert ("Euler, OptimalSteps" in tables) == (on.noise_schedule.family == "flow")
+
+
+def test_a_seed_is_the_same_whatever_their_number():
+    few, many = problem("mixture-flow", 2, 1.0), problem("mixture-flow", 30, 1.0)  # 30 seeds take two batches
+    assert torch.equal(few.noise, many.noise[:2]) and torch.equal(few.labels, many.labels[:2])
+    table = ours(few, 3, 1.0)[FEWSTEP]
+    torch.testing.assert_close(Measurement(few).ends(table, 2), Measurement(many).ends(table, 30)[:2])
+
+
+def test_nothing_is_measured_twice_and_what_changed_is(tmp_path):
+    plan, file = Plan(("mixture-flow",), (3, 4), (1.0,), 2), tmp_path / "bench.json"
+    first = Results(file, {"command": "first"})
+    measure(plan, first)
+    assert first.measured == 2 * 7 and [run["command"] for run in first.document["runs"]] == ["first"]
+    second = Results(file, {"command": "second"})
+    measure(plan, second)
+    assert second.measured == 0 and second.document == first.document
+    del second.document["results"][part_name("mixture-flow", 1.0, 4, FEWSTEP)]  # as if interrupted before it
+    second.save()
+    third = Results(file, {"command": "third"})
+    measure(plan, third)
+    assert third.measured == 1 and third.document["results"] == first.document["results"]
+    fourth = Results(file, {"command": "fourth"})
+    measure(Plan(("mixture-flow",), (3,), (1.0,), 3), fourth)
+    assert fourth.measured == 7
+
+
+def test_recipes_of_a_folder_are_used_where_they_fit(tmp_path):
+    recipe = (ROOT / "demo" / "recipes" / "edm-5.json").read_text(encoding="utf-8")
+    (tmp_path / "edm-5.json").write_text(recipe, encoding="utf-8")
+    assert CALIBRATED in ours(problem("edm", 1, 2.0), 5, 2.0, tmp_path)
+    assert CALIBRATED not in ours(problem("edm", 1, 1.0), 5, 1.0, tmp_path)  # fitted at 2
+    assert CALIBRATED not in ours(problem("edm", 1, 2.0), 8, 2.0, tmp_path)
+
+
+def test_what_cannot_be_used():
+    with pytest.raises(ValueError, match="The problem was 'mnist'; it must be one of edm, vp"):
+        Plan(("mnist",))
+    with pytest.raises(ValueError, match="seeds was 1; at least 2"):
+        Plan(seeds=1)
+    with pytest.raises(ValueError, match="calls contained 1"):
+        Plan(calls=(1, 5))
+
+
+def test_the_commit_of_a_checkout(tmp_path):
+    assert commit_of(tmp_path) == ""
+    git = tmp_path / "repository" / ".git"
+    (git / "refs" / "heads").mkdir(parents=True)
+    (git / "HEAD").write_text("ref: refs/heads/main\n", encoding="utf-8")
+    (git / "packed-refs").write_text("# pack-refs\nabc123 refs/heads/main\n", encoding="utf-8")
+    assert commit_of(git.parent) == "abc123"
+    (git / "refs" / "heads" / "main").write_text("def456\n", encoding="utf-8")
+    assert commit_of(git.parent) == "def456"
+    linked = git / "worktrees" / "other"
+    linked.mkdir(parents=True)
+    (linked / "HEAD").write_text("ref: refs/heads/main\n", encoding="utf-8")
+    (linked / "commondir").write_text("../..\n", encoding="utf-8")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / ".git").write_text(f"gitdir: {linked}\n", encoding="utf-8")
+    assert commit_of(other) == "def456"
+
+
+# --- What the figures say ---------------------------------------------------------------------------------------------
+
+
+def test_matching_calls():
+    errors = {4: 0.2, 8: 0.05, 16: 0.05}
+    assert matching_calls(errors, 0.1) == pytest.approx(4 * math.sqrt(2))  # a straight line in logarithms
+    assert matching_calls(errors, 0.05) == 8
+    assert matching_calls(errors, 0.3) == 4
+    assert matching_calls(errors, 0.01) == math.inf
+    assert matching_calls({5: 0.2, 6: 0.3, 8: 0.1}, 0.15) == pytest.approx(6 * (8 / 6) ** (math.log(2) / math.log(3)))
+
+
+def test_headlines_have_all_seeds_and_each_half():
+    def result(*errors):
+        return {"rmse": 0.0, "median": 0.0, "squares": [error**2 for error in errors]}
+
+    results = {part_name("edm", 1.0, calls, "Euler, simple"): result(0.8 / calls, 0.8 / calls) for calls in (4, 5, 8)}
+    results[part_name("edm", 1.0, 5, FEWSTEP)] = result(0.8 / 6, 0.05)
+    (row,) = headlines({"runs": [], "results": results}, (5,))
+    assert row["setting"] == FEWSTEP and row["matched by"] == {"Euler, simple": ["7.9", "6.0", "> 8"]}
+
+
+# --- The command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_results_report_and_plot(capsys, tmp_path):
+    out, report, plot = tmp_path / "b.json", tmp_path / "b.md", tmp_path / "b.png"
+    options = ["--problems", "mixture-157", "--calls", "4", "5", "--cfg", "1", "--seeds", "2", "--out", str(out)]
+    assert main(["bench", *options, "--report", str(report), "--plot", str(plot), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["measured"] == 2 * 9 and said["headlines"][0]["calls"] == 5
+    document = json.loads(out.read_text(encoding="utf-8"))
+    assert report.read_text(encoding="utf-8") == as_markdown(document)
+    assert {"command", "commit", "date", "versions", "machine", "seeds", "teacher"} == document["runs"][0].keys()
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert main(["bench", *options, "--recipes", str(tmp_path / "nowhere")]) == 2
+    assert "give a folder of recipes" in capsys.readouterr().err
+    report.write_text('{"something": 1}', encoding="utf-8")
+    assert main(["bench", *options[:-1], str(report)]) == 2
+    assert "holds no results of fewstep bench" in capsys.readouterr().err
+
+
+# --- Pages ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_made_from_the_committed_results(committed):
+    assert (ROOT / "docs" / "bench.md").read_text(encoding="utf-8") == as_markdown(committed)
+
+
+def test_the_readme_has_the_committed_headlines():
+    file = ROOT / "benchmarks" / "readme_table.py"
+    spec = importlib.util.spec_from_file_location("readme_table", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.split(module.BEGIN)[1].split(module.END)[0] == f"\n{module.table()}\n"
+
+
+def test_what_the_readme_says_about_the_figures(committed):
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "On the emoji model, FewStep's default is closer to the teacher than every stock setting." in text
+    for cfg in (1.0, 3.0):
+        own, best = (curve(committed, "emoji", cfg, method) for method in (FEWSTEP, BEST_STOCK))
+        assert own and own.keys() == best.keys() and all(own[calls] < best[calls] for calls in own)
+    turn = int(re.search(r"ahead of the usual settings at few calls; from (\d+) calls on, plain UniPC overtakes it there without", text)[1])
+    own = curve(committed, "edm", 1.0, FEWSTEP)
+    behind = {method: {calls for calls, error in curve(committed, "edm", 1.0, method).items() if error < own[calls]} for method in USUAL}
+    assert behind["UniPC, simple"] == {calls for calls in own if calls >= turn} != set()
+    assert all(min(where, default=turn) >= turn for where in behind.values())
+    assert "On Gaussian mixtures with the noise range of a plain DDPM, the published GITS and Align Your Steps lists win." in text
+    for cfg, method in ((1.0, "iPNDM, GITS"), (3.0, "DPM++ 2M, Align Your Steps")):
+        assert curve(committed, "mixture-157", cfg, method)[5] < curve(committed, "mixture-157", cfg, FEWSTEP)[5]
+
+
+def test_the_python_of_the_readme_runs():
+    """On the demo model, with nothing in the place of its `{...}`."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    model = load_demo_model("emoji")
+    noise = model.initial_noise(2, 1)
+    ends = []
+    for block in blocks:
+        names = {"model": model, "noise": noise}
+        exec(compile(block.replace("{...}", "{}"), "README.md", "exec"), names)
+        ends.append(names["image"])
+    assert len(ends) == 2 and all(end.shape == noise.shape and end.isfinite().all() and end.abs().max() < 3 for end in ends)
+    assert "fewstep" in sys.modules and not torch.equal(*ends)
