@@ -4,16 +4,22 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
+from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+_ABANDONED_AFTER = 3600.0  # seconds
+
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict, others: dict[str, str] | None = None) -> None:
     """Write beside the target, then rename: a crash leaves the former file, or none. `others`: metadata that other programs read."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     os.close(handle)
     try:
@@ -25,6 +31,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict, others:
         raise OSError(str(error)) from error
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _tidy(path: Path) -> None:
+    """Delete what processes that were killed left of this file; one that still writes has changed its own less than an hour ago."""
+    for leftover in path.parent.glob(f"{escape(path.name)}????????.part"):
+        with suppress(OSError):
+            if abs(time.time() - leftover.stat().st_mtime) > _ABANDONED_AFTER:
+                leftover.unlink()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
