@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 import folder_paths
 
+from ..recipes.file_names import is_reserved
 from ..recipes.numbers import shown
 
 T = TypeVar("T")
@@ -25,7 +26,6 @@ BUILT_IN = "demo model: "
 
 _LONGEST_NAME = 80
 _MOST_NUMBERED = 10_000
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?", re.IGNORECASE)  # device names on Windows, whatever follows the dot
 _RULES = "it must be a plain file name of letters, digits, spaces and - _ + , ( ) ., beginning with a letter or digit"
 
 
@@ -60,7 +60,7 @@ class ModelFolder:
         if len(plain.encode()) > _LONGEST_NAME:
             return f"name had {len(plain.encode())} bytes; at most {_LONGEST_NAME} are allowed."
         allowed = all(c.isalnum() or c in " -_+,()." for c in plain)
-        if not allowed or not plain[0].isalnum() or plain.endswith(".") or ".." in plain or _reserved(plain):
+        if not allowed or not plain[0].isalnum() or plain.endswith(".") or ".." in plain or is_reserved(plain):
             return f"name was {name!r}; {_RULES}, and not one that operating systems reserve. The file goes into the folder {self.place}."
         return None
 
@@ -185,11 +185,6 @@ class ModelFiles(ModelFolder, Generic[T]):
         with self.saving():
             self.write(path, content)
         return path
-
-
-def _reserved(name: str) -> bool:
-    """Whether it is a device on Windows, which takes superscripts (COM¹) for digits and ignores blanks before a dot."""
-    return _RESERVED.fullmatch(unicodedata.normalize("NFKC", name)) is not None
 
 
 def _by_numbers(path: Path) -> list[str]:
