@@ -104,4 +104,4 @@ class BatchFiles:
 
 def checksums(tensors: dict[str, Tensor]) -> dict[str, int]:
     """CRC-32 of each tensor's numbers."""
-    return {name: zlib.crc32(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()) for name, value in tensors.items()}
+    return {name: zlib.crc32(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data) for name, value in tensors.items()}

@@ -25,9 +25,10 @@ these rows, as defined in solvers/table.py, and the options are only a descripti
     noise                                       0 if absent
     afs                                         none if absent
 
-Readers also refuse numbers that no sampling needs (limits.py). All numbers in sigmas and rows are float32: readers round to the nearest, and writers use the shortest decimal that is read back exactly.
-Repeated names, NaN and infinities are refused. Unknown names are refused too, because they might change the result, except in `facts`,
-where at most 16 of them with texts, numbers or true/false are kept and written again.
+Readers also refuse numbers that no sampling needs (limits.py). All numbers in sigmas and rows are float32: readers round to the nearest,
+and writers use the shortest decimal that is read back exactly. Repeated names, NaN and infinities are refused. Unknown names are refused
+too, because they might change the result, except in `facts`, where at most 16 of them with texts, numbers or true/false are kept and
+written again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files from strangers: whatever is in them, they load, or are refused in a sentence, at once; and a recipe asks only for ordinary sampling.
+"""Files from strangers: whatever is in them, they load or are refused in a sentence, at once; recipes ask only for ordinary sampling.
 
 Counts and the full run: hardening.py.
 """
@@ -41,7 +41,8 @@ def recipes():
     """Of every kind of row that the format has."""
     jump = build_table("unipc", [14.6, 5.0, 1.0, 0.0], jump=True)
     return [
-        calibrated(3), calibrated(2, "heun"), calibrated(2, "dpmpp_3s"), Recipe.from_table(build_table("unipc", levels_for("flow", 4), "flow")),
+        calibrated(3), calibrated(2, "heun"), calibrated(2, "dpmpp_3s"),
+        Recipe.from_table(build_table("unipc", levels_for("flow", 4), "flow")),
         Recipe.from_table(build_table("dpmpp_2m_sde", levels_for("vp", 3), eta=0.5)), Recipe.from_table(jump),
         Recipe.from_table(corrupted_rows(build_table("dpmpp_2m_sde", levels_for("edm", 3), "edm"), 1, full=False)),
         Recipe.from_table(corrupted_rows(build_table("deis", levels_for("flow", 3, 0.1), "flow", afs=True), 2)),
@@ -160,7 +161,7 @@ def test_what_models_do_is_far_from_the_limits(preset):
         assert max(numbers) < LARGEST_WEIGHT / 1000 and max(table.sigmas) < HIGHEST_LEVEL / 10
 
 
-# --- lists ---------------------------------------------------------------------------------------------------------------------------------
+# --- lists -------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_cache_entries(tmp_path):

@@ -24,11 +24,12 @@ from .hardening import count, opened_files, outside, refused, tell
 from .test_recipes import calibrated
 
 PARTS = [
-    "..", ".", "/", "\\", "//", "\\\\?\\", "\\\\server\\share\\", "C:", "C:\\", "c:con", "~", "~root", "$HOME", "%APPDATA%", "file://", "con",
-    "CON", "Prn", "aux", "nul", "NUL", "com1", "COM9", "com¹", "lpt²", "LPT0", "conin$", "clock$", ".json", ".JSON", ".txt", ".safetensors", ".lnk",
-    ":", "::$DATA", ":evil.exe", "\0", "\n", "\r", "\t", "\x1b[2J", "\u202e", "\u200b", "\ufeff", "\ud800", "\u2024", "\uff0e\uff0e", "\uff0f", "\u2215",
-    "\u29f5", "e\u0301", "é", "日本", "😀", "(1)", "-", "--", "-rf", "+", ",", " ", "  ", "a", "Z", "0", "name", "*", "?", "<", ">", "|", '"', "'", "`", "&",
-    ";", "{0}", "%s", "x" * 79, "x" * 300, "etc/passwd", "..\\..\\", "./", "a/../b",
+    "..", ".", "/", "\\", "//", "\\\\?\\", "\\\\server\\share\\", "C:", "C:\\", "c:con", "~", "~root", "$HOME", "%APPDATA%", "file://",
+    "con", "CON", "Prn", "aux", "nul", "NUL", "com1", "COM9", "com¹", "lpt²", "LPT0", "conin$", "clock$", ".json", ".JSON", ".txt",
+    ".safetensors", ".lnk", ":", "::$DATA", ":evil.exe", "\0", "\n", "\r", "\t", "\x1b[2J", "\u202e", "\u200b", "\ufeff", "\ud800",
+    "\u2024", "\uff0e\uff0e", "\uff0f", "\u2215", "\u29f5", "e\u0301", "é", "日本", "😀", "(1)", "-", "--", "-rf", "+", ",", " ", "  ",
+    "a", "Z", "0", "name", "*", "?", "<", ">", "|", '"', "'", "`", "&", ";", "{0}", "%s", "x" * 79, "x" * 300, "etc/passwd", "..\\..\\",
+    "./", "a/../b",
 ]  # fmt: skip
 NOT_TEXTS = [None, 0, 1.5, True, [], ["a", 0], {}, {"a": 1}, b"a", ("..",), float("nan")]
 
@@ -70,8 +71,8 @@ def is_harmless_on_windows(path: Path) -> bool:
     name, plain = path.name, unicodedata.normalize("NFKC", path.stem.split(".")[0]).rstrip(" ").lower()
     devices = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in range(10))}
     return (
-        PureWindowsPath(name).name == name and not PureWindowsPath(name).drive and not PureWindowsPath(name).is_reserved() and plain not in devices
-        and not set(name) & set('<>:"/\\|?*') and not name.endswith((".", " ")) and all(ord(c) >= 32 for c in name)
+        PureWindowsPath(name).name == name and not PureWindowsPath(name).drive and not PureWindowsPath(name).is_reserved()
+        and plain not in devices and not set(name) & set('<>:"/\\|?*') and not name.endswith((".", " ")) and all(ord(c) >= 32 for c in name)
     )  # fmt: skip
 
 
@@ -102,7 +103,7 @@ def test_only_listed_files_are_read(files, tmp_path):
     random, cases, folder = Random("load"), count(1500, 20_000), files.path()
     calibrated(2).save(folder / "mine.json")
     assert files.load("mine.json") == calibrated(2)
-    pool = ["../secret.json", "..\\secret.json", str(tmp_path / "secret.json"), "./mine.json", "mine.json/", "MINE.JSON", "sub/../mine.json", "mine.json\0"]
+    pool = ["../secret.json", "..\\secret.json", str(tmp_path / "secret.json"), "./mine.json", "mine.json/", "MINE.JSON", "mine.json\0"]
     for index in range(cases):
         name = pool[index] if index < len(pool) else any_name(random)
         with opened_files() as opened:
@@ -112,7 +113,9 @@ def test_only_listed_files_are_read(files, tmp_path):
     tell("names to load", cases=cases)
 
 
-@pytest.mark.parametrize("name", ["con", "COM¹", "lpt².json", "nul .json", "aux.x", "a\ud800b", "..", "a/b", "a:b", "a\0", "x" * 81, "", None, {}, ["a"]])
+@pytest.mark.parametrize(
+    "name", ["con", "COM¹", "lpt².json", "nul .json", "aux.x", "a\ud800b", "..", "a/b", "a:b", "a\0", "x" * 81, "", None, {}, ["a"]]
+)
 def test_names_that_are_refused(files, name):
     assert files.problem_with_name(name).endswith(".")
 
@@ -146,7 +149,8 @@ def test_a_disk_that_refuses(files, tmp_path):
         error = refused(lambda: files.save(calibrated(3), "a", overwrite=True))
     assert "cannot be saved in models/recipes" in str(error) and "Free some space" in str(error)
     assert [path.name for path in files.path().iterdir()] == ["a.json"] and files.load("a.json") == calibrated(2)
-    nowhere = type(files)(**{**vars(files), "path": lambda place=below_a_file(tmp_path / "x"): place})
+    place = below_a_file(tmp_path / "x")
+    nowhere = type(files)(**{**vars(files), "path": lambda: place})
     assert "cannot be saved" in str(refused(lambda: nowhere.save(calibrated(3), "a")))
     assert "cannot be saved" in nowhere.problem_with("a")
 

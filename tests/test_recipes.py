@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import fewstep.recipes.document as document_form
 import fewstep.recipes.text as text_form
 from fewstep.recipes import Facts, Recipe, model_identity, rounded
-from fewstep.recipes.limits import HIGHEST_LEVEL, LOWEST_LEVEL, MOST_FITTED_CALLS
+from fewstep.recipes.limits import MOST_FITTED_CALLS
 from fewstep.schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 from fewstep.solvers import SOLVERS, Corrector, Row, SolverTable, build_table, sample
 
