@@ -62,9 +62,10 @@ def main() -> None:
         target = Teacher(setting, TEACHER_STEPS, folder=args.cache).run(lambda *_: bar.update()).end_points
     lines = [
         "# Emoji model: recipes on new seeds", "",
-        f"Written by `python benchmarks/emoji_recipes.py --seeds {args.seeds} --out docs/emoji.md`. End-point error to the {TEACHER_STEPS}-step "
-        f"teacher at guidance {RECIPE_CFG:g}, root mean square and median over {args.seeds} seeds that no fit has seen; relative to the best "
-        "of all stock samplers and schedules with as many calls; share of pictures whose category the judge recognises.", "",
+        f"Written by `python benchmarks/emoji_recipes.py --seeds {args.seeds} --out docs/emoji.md`. End-point error to the "
+        f"{TEACHER_STEPS}-step teacher at guidance {RECIPE_CFG:g}, root mean square and median over {args.seeds} seeds that no fit has "
+        "seen; relative to the best of all stock samplers and schedules with as many calls; share of pictures whose category the judge "
+        "recognises.", "",
         "| calls | setting | error | median | to best stock | judged |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for calls in tqdm(args.calls, desc="calls", disable=None):

@@ -109,7 +109,7 @@ To use your own model, put its loader and prompts in place of *FewStep Load Demo
             330,
         ),
         "demo": Node("FewStepLoadDemoModel", 216, {"family": "edm", "class_name": "mixed", "batch_size": 10}),
-        "scheduler": Node("FewStepScheduler", 470, {"model": ("demo", "model"), "solver": "unipc", "steps": 5}),
+        "scheduler": Node("FewStepScheduler", 530, {"model": ("demo", "model"), "solver": "unipc", "steps": 5}),
         "sampler": Node("FewStepSampler", 252, {"solver": "unipc"}),
         "guider": Node(
             "CFGGuider",
@@ -181,7 +181,7 @@ Compare on **your** model before you trust a table: put its loader, prompts and 
         ),
         "table": Node("PreviewAny", 260, {"source": ("compare", "table")}, "Table"),
         "save": Node("SaveImage", 420, {"images": ("compare", "IMAGE"), "filename_prefix": "FewStep compare"}),
-        "optimized": Node("FewStepScheduler", 450, {"model": ("demo", "model"), "solver": "dpmpp_2m", "steps": 5}),
+        "optimized": Node("FewStepScheduler", 510, {"model": ("demo", "model"), "solver": "dpmpp_2m", "steps": 5}),
         "karras": Node("FewStepBaselineScheduler", 330, {"model": ("demo", "model"), "schedule": "karras", "steps": 5}),
         "uniform": Node("FewStepBaselineScheduler", 330, {"model": ("demo", "model"), "schedule": "uniform_lambda", "steps": 5}),
         "plot": Node(
@@ -287,7 +287,7 @@ def text_to_image(name: str, notes: str, checkpoint: str, latent: Node, steps: i
             "latent": latent,
             "positive": Node("CLIPTextEncode", 150, {"clip": ("loader", "CLIP"), "text": prompt}, "Prompt"),
             "negative": Node("CLIPTextEncode", 110, {"clip": ("loader", "CLIP"), "text": negative}, "Negative prompt"),
-            "scheduler": Node("FewStepScheduler", 450, {"model": ("loader", "MODEL"), "steps": steps}),
+            "scheduler": Node("FewStepScheduler", 510, {"model": ("loader", "MODEL"), "steps": steps}),
             "sampler": Node("FewStepSampler", 252, {"solver": "unipc"}),
             "guider": Node(
                 "CFGGuider",

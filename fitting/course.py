@@ -7,7 +7,7 @@ from typing import Any
 from ..schedules.first_level import measured_structure_scale
 from ..solvers import SolverTable
 from .calibrate import Calibration, calibrate, check_calls, default_starts, resampled
-from .candidates import Candidate
+from .candidates import Candidate, after_jump
 from .effort import Effort
 from .levenberg import Limit
 from .progress import staged
@@ -61,7 +61,7 @@ def calibrations(
             held_out=held_out,
             teacher=teacher,
             starts=starts,
-            stock=effort.stock(ns, nfe),
+            stock=[*effort.stock(ns, nfe), *after_jump(ns, nfe, structure)[:1]],  # the default setting on wide ranges
             afs=afs,
             limit=effort.limit(nfe, len(setting.seeds) - held_out, setting.batch) if limit is None else limit,
             **options,

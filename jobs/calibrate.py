@@ -69,7 +69,7 @@ class CalibrationPlan(Plan):
         costs: dict[Part, float] = {("teacher", 0): self.teacher_cost}
         most = max(self.nfes)
         starts = (len(default_starts(ns, most, self.afs)) + 1) * min(PROBED_SEEDS, self.fitting)
-        compared = len(self.means.stock(ns, most)) * min(SCREENED_ON, self.held_out) + (FINALISTS + 1) * self.held_out
+        compared = (len(self.means.stock(ns, most)) + 1) * min(SCREENED_ON, self.held_out) + (FINALISTS + 1) * self.held_out
         for nfe in sorted(set(self.nfes)):
             limit = self.means.limit(nfe, self.fitting, self.batch) if self.limit is None else self.limit
             costs["start", nfe] = float(starts * nfe)

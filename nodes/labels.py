@@ -19,6 +19,7 @@ LABELS: Mapping[str, str] = {
     "lower_order_final": "lower order at the end",
     "nfe": "model calls",
     "p": "model-error strength (p)",
+    "first_call": "first call",
     "s_noise": "noise factor (s_noise)",
     "texts": "recipe texts",
 }

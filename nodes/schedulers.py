@@ -152,7 +152,7 @@ class FewStepScheduler(io.ComfyNode):
         check(_problem(str(solver), str(order), str(p), str(schedule), algorithm_version, str(first_call)) or steps_problem(steps))
         check(problem_with(boundary=(str(boundary), BOUNDARIES)))
         at = boundary_at(boundary, boundary_sigma)
-        structure = structure_of(model) if first_call == LOWER else None
+        structure = structure_of(model) if first_call == LOWER and at is None else None
         request = ScheduleRequest(schedule, solver, chosen_order(order), chosen_number(p), denoise, structure, at)
         ns = noise_schedule_of(model)
         distilled = distilled_lines(model, cls.hidden)
@@ -168,7 +168,7 @@ class FewStepScheduler(io.ComfyNode):
                 solver_line(solver, request.order),
                 calls_line(nfe),
                 *jump_lines(sigmas, jump, first_call == LOWER),
-                *([objective_line(request.problem(ns, steps), request.p, source)] if source else []),
+                *([objective_line(request.problem(ns, steps), request.p, source)] if source and not jump else []),
                 sigmas_line(sigmas),
                 *([] if at is None else [boundary_line(at, high, low)]),
                 pairing_line(solver, sampler_entry(solver), sampler_entry("unipc")),

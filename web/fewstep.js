@@ -48,11 +48,13 @@ function add(node, kind, solvers) {
       return result;
     };
   }
+  // Whichever element of ours the renderer mounts tells where the node's rows are.
+  const mounted = (element) => own.options?.rows.attach(element);
   if (hasCurve(kind) && app.ui.settings.getSettingValue(CURVE_SETTING) !== false) {
-    own.curve = new NodeCurve({ app, api, node, kind, presets: () => presets });
+    own.curve = new NodeCurve({ app, api, node, kind, presets: () => presets, mounted });
   } else if (hasSubOptions(kind)) {
     const solver = () => solvers[node.widgets.find((widget) => widget.name === "solver")?.value];
-    own.note = new Note(node, () => (kind === "FewStepSampler" ? solverWords(solver()) : ""));
+    own.note = new Note(node, () => (kind === "FewStepSampler" ? solverWords(solver()) : ""), () => mounted(own.note.element));
   }
   if (hasSubOptions(kind)) {
     own.options = new SubOptions(node, kind, solvers);
@@ -118,8 +120,11 @@ app.registerExtension({
       parts.get(this)?.recipe?.onExecuted(output);
     });
     chain(nodeType.prototype, "onRemoved", function () {
-      parts.get(this)?.curve?.dispose();
+      const own = parts.get(this);
       parts.delete(this);
+      own?.curve?.dispose();
+      own?.note?.dispose();
+      own?.options?.rows.dispose();
     });
   },
 

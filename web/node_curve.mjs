@@ -40,15 +40,17 @@ export const hasCurve = (nodeId) => nodeId in PARAMETERS;
 
 export class NodeCurve {
   /**
-   * @param {object} of { app, api: ComfyUI's; node; kind: its id; presets: () => titles of noise schedules by name }
+   * @param {object} of { app, api: ComfyUI's; node; kind: its id; presets: () => titles of noise schedules by name;
+   *     mounted: called with the box when a renderer has put it into the page }
    */
-  constructor({ app, api, node, kind, presets }) {
+  constructor({ app, api, node, kind, presets, mounted }) {
     Object.assign(this, { app, api, node, presets });
     this.parameters = PARAMETERS[kind];
     this.executed = null; // curves of the last run in this page
     const on = {
       axis: (axis) => this.#remember(AXIS_PROPERTY, axis),
       preset: (name) => this.choosePreset(name),
+      mounted: () => mounted(this.view.element),
     };
     this.view = new CurveView(on, Boolean(this.parameters));
     this.widget = this.#addWidget();

@@ -4,8 +4,9 @@ export class Note {
   /**
    * @param {object} node
    * @param {() => string} words what to say; "" takes no room
+   * @param {() => void} mounted called when a renderer has put the line into the page
    */
-  constructor(node, words) {
+  constructor(node, words, mounted) {
     this.words = words;
     this.element = document.createElement("div");
     this.element.className = "fewstep-note";
@@ -20,6 +21,8 @@ export class Note {
     });
     widget.serialize = false;
     widget.serializeValue = () => undefined;
+    this.observer = new ResizeObserver(mounted);
+    this.observer.observe(this.element);
     this.refresh();
   }
 
@@ -28,6 +31,10 @@ export class Note {
     if (this.element.textContent === words) return;
     this.element.textContent = words;
     this.element.title = words;
+  }
+
+  dispose() {
+    this.observer.disconnect();
   }
 }
 

@@ -5,6 +5,8 @@
  * without this file. An input that something is connected to is never hidden.
  */
 
+import { announce, Rows, setHidden } from "./hidden.mjs";
+
 const AUTO = "auto";
 const ALWAYS = ["solver", "algorithm_version"];
 
@@ -21,8 +23,15 @@ const RULES = {
   },
   FewStepScheduler: (value, solver) => {
     const optimized = value("schedule") === "optimized";
-    return { p: optimized, order: optimized && (!solver || solver.orders.length > 1) };
+    const whole = value("p") === AUTO && Number(value("denoise")) === 1 && value("boundary") === "none";
+    return {
+      p: optimized,
+      order: optimized && (!solver || solver.orders.length > 1),
+      first_call: optimized && whole,
+      boundary_sigma: value("boundary") === "custom",
+    };
   },
+  FewStepTwoExpertGuider: (value) => ({ boundary_sigma: value("boundary") === "custom" }),
   FewStepKSampler: (value) => ({ steps: !/\d\s*$/.test(String(value("preset"))) }),
   FewStepSplitSigmas: (value) => Object.fromEntries(["step", "sigma", "percent"].map((name) => [name, value("split_at") === name])),
 };
@@ -38,6 +47,7 @@ export class SubOptions {
   constructor(node, kind, solvers) {
     Object.assign(this, { node, solvers });
     this.rule = RULES[kind];
+    this.rows = new Rows(node);
     this.all = {}; // all choices of an input whose choices depend on the solver
   }
 
@@ -67,10 +77,8 @@ export class SubOptions {
       this.#restrict("variant", solver.variants, edited === "solver");
     }
     if (changed && resize) node.setSize([node.size[0], node.computeSize()[1] + spare]);
-    if (!changed) return;
-    // The Vue renderer reads the options of widgets when the list of them changes, not when they do.
-    node.widgets = [...node.widgets];
-    node.setDirtyCanvas?.(true, true);
+    if (changed) announce(node);
+    this.rows.mark();
   }
 
   /** Offer only what the solver has. A choice that is lost by choosing another solver becomes "auto"; a loaded one stays. */
@@ -87,17 +95,4 @@ export class SubOptions {
     widget.options.values.splice(0, Infinity, ...values);
     if (correct && !values.includes(widget.value)) widget.value = AUTO;
   }
-}
-
-/** Hide or show a widget: `hidden` is for the canvas, the option of that name for the Vue renderer. Returns whether that was a change. */
-function setHidden(node, widget, hidden) {
-  const linked = node.inputs?.some((input) => input.widget?.name === widget.name && input.link != null);
-  const wanted = hidden && !linked;
-  if (Boolean(widget.hidden) === wanted) return false;
-  widget.hidden = wanted;
-  widget.options = Object.assign(widget.options ?? {}, { hidden: wanted });
-  // Canvas layouts up to 1.32 keep room for hidden widgets unless they say that they need none; -4 is the gap between rows.
-  if (wanted) widget.computeSize = () => [0, -4];
-  else delete widget.computeSize;
-  return true;
 }

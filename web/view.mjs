@@ -14,7 +14,8 @@ function make(name, className, attributes = {}) {
 
 export class CurveView {
   /**
-   * @param {object} on callbacks: axis(name) after a click, preset(name) after a choice ("" is automatic)
+   * @param {object} on callbacks: axis(name) after a click, preset(name) after a choice ("" is automatic), mounted() when a
+   *     renderer has put the box into the page
    * @param {boolean} choice whether the noise schedule of the preview can be chosen
    */
   constructor(on, choice) {
@@ -24,7 +25,10 @@ export class CurveView {
     this.hover = null;
     this.idle = "";
     this.#build(choice);
-    this.observer = new ResizeObserver(() => this.redraw());
+    this.observer = new ResizeObserver(() => {
+      this.redraw();
+      this.on.mounted();
+    });
     this.observer.observe(this.plot);
   }
 

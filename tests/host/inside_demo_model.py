@@ -473,3 +473,13 @@ def test_emoji_weights_can_be_tuned_and_patched():
         out = network(torch.randn(2, 3, 32, 32), torch.tensor([900.0, 100.0]), context=torch.zeros(2, 1, 18))
         out.square().mean().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for name, p in network.named_parameters() if p.requires_grad)
+
+
+def test_the_emoji_recipes_know_the_hosts_model():
+    model = load_emoji()[0]
+    identity = part("nodes.common.identity").weights_identity(model)
+    assert identity == part("recipes").model_identity(demo_model("emoji").network)
+    recipe = part("demo").demo_recipe("emoji", 5)
+    facts = part("nodes.common.facts")
+    assert facts.warnings_for(recipe, model, 2.0, (3, 32, 32)) == []
+    assert facts.warnings_for(recipe, load("flow")[0], 2.0, (1, 32, 32)) != []

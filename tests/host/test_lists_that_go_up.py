@@ -107,3 +107,21 @@ def test_a_rise_from_0_is_refused(comfy, tmp_path):
     sigmas = source.graph.node("ProbeSigmas", levels="14 1 0 2 0")[0]
     source.out(tmp_path, latent=sampler_custom(source, sampler_of(source.graph, "node:euler"), sigmas)[0])
     assert "sigmas[2] was 0 and sigmas[3] 2; nothing can be computed upwards from 0" in comfy.run_any(source.graph).error
+
+
+@pytest.mark.parametrize("ours", ["node:euler", "node:dpmpp_2m"])
+def test_what_a_mask_protects_is_what_euler_leaves(comfy, tmp_path, ours):
+    """Over a list that turns, too."""
+    source = demo("vp")
+    graph = source.graph
+    picture = sampler_custom(source, sampler_of(graph, "euler"), graph.node("ProbeSigmas", levels="14 5 1 0.2 0")[0])[0]
+    whole, right = (graph.node("SolidMask", value=value, width=width, height=32)[0] for value, width in ((0.0, 32), (1.0, 16)))
+    mask = graph.node("MaskComposite", destination=whole, source=right, x=16, y=0, operation="add")[0]
+    masked = graph.node("SetLatentNoiseMask", samples=picture, mask=mask)[0]
+    sigmas = graph.node("ProbeSigmas", levels="14 5 1.2 0.3 2 0.7 0.2 0")[0]
+    runs = [sampler_custom(source, sampler_of(graph, name), sigmas, masked, noise_seed=9)[0] for name in ("euler", ours)]
+    outs = [source.out(tmp_path, latent=link) for link in (picture, *runs)]
+    result = comfy.run(graph)
+    before, stock, latent = (tensor(result, out) for out in outs)
+    np.testing.assert_array_equal(latent[..., :16], before[..., :16])
+    assert np.abs(latent[..., 16:] - before[..., 16:]).max() > 0.1 and np.isfinite(stock).all()
