@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +29,7 @@ from .text import hint_of, looks_like_text, parsed_text, written_text
 from .use import warnings_for_use
 
 _HIGHEST_ORDER = 100
+_ABANDONED_AFTER = 3600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -275,6 +278,7 @@ class Recipe:
         """
         target = Path(os.path.realpath(path))  # a link stays a link
         target.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(target.parent)
         temporary = target.parent / f"fewstep-{secrets.token_hex(8)}.tmp"
         try:
             with temporary.open("x", encoding="utf-8", newline="\n") as file:
@@ -354,6 +358,14 @@ def _rebuildable(table: SolverTable, only_orders: bool = False) -> bool:
     except ValueError:
         return False
     return same.orders == table.orders and (only_orders or same.rows == table.rows)
+
+
+def _tidy(folder: Path) -> None:
+    """Delete temporary files of processes that were killed while they saved, which takes milliseconds."""
+    for leftover in folder.glob(f"fewstep-{'[0-9a-f]' * 16}.tmp"):
+        with suppress(OSError):
+            if abs(time.time() - leftover.stat().st_mtime) > _ABANDONED_AFTER:
+                leftover.unlink()
 
 
 def _file_text(path: Path) -> str:
