@@ -24,6 +24,7 @@ from fewstep.fitting.tuning import load_lora
 from fewstep.recipes import Recipe
 from fewstep.recipes.limits import HIGHEST_LEVEL, LARGEST_WEIGHT, LOWEST_LEVEL, MOST_FITTED_CALLS
 from fewstep.schedules import NoiseSchedule, optimal_sigmas
+from fewstep.schedules.text import parse_sigmas
 from fewstep.solvers import build_table, sample
 from fewstep.tensor_files import load_tensors, save_tensors
 from fewstep.training import OtherState
@@ -203,6 +204,28 @@ def test_presets(tmp_path, monkeypatch):
             assert found.shape == right.shape and np.isfinite(found).all() and (np.diff(found) > 0).all()
     presets._groups.cache_clear()
     tell("presets", cases=cases, used=used)
+
+
+TEXT = [
+    "14.6", ",", " ", "0", "\n", "[", "]", "(", ")", "tensor(", "np.array(", "sigmas:", "=", ";", "e", "-", "+", "1e5", "1e-400",
+    "1e400", "nan", "inf", "…", "..", "'", '"', "１", "٫", "·", "*", "/", "\ud800", "\u202e", "\0", "{", "}", "device='cuda:0'",
+    ", dtype=torch.float32", ").cuda()", "9" * 500, "_", "0x1f", "1_000", "True", "None", "5, 2.5, 0", "7 ", "3.25,",
+    "__import__('os')", "\x1b[2J",
+]  # fmt: skip
+
+
+def test_noise_levels_as_text():
+    random, cases, read = Random("text"), count(1500, 20_000), 0
+    for _ in range(cases):
+        text = "".join(random.choice(TEXT) for _ in range(random.randint(1, random.choice([3, 10, 60]))))
+        levels = refused(lambda text=text: parse_sigmas(text))
+        if not isinstance(levels, ValueError):
+            read += 1
+            assert all(math.isfinite(level) for level in levels) and len(levels) >= 2
+    for part in TEXT:  # many times over
+        refused(lambda part=part: parse_sigmas("1" + part * 20_000))
+    tell("noise levels as text", cases=cases, read=read)
+    assert read
 
 
 # --- tensors -----------------------------------------------------------------------------------------------------------------------------
