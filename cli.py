@@ -115,11 +115,25 @@ def _parser() -> argparse.ArgumentParser:
 def _calibrate(parser: argparse.ArgumentParser) -> None:
     _model_choice(parser, "fashion")
     parser.add_argument("--cfg", type=float, default=2.0, help="classifier-free guidance scale (default 2)")
-    parser.add_argument("--nfe", type=_positive, nargs="+", default=[5], help="model calls of each recipe, 1 to 20 (default 5)")
-    parser.add_argument("--seeds", type=_positive, default=24, help="number of images to fit to (default 24)")
     parser.add_argument(
-        "--held-out", type=_positive, default=24, help="number of further images that decide which result is returned (default 24)"
+        "--nfe", type=_positive, nargs="+", help="model calls of each recipe, 1 to 20 (default 5; for a book 4 5 6 8 10)"
     )
+    parser.add_argument(
+        "--book", type=Path, metavar="FILE", help="write all recipes to one file, a recipe book; those for other calls that it has stay"
+    )
+    parser.add_argument(
+        "--budget", type=_positive, metavar="SAMPLE_CALLS",
+        help="what the whole job may cost, in model calls times images: 4000 is good for 5 calls, 10000 for 8. It decides the numbers of "
+        "images, the teacher's steps and what is compared",
+    )  # fmt: skip
+    parser.add_argument(
+        "--minutes", type=float, help="time for the whole job, in the same way; it becomes a budget once the first calls are timed"
+    )
+    parser.add_argument("--seeds", type=_positive, default=24, help="number of images to fit to, without a budget (default 24)")
+    parser.add_argument(
+        "--held-out", type=_positive, default=24,
+        help="number of further images that decide which result is returned, without a budget (default 24)",
+    )  # fmt: skip
     parser.add_argument("--batch", type=_positive, default=24, help="images per model call (default 24)")
     parser.add_argument(
         "--effort", default="normal", choices=("low", "normal", "high"),
@@ -127,8 +141,7 @@ def _calibrate(parser: argparse.ArgumentParser) -> None:
         "(default), 1000 and 4096 at high. The teacher and the comparison are extra; low also compares with fewer stock settings",
     )  # fmt: skip
     parser.add_argument("--max-calls", type=_positive, help="limit on the model calls of each fit, instead of the effort's")
-    parser.add_argument("--minutes", type=float, help="time limit for each fit, instead of the effort's limit on calls")
-    parser.add_argument("--teacher-steps", type=_positive, default=64, help="model calls of the teacher run (default 64)")
+    parser.add_argument("--teacher-steps", type=_positive, help="model calls of the teacher run (default 64; a budget chooses them)")
     parser.add_argument(
         "--fit", nargs="+", choices=("times", "evaluation", "coefficients", "corrector"),
         help="what to fit: the steps, the noise levels at which the model is called, the solver's weights, the corrector's weights "

@@ -1,4 +1,4 @@
-"""The emoji model's recipes on seeds that no fit has seen: `python benchmarks/emoji_recipes.py --out docs/emoji.md`.
+"""The emoji model's recipes on seeds that no fit has seen: `python benchmarks/emoji_recipes.py --out FILE`.
 
 For every number of calls, errors to the 64-step teacher of all stock settings (an oracle takes the best of them), of the usual two (Euler
 on the host's simple steps, DPM++ 2M on Karras'), of FewStep's default, which jumps to its first call, and of the recipe. All settings are
@@ -52,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", nargs="+", type=int, default=list(recipe_nfes("emoji")))
     parser.add_argument("--seeds", type=int, default=216)
+    parser.add_argument("--effort", choices=EFFORTS, default="high", help="whose stock settings (default high: all)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keeps the teacher's pass")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table there")
@@ -62,14 +63,14 @@ def main() -> None:
         target = Teacher(setting, TEACHER_STEPS, folder=args.cache).run(lambda *_: bar.update()).end_points
     lines = [
         "# Emoji model: recipes on new seeds", "",
-        f"Written by `python benchmarks/emoji_recipes.py --seeds {args.seeds} --out docs/emoji.md`. End-point error to the "
+        f"Written by `python benchmarks/emoji_recipes.py --seeds {args.seeds}`. End-point error to the "
         f"{TEACHER_STEPS}-step teacher at guidance {RECIPE_CFG:g}, root mean square and median over {args.seeds} seeds that no fit has "
         "seen; relative to the best of all stock samplers and schedules with as many calls; share of pictures whose category the judge "
         "recognises.", "",
         "| calls | setting | error | median | to best stock | judged |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for calls in tqdm(args.calls, desc="calls", disable=None):
-        candidates = [*EFFORTS["high"].stock(setting.noise_schedule, calls), *named_candidates(setting, calls)]
+        candidates = [*EFFORTS[args.effort].stock(setting.noise_schedule, calls), *named_candidates(setting, calls)]
         comparison = compare(setting, target, [each for each in candidates if each.nfe == calls], judge=recognised, screen=SCREENED_ON)
         best = comparison.best_stock
         assert best is not None

@@ -1,9 +1,9 @@
 """FewStep's default against all stock settings on models whose noise range is wide: `python benchmarks/wide_ranges.py`.
 
 The problems are those of `wide_problems.py`. FewStep's default is `few_step_table` with the structures of such pictures (0.6 per pixel):
-the same rule for every problem, not calibrated, and nothing of it chosen here. Errors are root mean squares of the distance to a teacher of 96
-steps from the same noise, and medians over images. "Best stock" is the best of all stock settings at as many calls, chosen on the same
-images: an oracle that nobody has. Settings that are far behind on the first images are not run on all of them.
+the same rule for every problem, not calibrated, and nothing of it chosen here. Errors are root mean squares of the distance to a
+teacher of 96 steps from the same noise, and medians over images. "Best stock" is the best of all stock settings at as many calls,
+chosen on the same images: an oracle that nobody has. Settings that are far behind on the first images are not run on all of them.
 
     python benchmarks/wide_ranges.py --images 200 --out docs/wide_ranges.md
 """
@@ -125,7 +125,7 @@ def main() -> None:
         "# Wide noise ranges: FewStep's default against stock", "",
         f"Written by `{command} --out docs/wide_ranges.md`. Ratios of errors to a 96-step teacher; below 1 is better for FewStep. Best "
         "stock is the best of all stock settings on these very images, an oracle that nobody has.", "",
-        "| problem | cfg | calls | best stock: RMSE | default / best stock | the same, median image | default of version 1 / best stock | "
+        "| problem | cfg | calls | best stock: RMSE | default / best stock | the same, median | default of version 1 / best stock | "
         f"default / Euler simple | default / DPM++ 2M Karras | {' | '.join(f'first level x {each:g} / best stock' for each in FACTORS)} |",
         "|---|---|---|---|---|---|---|---|---|" + "---|" * len(FACTORS),
     ]  # fmt: skip

@@ -64,14 +64,14 @@ def model_facts(setting: Setting) -> dict[str, Any]:
 
 def summary(calibration: Calibration) -> Mapping[str, Any]:
     """A calibration as plain values, for --json."""
-    comparison, calls = calibration.comparison, calibration.calls
+    comparison, calls, fit = calibration.comparison, calibration.calls, calibration.fit
     result: dict[str, Any] = {
         "nfe": calibration.nfe,
         "fit_won": calibration.fit_won,
         "verdict": calibration.verdict,
         "start": calibration.start.name,
-        "fit_error": [calibration.fit.history[0][1], calibration.fit.history[-1][1]],
-        "stopped": calibration.fit.stopped,
+        "fit_error": None if fit is None else [fit.history[0][1], fit.history[-1][1]],
+        "stopped": None if fit is None else fit.stopped,
         "calls": {"teacher": calls.teacher, "start": calls.start, "fit": calls.fit, "guard": calls.guard},
         "seconds": calibration.seconds,
     }

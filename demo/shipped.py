@@ -12,8 +12,8 @@ RECIPE_CFG = 2.0
 RECIPE_NFES = (3, 4, 5, 6, 8, 10)
 RECIPE_KINDS = ("edm", "vp", "flow", "emoji")
 """Fashion in each family, and emoji."""
-LEAST_NFE = {"emoji": 4}
-"""Smallest number of calls with a recipe, where it is not 3."""
+EMOJI_NFES = (4, 5, 6)
+"""Numbers of calls for which recipes of the emoji model ship."""
 
 
 def recipe_file(kind: str, nfe: int, folder: Path | None = None) -> Path:
@@ -23,7 +23,7 @@ def recipe_file(kind: str, nfe: int, folder: Path | None = None) -> Path:
 
 def recipe_nfes(kind: str) -> tuple[int, ...]:
     """Numbers of calls for which recipes of a kind are made."""
-    return tuple(nfe for nfe in RECIPE_NFES if nfe >= LEAST_NFE.get(kind, 0))
+    return EMOJI_NFES if kind == "emoji" else RECIPE_NFES
 
 
 def demo_recipe(kind: str, nfe: int, cfg: float = RECIPE_CFG) -> Recipe | None:

@@ -24,7 +24,6 @@ from torch import Tensor
 from ..schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 from ..schedules.checks import whole_number
 from ..schedules.families import half_log_snr, sigma_from_half_log_snr
-from ..schedules.first_level import measured_structure_scale
 from ..solvers import SOLVERS, SolverTable, build_table
 from ..solvers.keeping import departure
 from ..solvers.rebuild import asked_order, rebuilt
@@ -52,12 +51,16 @@ _RANKING = 0.15  # of a fit's limit of calls, for finding out which seeds are ha
 
 @dataclass(frozen=True)
 class Calls:
-    """Model calls on one batch of seeds, by purpose; the teacher's are those of all tables made together."""
+    """Model calls on one batch of seeds, by purpose; the teacher's are those of all tables made together.
+
+    With `samples` they are sample-calls, which is what a calibration within a budget counts.
+    """
 
     teacher: int
     start: int
     fit: int
     guard: int
+    samples: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,22 +77,25 @@ class Calibration:
         The fitted table. Its numbers are float32, as a recipe holds them.
     start : Candidate
         What the fit began with.
-    fit : Fit
-        The course of the fit.
+    fit : Fit or None
+        The course of the fit; None if the budget allowed none, and `fitted` and `start` are then what `table` is.
     comparison : Comparison or None
         The guard's scores. None if the calibration was interrupted before they were complete; `table` is then the start.
     calls, seconds
         The cost.
+    teacher_steps : int or None
+        Of the teacher, if the calibration has chosen them.
     """
 
     nfe: int
     table: SolverTable
     fitted: SolverTable
     start: Candidate
-    fit: Fit
+    fit: Fit | None
     comparison: Comparison | None
     calls: Calls
     seconds: float
+    teacher_steps: int | None = None
 
     @property
     def fit_won(self) -> bool:
@@ -109,6 +115,8 @@ class Calibration:
         if self.comparison is None:
             return "interrupted; not compared on held-out seeds"
         winner, stock = self.comparison.winner, self.comparison.best_stock
+        if self.fit is None:
+            return f"chosen, not fitted: {winner.candidate.name}"[:180]
         if not self.fit_won:
             return f"not fitted: {winner.candidate.name} was best"[:180]
         if stock is not None and winner.error >= stock.error:
@@ -117,19 +125,29 @@ class Calibration:
 
     def report(self) -> str:
         """Readable account, several lines."""
-        first, last = self.fit.history[0][1], math.sqrt(self.fit.evaluation.mean_square)
-        batch = len(self.fit.evaluation.residuals[0])
-        seeds = sum(len(residuals) for residuals in self.fit.evaluation.residuals)
         calls = self.calls
-        lines = [
-            f"{self.nfe} model calls: {self.verdict}",
-            f"The fit started from {self.start.name}, with error {first:.4g} on its first {batch} seeds, and reached {last:.4g} on the "
-            f"{seeds} seeds it used. It ended because {self.fit.stopped}.",
-            f"Model calls, each on a batch: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, comparison {calls.guard}; "
-            f"{self.seconds:.0f} s.",
+        unit = "Sample-calls" if calls.samples else "Model calls, each on a batch"
+        lines = [f"{self.nfe} model calls: {self.verdict}", *self._course()]
+        lines += [
+            f"{unit}: teacher {calls.teacher}, start {calls.start}, fit {calls.fit}, comparison {calls.guard}; {self.seconds:.0f} s.",
             f"Constants are {departure(self.table)}.",
         ]
         return "\n".join(lines if self.comparison is None else [*lines, "", self.comparison.table()])
+
+    def _course(self) -> list[str]:
+        if self.fit is None:
+            return []
+        first, last = self.fit.history[0][1], math.sqrt(self.fit.evaluation.mean_square)
+        batch = len(self.fit.evaluation.residuals[0])
+        return [
+            f"The fit started from {self.start.name}, with error {first:.4g} on its first {batch} seeds, and reached {last:.4g} on the "
+            f"{self.seeds} seeds it used. It ended because {self.fit.stopped}."
+        ]
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds that the fit used."""
+        return 0 if self.fit is None else sum(len(residuals) for residuals in self.fit.evaluation.residuals)
 
 
 def calibrate(setting: Setting, nfe: int, **options: Any) -> Calibration:
@@ -148,6 +166,7 @@ def calibrate_all(
     groups: Collection[str] | None = None,
     depth: int = DEFAULT_DEPTH,
     afs: bool = False,
+    structure: float | None = None,
     limit: Limit = NO_LIMIT,
     mapping: ResidualMap | None = None,
     judge: Judge | None = None,
@@ -176,6 +195,8 @@ def calibrate_all(
         What is fitted, see `parameters` and `default_groups`. `FULL_DEPTH` frees the weight of every earlier evaluation.
     afs : bool
         The default starts begin with the analytical first step (one more step for the same calls).
+    structure : float or None
+        The data's largest structures (`schedules.first_level.measured_structure_scale`), so that default starts may jump.
     limit : Limit
         Of one fit's cost, without teacher, start and guard.
     mapping : callable or None
@@ -216,7 +237,6 @@ def calibrate_all(
     teacher.run(staged(progress, "teacher"))
     targets = teacher.end_points
     work = _Work(setting.subset(fitting), targets[: len(fitting)], setting.subset(guarding), targets[len(fitting) :], progress)
-    structure = measured_structure_scale(work.targets)
     results: dict[int, Calibration] = {}
     for nfe in sorted(set(nfes)):
         began = time.monotonic()

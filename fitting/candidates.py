@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -28,11 +28,19 @@ class Candidate:
         The table.
     kind : {"stock", "optimized", "fitted"}
         Offered by hosts, this package's optimized steps, or the result of a fit.
+    solver, order, schedule : str, int or None, and str
+        What `candidates` made it of, as given there; "optimized" for this package's steps.
+    zero : bool
+        Whether its schedule ends in 0 as published, and not at sigma_min.
     """
 
     name: str
     table: SolverTable
     kind: Kind = "stock"
+    solver: str = ""
+    order: int | None = None
+    schedule: str = ""
+    zero: bool = True
 
     @property
     def nfe(self) -> int:
@@ -123,8 +131,8 @@ def candidates(
     """
     found: dict[tuple[Row, ...], Candidate] = {}
 
-    def add(name: str, table: SolverTable, kind: Kind) -> None:
-        found.setdefault(table.rows, Candidate(name, table, kind))
+    def add(name: str, table: SolverTable, kind: Kind, *made_of: Any) -> None:
+        found.setdefault(table.rows, Candidate(name, table, kind, *made_of))
 
     for solver, order in solvers:
         for schedule, zero in product(schedules, (True, False)):
@@ -135,11 +143,12 @@ def candidates(
                     table = build_table(solver, sigmas, ns.family, order)
                 except ValueError:  # a published table for another range, or a single step of zero length
                     continue
-                add(f"{_label(solver, order)} on {schedule}{'' if zero else ', ending at sigma_min'}", table, "stock")
+                name = f"{_label(solver, order)} on {schedule}{'' if zero else ', ending at sigma_min'}"
+                add(name, table, "stock", solver, order, schedule, zero)
     if optimized:
         for solver, order in OPTIMIZED_SOLVERS:
             table = build_table(solver, optimal_sigmas(ns, nfe, solver, order or SOLVERS[solver].default_order), ns.family, order)
-            add(f"{_label(solver, order)} on optimized steps", table, "optimized")
+            add(f"{_label(solver, order)} on optimized steps", table, "optimized", solver, order, "optimized")
     return list(found.values())
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -97,6 +98,9 @@ def minimise(
     least_gain: float = _LEAST_GAIN,
     theta: Array | None = None,
     growing: bool = False,
+    at_once: int = 1,
+    patience: int = 1,
+    promise: float = 0.0,
     progress: Callable[[int, float], None] | None = None,
 ) -> Fit:
     """Fit `parameters` to make `residual` small.
@@ -117,6 +121,14 @@ def minimise(
         The start; default zero.
     growing : bool
         Begin with one chunk of seeds and take in another with every measured Jacobian.
+    at_once : int
+        Chunks that a Jacobian is measured on, and that are taken in together.
+    patience : int
+        Measured Jacobians in a row that must gain too little before it ends, if they are more than one for every seed: a step that
+        happened to be small is no reason.
+    promise : float
+        A step with an updated Jacobian is only tried if the linear model promises this relative gain. (After an update it promises more
+        than it keeps: in two fits of the demo model, steps that promised less than 0.1 gained 0.006 on average.)
     progress : callable or None
         Called with (calls so far, root mean square so far) after every model call except the start's; may raise `Interrupted`.
 
@@ -134,7 +146,8 @@ def minimise(
     first_call, began = residual.calls, time.monotonic()
     theta = np.zeros(parameters.size) if theta is None else np.asarray(theta, dtype=np.float64)
     residual.after_call = None
-    taken = 1 if growing else len(residual.chunks)
+    portions = [range(i, min(i + at_once, len(residual.chunks))) for i in range(0, len(residual.chunks), at_once)]
+    taken = len(portions[0]) if growing else len(residual.chunks)
     evaluation = residual.evaluate(parameters.table(theta), chunks=taken)
     if not math.isfinite(evaluation.mean_square):
         raise FitError(
@@ -143,7 +156,7 @@ def minimise(
         )
     weight = ridge * evaluation.mean_square
     fit = Fit(theta, evaluation)
-    search = _Search(residual, parameters, weight, fit)
+    search = _Search(residual, parameters, weight, fit, promise)
 
     def spent() -> int:
         return residual.calls - first_call
@@ -166,18 +179,18 @@ def minimise(
         if not parameters.size:
             fit.stopped = NOTHING_TO_FIT
             return fit
-        gains = [math.inf] * len(residual.chunks)  # of the last measured Jacobian of each chunk
+        gains = deque([math.inf] * max(len(portions), patience), maxlen=max(len(portions), patience))  # of the last measured Jacobians
         while max(gains) >= least_gain:
-            index = fit.jacobians % len(residual.chunks)
-            grows = index == taken
-            if not affordable(jacobian_cost + trial_cost * (taken + grows) + grows * parameters.start.nfe):
+            portion = portions[fit.jacobians % len(portions)]
+            grown = max(portion.stop - taken, 0)
+            if not affordable(jacobian_cost * len(portion) + trial_cost * (taken + grown) + grown * parameters.start.nfe):
                 fit.ending, fit.stopped = Ending.LIMITED, LIMIT_REACHED
                 break
-            if grows:
-                taken += 1
+            if grown:
+                taken += grown
                 search.take_in(taken)
             before = search.value()
-            search.measure(index)
+            search.measure(portion)
             failures = 0
             worthwhile = least_gain if taken == len(residual.chunks) else _LEAST_GAIN_GROWING
             while failures < (_FAILURES_IF_UPDATED if search.updated else _FAILURES) and affordable(trial_cost * taken):
@@ -185,7 +198,7 @@ def minimise(
                 if gain:
                     fit.history.append((spent(), math.sqrt(fit.evaluation.mean_square)))
                 failures = 0 if gain > worthwhile else failures + 1
-            gains[index] = 1 - search.value() / before if before else 0.0
+            gains.append(1 - search.value() / before if before else 0.0)
         else:
             fit.ending, fit.stopped = (Ending.CONVERGED, NOTHING_GAINED) if search.finite else (Ending.FAILED, NOT_FINITE)
     except Interrupted:
@@ -224,8 +237,8 @@ def step_costs(parameters: Parameters) -> tuple[int, int]:
 class _Search:
     """The state of a minimisation."""
 
-    def __init__(self, residual: Residual, parameters: Parameters, ridge: float, fit: Fit) -> None:
-        self.residual, self.parameters, self.ridge, self.fit = residual, parameters, ridge, fit
+    def __init__(self, residual: Residual, parameters: Parameters, ridge: float, fit: Fit, promise: float = 0.0) -> None:
+        self.residual, self.parameters, self.ridge, self.fit, self.promise = residual, parameters, ridge, fit, promise
         self.damping = DAMPING
         self.jacobian: list[Tensor | None] = [None] * len(residual.chunks)
         self.updated = False
@@ -243,8 +256,9 @@ class _Search:
             raise FitError("the model's end points of further seeds are not finite")
         self.fit.evaluation = evaluation
 
-    def measure(self, index: int) -> None:
-        self.jacobian[index] = self.residual.jacobian(self.parameters, self.fit.theta, self.fit.evaluation, index)
+    def measure(self, portion: Sequence[int]) -> None:
+        for index in portion:
+            self.jacobian[index] = self.residual.jacobian(self.parameters, self.fit.theta, self.fit.evaluation, index)
         self.updated = False
         self.fit.jacobians += 1
 
@@ -268,7 +282,12 @@ class _Search:
         diagonal = np.diag(curvature) + self.ridge
         floor = 1e-12 * max(float(diagonal.max()), 1e-30)
         system = curvature + np.diag(self.ridge + self.damping * diagonal + floor)
-        theta = self.fit.theta - _solved(system, gradient)
+        step = -_solved(system, gradient)
+        if self.updated and self.promise:
+            model = 2 * gradient @ step + step @ curvature @ step + self.ridge * step @ step
+            if -model < self.promise * self.value():
+                return 0.0
+        theta = self.fit.theta + step
         try:
             theta, evaluation = self.polished(theta, self.evaluated(theta, self.fit.evaluation))
         except ValueError:  # the step left what is a schedule

@@ -9,6 +9,15 @@ With lambda_n the half-log-SNR of node n, std_n its noise level and theta the pa
                    of the state
     corrector      the same for the corrector's weights
 
+With `constants`, the weights of a row change only so that a model that answers a constant is still followed exactly. On
+x = alpha c + std n with D = c every remembered q is u c + v n: data (1, 0), noise (0, 1), velocity ((alpha - 1)/std, 1), and a row keeps
+constants as long as the changes of its weights satisfy
+
+    alpha_n da + SUM_j u_j db_j = 0,    std_n da + SUM_j v_j db_j = 0
+
+So every older evaluation has a parameter, and the weights of the newest one and of the state follow: where all are of one kind, the state
+keeps its weight, and what one evaluation gains the newest loses. That is half the parameters, and half the calls of a Jacobian.
+
 In these units, a change of 0.01 in any parameter changes the result by about one per cent of the noise remaining at the next node, so one
 difference step and one damping suit all. Decoupled times and learned weights: GS, arXiv 2510.17699; LD3, arXiv 2405.15506; S4S, arXiv
 2502.17423. Corrections that start at zero: ALGORITHMS section 5.
@@ -55,6 +64,8 @@ class Parameters:
         Some of `GROUPS`; "corrector" is ignored if the table has no corrector.
     depth : int
         Number of evaluations with a free weight in each row; `FULL_DEPTH` for all.
+    constants : bool
+        Whether every table keeps constants as the start does (see the module's docstring); not for the group "corrector".
 
     Attributes
     ----------
@@ -62,9 +73,11 @@ class Parameters:
         Names of the parameters, in order; there are `size` of them.
     """
 
-    def __init__(self, start: SolverTable, groups: Collection[str] = GROUPS, depth: int = 3) -> None:
+    def __init__(self, start: SolverTable, groups: Collection[str] = GROUPS, depth: int = 3, constants: bool = False) -> None:
         check_groups(groups)
-        self.start, self.depth = start, whole_number(depth, "depth", 0)
+        if constants and "corrector" in groups:
+            raise ValueError("constants was on for the group 'corrector', whose weights may change freely; leave one of them out.")
+        self.start, self.depth, self.constants = start, whole_number(depth, "depth", 0), constants
         self.names: list[str] = []
         rows = start.rows
         self._moving = list(range(1, start.steps)) if "times" in groups else []
@@ -78,7 +91,9 @@ class Parameters:
         for k, row in enumerate(rows):
             if "corrector" in groups and row.corrector is not None:
                 self._weights += [(k, "corrector.b", j) for j in self._known(k, len(row.corrector.b))]
-            if "coefficients" in groups:
+            if "coefficients" in groups and constants:
+                self._weights += [(k, "b", j) for j in self._known(k, len(row.b)) if j]
+            elif "coefficients" in groups:
                 self._weights += [(k, "a", 0)]
                 self._weights += [(k, "b", j) for j in self._known(k, len(row.b))]
         self.names += [f"{name} {k},{j}" for k, name, j in self._weights]
@@ -115,7 +130,11 @@ class Parameters:
         changes: dict[tuple[int, str], dict[int, float]] = {}
         for (k, name, j), value in zip(self._weights, weights, strict=True):
             if value:
-                changes.setdefault((k, name), {})[j] = float(value) * scales[k][name == "a"]
+                amount = float(value) * scales[k][name == "a"]
+                changes.setdefault((k, name), {})[j] = amount
+                for other, entry, factor in self._balance(table, k, j):
+                    others = changes.setdefault((k, other), {})
+                    others[entry] = others.get(entry, 0.0) + amount * factor
         for (k, name), change in changes.items():
             rows[k] = _changed(rows[k], name, change)
         return replace(table, rows=tuple(rows))
@@ -151,14 +170,39 @@ class Parameters:
         shifted = sum(calls_after[k] + 1 for k in self._shifted)
         return moving + shifted + sum(calls_after[k] for k, _, _ in self._weights)
 
-    def last_row_unit(self, table: SolverTable) -> tuple[float, float]:
-        """What one unit of the last row's parameters adds to its b and its a."""
-        return self._scales(table)[-1]
-
-    def last_row_weights(self) -> list[int | None]:
-        """For each of `linear`: the history entry that it weights, or None for the state."""
+    def last_row_changes(self, table: SolverTable) -> list[list[tuple[int | None, float]]]:
+        """For each of `linear`: the history entries that it weighs, None for the state, and what one unit adds to their weights."""
         last = len(self.start.rows) - 1
-        return [None if name == "a" else j for k, name, j in self._weights if k == last and name in ("a", "b")]
+        unit_b, unit_a = self._scales(table)[-1]
+        found: list[list[tuple[int | None, float]]] = []
+        for k, name, j in self._weights:
+            if k == last and name in ("a", "b"):
+                balance = [(None if other == "a" else i, unit_b * factor) for other, i, factor in self._balance(table, k, j)]
+                found.append([(None, unit_a) if name == "a" else (j, unit_b), *balance])
+        return found
+
+    def _balance(self, table: SolverTable, k: int, j: int) -> list[tuple[str, int, float]]:
+        """Further weights of row k, and by how much they change with the weight of evaluation j so that constants are kept."""
+        if not self.constants:
+            return []
+        older, newest = (_on_constants(table, i) for i in (k - j, k))
+        if np.array_equal(older, newest):
+            return [("b", 0, -1.0)]
+        node = table.sigmas[table.rows[k].step]
+        state = np.array([float(alpha_of(np.float64(node), table.family)), node])
+        a, b = np.linalg.lstsq(np.stack([state, newest], 1), -older, rcond=None)[0]
+        return [("a", 0, float(a)), ("b", 0, float(b))]
+
+
+def _on_constants(table: SolverTable, k: int) -> Array:
+    """u and v of what row k remembers."""
+    row = table.rows[k]
+    if row.basis == "data":
+        return np.array([1.0, 0.0])
+    if row.basis == "noise":
+        return np.array([0.0, 1.0])
+    node = table.sigmas[row.step]
+    return np.array([(float(alpha_of(np.float64(node), table.family)) - 1) / node, 1.0])
 
 
 def _shifted_level(sigma: float, shift: float, family: str) -> float:

@@ -28,7 +28,7 @@ class Stage:
     Attributes
     ----------
     what : str
-        "teacher", "start", "fit", "guard", "table" (phase 1 of a tuning) or "train".
+        "check" (of the teacher's steps), "teacher", "start", "fit", "guard", "table" (phase 1 of a tuning) or "train".
     done, total : int, float
         Batches of seeds when training, otherwise model calls on a batch; total is an upper bound, inf if unknown.
     nfe : int
@@ -41,6 +41,8 @@ class Stage:
         Of an alternation, from 1; 0 elsewhere.
     constants : mapping
         AMED's r, c and a of each step, means over the last batch.
+    costs : mapping or None
+        What all parts are expected to cost, where that is known only now (jobs/plan.py).
     """
 
     what: str
@@ -51,6 +53,7 @@ class Stage:
     loss: float = math.nan
     round: int = 0
     constants: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    costs: Mapping[tuple[str, int], float] | None = None
 
 
 Progress = Callable[[Stage], object]

@@ -145,9 +145,11 @@ class Residual:
 
     def last_row_columns(self, parameters: Parameters, run: Run, index: int) -> Tensor:
         """The exact derivative [L, M] of the residuals of chunk `index` with respect to `parameters.linear`; only without a mapping."""
-        unit_b, unit_a = parameters.last_row_unit(run.table)
-        weighed = [(_weighed_by_last_row(run, j), unit_a if j is None else unit_b) for j in parameters.last_row_weights()]
-        return torch.stack([(self._flat(x) * self.scales[index]).reshape(-1) * unit for x, unit in weighed])
+        def column(position: int | None, amount: float) -> Tensor:
+            return (self._flat(_weighed_by_last_row(run, position)) * self.scales[index]).reshape(-1) * amount
+
+        changes = parameters.last_row_changes(run.table)
+        return torch.stack([torch.stack([column(*part) for part in parts]).sum(0) for parts in changes])
 
     def _flat(self, x: Tensor) -> Tensor:
         return x.detach().to(device="cpu", dtype=torch.float32).reshape(len(x), -1)

@@ -49,6 +49,8 @@ class Setting:
     name : str
         Identifies model and conditioning in the keys of stored teacher runs, so it must differ if they do (see
         `recipes.model_identity`).
+    called : callable or None
+        Told of the number of samples in every model call; may raise `Interrupted`.
     announce : callable or None
         Called with a table before the model is called at its levels, for hosts that look levels up in a list.
     """
@@ -65,6 +67,7 @@ class Setting:
     dtype: torch.dtype = torch.float32
     device: str | torch.device = "cpu"
     name: str = ""
+    called: Callable[[int], object] | None = None
     announce: Callable[[SolverTable], object] | None = None
 
     def __post_init__(self) -> None:
@@ -142,6 +145,8 @@ class Setting:
                 f"The model returned {shown} for x of shape {tuple(x.shape)} at sigma {sigma:.5g}; the shapes must agree. "
                 "Check the latent size and the conditioning."
             )
+        if self.called is not None:
+            self.called(len(x))
         return output
 
 

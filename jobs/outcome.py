@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from safetensors import SafetensorError
@@ -62,7 +62,8 @@ class Outcome:
             where = "not stored"
         elif not plan.name:
             where = "not stored: the model or the conditioning carries functions (patches, ControlNets), which cannot be told apart"
-        return f"Teacher: {plan.teacher}, {made}; {where}"
+        used = plan.teacher if self.teacher is None else replace(plan.teacher, steps=self.teacher.steps)
+        return f"Teacher: {used}, {made}; {where}"
 
     def keep(self, best: object) -> None:
         """Take over what a `FitError` has as its best, if that is a result of this job."""

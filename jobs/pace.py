@@ -48,6 +48,8 @@ class Pace:
 
     def reach(self, stage: Stage) -> None:
         """Note where the work is now."""
+        if stage.costs is not None:
+            self.costs = dict(stage.costs)
         part = part_of(stage)
         if part not in self.costs:
             return

@@ -5,16 +5,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..fitting import Stage
+from ..fitting import Budget, Stage
 from .outcome import Outcome
 from .pace import Pace
 from .plan import Costs
 
 _LABELS = {
-    "teacher": "Teacher", "start": "Choosing the start", "fit": "Fitting", "guard": "Comparing on held-out seeds",
-    "table": "Fitting the recipe", "train": "Training",
+    "check": "Trying the teacher", "teacher": "Teacher", "start": "Choosing the start", "fit": "Fitting",
+    "guard": "Comparing on held-out seeds", "table": "Fitting the recipe", "train": "Training",
 }  # fmt: skip
-_COST_NAMES = {"teacher": "teacher", "start": "start", "fit": "fit", "guard": "comparison", "table": "recipe", "train": "training"}
+_COST_NAMES = {
+    "check": "its check", "teacher": "teacher", "start": "start", "fit": "fit", "guard": "comparison", "table": "recipe",
+    "train": "training",
+}  # fmt: skip
 
 
 def label(stage: Stage) -> str:
@@ -64,13 +67,29 @@ def duration(seconds: float) -> str:
 
 def cost_line(costs: Costs) -> str:
     """What a job will cost, by purpose."""
+    if not costs:
+        return "Expected cost: laid out once the first model calls are timed"
     sums: dict[str, float] = {}
     for (what, _), cost in costs.items():
-        name = _COST_NAMES.get(what, what)
+        name = cost_name(what)
         sums[name] = sums.get(name, 0.0) + cost
     parts = ", ".join(f"{name} {number(cost)}" for name, cost in sums.items())
     total = sum(sums.values())
     return f"Expected cost: {f'at most {number(total)} sample-calls' if math.isfinite(total) else 'unlimited'} ({parts})"
+
+
+def cost_name(what: str) -> str:
+    """What a part of the work is called where its cost is told."""
+    return _COST_NAMES.get(what, what)
+
+
+def budget_text(budget: Budget, samples: float = math.nan) -> str:
+    """Such as "10 min, here 3,960 sample-calls"."""
+    if math.isinf(budget.seconds):
+        return f"{number(budget.samples)} sample-calls"
+    here = f", here {number(samples)} sample-calls" if math.isfinite(samples) else ""
+    most = f", at most {number(budget.samples)} sample-calls" if math.isfinite(budget.samples) else ""
+    return f"{duration(budget.seconds)}{most}{here}"
 
 
 def history_table(rows: Sequence[tuple[Any, ...]], heads: Sequence[str]) -> list[str]:

@@ -15,8 +15,8 @@ from comfy_api.latest import ComfyExtension, io
 from .omitted import completed
 
 _GROUPS = (
-    "schedulers", "samplers", "ksampler", "sigma_tools", "sigma_text", "plot", "compare", "demo_model", "calibration", "recipes", "amed",
-    "tuning", "two_experts",
+    "schedulers", "samplers", "ksampler", "sigma_tools", "sigma_text", "plot", "compare", "demo_model", "calibration", "recipes",
+    "recipe_books", "amed", "tuning", "two_experts",
 )  # fmt: skip
 _SERVICES = ("dropdown", "metadata", "preview", "served")
 

@@ -131,7 +131,8 @@ def first_call_input() -> io.Combo.Input:
         optional=True,
         tooltip="Flow and zero-terminal-SNR models, SVD and others begin far above the data, where a call says next to nothing. 'lower' "
         "begins with a step that needs no call: one level more, as many calls. Only FewStep's samplers know that step; others make one "
-        "call more. It changes nothing for models that begin lower (SD 1.5, SDXL), with denoise below 1 or a boundary, or if p is a number.",
+        "call more. It changes nothing for models that begin lower (SD 1.5, SDXL), with denoise below 1 or a boundary, or if p is a "
+        "number.",
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import folder_paths
 
 from ..demo.shipped import RECIPES_FOLDER
-from ..recipes import Recipe
+from ..recipes import Recipe, looks_like_book
 from .model_files import ModelFiles
 
 
@@ -25,4 +25,5 @@ RECIPE_FILES: ModelFiles[Recipe] = ModelFiles(
     write=lambda path, recipe: recipe.save(path),
     shipped=RECIPES_FOLDER,
     save_node="FewStep Save Recipe",
+    belongs=lambda path: not looks_like_book(path),
 )

@@ -130,7 +130,7 @@ class FewStepLoadRecipe(LoadNode):
     @classmethod
     def execute(cls, name: str) -> io.NodeOutput:
         recipe = cls.FILES.load(name)
-        return io.NodeOutput(recipe, recipe.to_text(), ui=_shown(recipe, recipe.describe()))
+        return io.NodeOutput(recipe, recipe.to_text(), ui=shown_recipe(recipe, recipe.describe()))
 
 
 class FewStepSaveRecipe(SaveNode):
@@ -154,7 +154,7 @@ class FewStepSaveRecipe(SaveNode):
     def execute(cls, recipe: Any, name: str, overwrite: bool) -> io.NodeOutput:
         checked = checked_recipe(recipe)
         path = cls.FILES.save(checked, name, overwrite)
-        return io.NodeOutput(checked.to_text(), ui=_shown(checked, f"Saved as {path.name}\n{checked.describe()}"))
+        return io.NodeOutput(checked.to_text(), ui=shown_recipe(checked, f"Saved as {path.name}\n{checked.describe()}"))
 
 
 class FewStepRecipeToText(io.ComfyNode):
@@ -182,10 +182,11 @@ class FewStepRecipeToText(io.ComfyNode):
     def execute(cls, recipe: Any) -> io.NodeOutput:
         checked = checked_recipe(recipe)
         text = checked.to_text()
-        return io.NodeOutput(text, checked.plain_sigmas(), checked.describe(), ui=_shown(checked, f"{checked.describe()}\n\n{text}"))
+        return io.NodeOutput(text, checked.plain_sigmas(), checked.describe(), ui=shown_recipe(checked, f"{checked.describe()}\n\n{text}"))
 
 
-def _shown(recipe: Recipe, report: str) -> dict[str, Any]:
+def shown_recipe(recipe: Recipe, report: str) -> dict[str, Any]:
+    """What a node shows of a recipe: a report, its curve, and its text for the button that copies it."""
     shown = as_ui(report, curve(recipe.sigmas, recipe.family, f"{recipe.solver}, {recipe.nfe} calls", recipe.nfe))
     return {**shown, "fewstep_recipe": [recipe.to_text()]}
 

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..schedules import begins_with_jump
-from ..solvers import SOLVERS, SolverTable, build_any_table, can_jump, order_at_guidance, sample
+from ..solvers import SOLVERS, SolverTable, build_any_table, options_on, order_at_guidance, sample
 from ..solvers.keeping import restored
 from ..solvers.noise import BrownianNoise
 from .asked import called_at_levels, levels_asked, with_levels
@@ -49,9 +48,9 @@ def solver_function(solver: str, order: int | None = None, **options: Any) -> Sa
         if len(levels) < 2:  # nothing to do, as in the host's samplers
             return x
         model_sampling = model_sampling_of(model)
-        jump = not options.get("afs") and _begins_with_jump(solver, levels, model_sampling)
-        chosen = order if order is not None else order_at_guidance(solver, guidance_of(model) or 1.0, jump)
-        table = table_for(solver, levels, model_sampling, chosen, **options, **({"jump": True} if jump else {}))
+        more = {} if options.get("afs") else _options_on(solver, levels, model_sampling)
+        chosen = order if order is not None else order_at_guidance(solver, guidance_of(model) or 1.0, bool(more))
+        table = table_for(solver, levels, model_sampling, chosen, **options, **more)
         return sample_in_host(model, x, table, extra_args, callback, disable)
 
     sampler.__name__ = sampler.__qualname__ = f"sample_fewstep_{solver}"
@@ -80,12 +79,11 @@ def table_for(solver: str, levels: np.ndarray, model_sampling: Any, order: int |
     return build_any_table(solver, levels, family_of_sampling(model_sampling), order, **options)
 
 
-def _begins_with_jump(solver: str, levels: np.ndarray, model_sampling: Any) -> bool:
+def _options_on(solver: str, levels: np.ndarray, model_sampling: Any) -> dict[str, Any]:
     try:
-        ns = noise_schedule_of_sampling(model_sampling)
+        return options_on(solver, levels, noise_schedule_of_sampling(model_sampling))
     except ValueError:  # levels of an unknown class are sampled as they are
-        return False
-    return begins_with_jump(levels, ns) and can_jump(solver, ns.sigma_max, ns.family)
+        return {}
 
 
 def applicable(solver: str, options: Mapping[str, Any]) -> dict[str, Any]:

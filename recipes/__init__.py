@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .book import Book, looks_like_book
 from .facts import PREDICTIONS, Facts
 from .identity import model_identity
 from .numbers import rounded
 from .recipe import Recipe
 
-__all__ = ["PREDICTIONS", "Facts", "Recipe", "model_identity", "rounded"]
+__all__ = ["PREDICTIONS", "Book", "Facts", "Recipe", "looks_like_book", "model_identity", "rounded"]

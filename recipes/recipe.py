@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +20,13 @@ from ..solvers.rebuild import order_per_step
 from ..solvers.rounding import rounded_row
 from .document import FORMAT, LARGEST_FILE, VERSION, checked_document, parsed_json, row_document, row_from, written
 from .facts import Facts
+from .files import file_text, replace_file
 from .limits import check_limits
 from .numbers import MOST_ROWS, Option, line, plain_options, rounded, rounded_levels, shortest, shown, whole
 from .text import hint_of, looks_like_text, parsed_text, written_text
 from .use import warnings_for_use
 
 _HIGHEST_ORDER = 100
-_ABANDONED_AFTER = 3600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -243,13 +240,13 @@ class Recipe:
 
     def to_text(self) -> str:
         """One line for chats and workflows: see `text`."""
-        return written_text(self._document())
+        return written_text(self.document())
 
     @classmethod
     def from_text(cls, text: str) -> Recipe:
         """The recipe in a text; ValueError if it is damaged or not valid."""
         hint, document = parsed_text(text)
-        recipe = cls._from_document(document)
+        recipe = cls.from_document(document)
         expected = hint_of(recipe.solver, recipe.nfe, recipe.family)
         if hint != expected:
             raise ValueError(f"The recipe text says {hint!r}, but contains {expected!r}. Get a new copy from its source.")
@@ -257,7 +254,7 @@ class Recipe:
 
     def to_json(self) -> str:
         """The file form: see `document`."""
-        return written(self._document())
+        return written(self.document())
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
@@ -266,7 +263,7 @@ class Recipe:
             raise ValueError(f"The recipe was {type(text).__name__}; it must be the text of a recipe file.")
         if len(text) > LARGEST_FILE:
             raise ValueError(f"The recipe has {len(text)} characters; no recipe has more than {LARGEST_FILE}.")
-        return cls._from_document(parsed_json(text.removeprefix("\ufeff"), "The recipe"))
+        return cls.from_document(parsed_json(text.removeprefix("\ufeff"), "The recipe"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file form, creating folders as needed. After a crash or with a full disk, the old file, if any, remains.
@@ -276,28 +273,18 @@ class Recipe:
         OSError
             If the file cannot be written.
         """
-        target = Path(os.path.realpath(path))  # a link stays a link
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _tidy(target.parent)
-        temporary = target.parent / f"fewstep-{secrets.token_hex(8)}.tmp"
-        try:
-            with temporary.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(self.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recipe:
         """The recipe in a file, in the file form or the text form; ValueError for anything else, including a missing file."""
-        text = _file_text(Path(path))
+        text = file_text(Path(path))
         if looks_like_text(text):
             return cls.from_text(text)
         return cls.from_json(text)
 
-    def _document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
+        """The file form as plain values."""
         document: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
@@ -315,7 +302,8 @@ class Recipe:
         return document
 
     @classmethod
-    def _from_document(cls, given: Any) -> Recipe:
+    def from_document(cls, given: Any) -> Recipe:
+        """The recipe in a parsed file; ValueError if it is not valid."""
         document = checked_document(given)
         rows = None
         if "rows" in document:
@@ -358,31 +346,3 @@ def _rebuildable(table: SolverTable, only_orders: bool = False) -> bool:
     except ValueError:
         return False
     return same.orders == table.orders and (only_orders or same.rows == table.rows)
-
-
-def _tidy(folder: Path) -> None:
-    """Delete temporary files of processes that were killed while they saved, which takes milliseconds."""
-    for leftover in folder.glob(f"fewstep-{'[0-9a-f]' * 16}.tmp"):
-        with suppress(OSError):
-            if abs(time.time() - leftover.stat().st_mtime) > _ABANDONED_AFTER:
-                leftover.unlink()
-
-
-def _file_text(path: Path) -> str:
-    try:
-        if path.is_dir():
-            raise ValueError(f"{path} is a folder; give a recipe file inside it.")
-        if not path.exists():
-            raise ValueError(f"There is no file {path}; give the path of a recipe file.")
-        if not path.is_file():
-            raise ValueError(f"{path} is not an ordinary file; give the path of a recipe file.")
-        with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
-    except OSError as error:
-        raise ValueError(f"{shown(str(path))} cannot be read: {error.strerror or error}.") from error
-    if len(content) > LARGEST_FILE:
-        raise ValueError(f"{path} has more than {LARGEST_FILE} bytes; no recipe is that large.")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text, so it is not a recipe. Get a new copy of the file from its source.") from None

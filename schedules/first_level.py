@@ -33,7 +33,7 @@ from .optimal import optimal_sigmas
 STRUCTURES = (2.3, 0.09)
 """First level in units of S: a constant, and as much more for every call."""
 
-_LOW_END, _LOW_POWER = 0.08, 3.0  # std/alpha at 5 calls, and how fast it falls with more
+_LOW_END, _LOW_POWER = 0.04, 2.0  # std/alpha at 5 calls, and how fast it falls with more
 _LEVEL_P = 2.0
 _NARROWEST = 0.1  # of the first call's level: the steps end at least so far below it
 _MOST_OF_A_PICTURE = 3

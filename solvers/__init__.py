@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from .build import HIGH_GUIDANCE, SOLVERS, Solver, build_table, can_jump, order_at_guidance, solver_named
-from .few_step import few_step_table, table_on
+from .few_step import few_step_table, options_on, table_on
 from .functions import (
     SAMPLERS,
     sample_ddim,
@@ -39,6 +39,7 @@ __all__ = [
     "build_table",
     "can_jump",
     "few_step_table",
+    "options_on",
     "order_at_guidance",
     "sample",
     "sample_ddim",

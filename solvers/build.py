@@ -17,6 +17,7 @@ from . import ddim, deis, dpmpp_multistep, gradient_estimation, heun, ipndm, sde
 from .afs import denoised_factor
 from .grid import Grid
 from .jump import with_jump
+from .last_step import with_slope
 from .table import Row, SolverTable
 
 Build = Callable[..., tuple[list[Row], list[int]]]
@@ -182,6 +183,7 @@ def build_table(
     *,
     afs: bool = False,
     jump: bool = False,
+    final_slope: float = 0.0,
     **options: Any,
 ) -> SolverTable:
     """The table of a solver on a schedule.
@@ -201,6 +203,9 @@ def build_table(
     jump : bool
         Go from sigma_0 to sigma_1 without a model call (jump.py): for lists that begin far above the data's scale. N + 1 levels are then
         N - 1 calls.
+    final_slope : float
+        Share of the answer's slope in the step to 0, in [0, 1] (last_step.py); 0 as published. Of deterministic solvers that remember D
+        and call the model once per step; others have none.
     **options
         Of the solver: variant, corrector, disable_corrector, lower_order_final, t_of, gamma, eta, s_noise, r, ... See the signature
         of its `sample_<solver>` function.
@@ -233,7 +238,12 @@ def build_table(
         arguments["order"] = order
     elif entry.has_choice_of_order:
         arguments["order"] = entry.default_order
+    share = real_number(final_slope, "final_slope")
+    if not 0 <= share <= 1:
+        raise ValueError(f"final_slope was {final_slope!r}; it is a share and must lie in [0, 1].")
     rows, orders = entry.build(grid, **arguments)
+    if share and entry.calls_per_step == 1 and not entry.stochastic:
+        rows = with_slope(rows, share, family)
     if afs:
         rows[0] = replace(rows[0], afs=denoised_factor(rows[0].sigma, family))
         if not any(row.calls_model for row in rows):
@@ -243,6 +253,7 @@ def build_table(
         orders = [1, *orders]
     shown = {name: value for name, value in options.items() if not callable(value)}
     shown |= {name: True for name, on in (("afs", afs), ("jump", jump)) if on}
+    shown |= {"final_slope": share} if share else {}
     return SolverTable(solver, family, tuple(whole.sigma.tolist()), tuple(orders), tuple(rows), shown)
 
 

@@ -103,7 +103,7 @@ def _order_for(solver: str, values: Array, order: int | Sequence[int] | None, op
     highest: Any = _ORDER_OF.get(solver)
     if solver == "dpmpp_multistep":
         highest = entry.default_order if order is None else order
-    wrong = [name for name in ("afs", "jump") if options.get(name)]
+    wrong = [name for name in ("afs", "jump", "final_slope") if options.get(name)]
     if highest not in (1, 2) or isinstance(highest, bool) or options.get("variant", "published") != "published" or wrong:
         n = int(np.flatnonzero(np.diff(values) > 0)[0])
         what = f"{solver} with {wrong[0]}" if wrong else solver
@@ -114,7 +114,7 @@ def _order_for(solver: str, values: Array, order: int | Sequence[int] | None, op
         )
     if order is not None and order != highest:
         raise ValueError(f"order was {order!r}; {solver} always has order {highest}.")
-    unknown = [name for name in options if name not in entry.options and name != "jump"]
+    unknown = [name for name in options if name not in entry.options and name not in ("jump", "final_slope")]
     if unknown:
         raise ValueError(f"{solver} has no option {unknown[0]!r}; its options are {', '.join(entry.options)}.")
     return int(highest)

@@ -8,6 +8,7 @@ import pytest
 
 from fewstep.fitting import EFFORTS, Interrupted, Limit, Teacher, calibrate, calibrations, default_starts
 from fewstep.fitting.calibrate import resampled
+from fewstep.fitting.candidates import after_jump
 from fewstep.jobs import TeacherPlan
 from fewstep.jobs.calibrate import CalibrationPlan, run
 from fewstep.jobs.pace import part_of
@@ -22,6 +23,17 @@ def small(family="vp", seeds=9):
     return setting_of(MIXTURES[family], seeds, batch=4)
 
 
+def structure_of(setting):
+    """Of the end points that a fit sees."""
+    return measured_structure_scale(Teacher(setting, 24).end_points[:6])
+
+
+def rivals(setting, nfe):
+    """What a result has to beat: stock, and on wide ranges the default setting."""
+    ns = setting.noise_schedule
+    return [*LOW.stock(ns, nfe), *after_jump(ns, nfe, structure_of(setting))[:1]]
+
+
 def course(setting, nfes, **options):
     return calibrations(setting, nfes, held_out=3, teacher=options.pop("teacher", Teacher(setting, 24)), effort=LOW, **options)
 
@@ -32,15 +44,17 @@ def test_tables_come_in_ascending_order_each_once():
     for result in results:
         assert result.fitted.nfe == result.nfe and result.calls.fit <= LOW.limit(result.nfe, 6, 4).calls
         names = {score.candidate.name for score in result.comparison.scores} | set(result.comparison.screened_out)
-        assert names == {candidate.name for candidate in LOW.stock(small().noise_schedule, result.nfe)} | {f"fitted, {result.nfe} calls"}
+        assert names == {candidate.name for candidate in rivals(small(), result.nfe)} | {f"fitted, {result.nfe} calls"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_number_is_what_calibrate_finds(family):
     setting = small(family)
     (result,) = course(setting, [3])
-    ns = setting.noise_schedule
-    alone = calibrate(setting, 3, held_out=3, teacher=Teacher(setting, 24), stock=LOW.stock(ns, 3), limit=LOW.limit(3, 6, 4))
+    alone = calibrate(
+        setting, 3, held_out=3, teacher=Teacher(setting, 24), stock=rivals(setting, 3), limit=LOW.limit(3, 6, 4),
+        structure=structure_of(setting),
+    )  # fmt: skip
     assert result.fitted == alone.fitted and result.table == alone.table
 
 
@@ -50,7 +64,7 @@ def test_the_table_before_is_among_the_starts(monkeypatch):
     setting, given = small(), []
     monkeypatch.setattr(module, "calibrate", lambda *a, starts, **k: given.append(starts) or calibrate(*a, starts=starts, **k))
     first, _ = course(setting, [3, 5])
-    structure = measured_structure_scale(Teacher(setting, 24).end_points[:6])
+    structure = structure_of(setting)
     usual = [[candidate.table for candidate in default_starts(setting.noise_schedule, nfe, structure=structure)] for nfe in (3, 5)]
     assert [candidate.table for candidate in given[0]] == usual[0]
     assert [candidate.table for candidate in given[1]] == [*usual[1], resampled(first.fitted, 5)]

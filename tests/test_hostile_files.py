@@ -21,7 +21,7 @@ from fewstep.amed import AmedConfig, AmedPredictor, AmedTable, load_amed, save_a
 from fewstep.fitting import Teacher
 from fewstep.fitting.calibrate import MOST_CALLS
 from fewstep.fitting.tuning import load_lora
-from fewstep.recipes import Recipe
+from fewstep.recipes import Book, Recipe
 from fewstep.recipes.limits import HIGHEST_LEVEL, LARGEST_WEIGHT, LOWEST_LEVEL, MOST_FITTED_CALLS
 from fewstep.schedules import NoiseSchedule, optimal_sigmas
 from fewstep.schedules.text import parse_sigmas
@@ -101,6 +101,23 @@ def test_recipes(form):
             check_bounded(found)
     tell(f"recipes, {form}", cases=cases, accepted=accepted)
     assert accepted or form == "characters"
+
+
+def test_books():
+    random, accepted, cases = Random("book"), 0, count(200, 8000)
+    whole = Book((calibrated(3), calibrated(4), calibrated(5, "unipc", cfg=3.0))).to_json()
+    for _ in range(cases):
+        document = json.loads(whole)
+        spoil(document, random)
+        content = as_text(document, random) if random.random() < 0.6 else damaged(whole.encode(), random).decode("utf-8", "replace")
+        book = refused(lambda content=content: Book.from_json(content))
+        if isinstance(book, Book):
+            accepted += 1
+            assert Book.from_json(book.to_json()) == book
+            for recipe in book.recipes:
+                check_bounded(recipe)
+    tell("books", cases=cases, accepted=accepted)
+    assert accepted
 
 
 def document_of(rows, sigmas=(14.6, 0.0), family="vp", **more):

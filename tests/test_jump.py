@@ -215,6 +215,24 @@ def test_lists_that_others_type_are_no_jump(steps, first, highest, shape):
     assert not begins_with_jump(typed, ns)
 
 
+def test_the_last_step_follows_the_slope_of_the_answer():
+    """A model whose answer is linear in the noise level: the step to 0 is exact with the whole slope, and constants are kept."""
+    ns, slope = WIDE["edm"], torch.tensor([0.7, -0.2, 0.0], dtype=torch.float64)
+    sigmas = levels("edm")
+    for share, left in ((0.0, 1.0), (0.5, 0.5), (1.0, 0.0)):
+        table = build_table("unipc", sigmas, "edm", 2, jump=True, final_slope=share)
+        end = sample(lambda x, sigma: 0.3 + slope * sigma[:, None], torch.zeros(1, 3, dtype=torch.float64), table, disable=True)
+        torch.testing.assert_close(end, (0.3 + slope * left * float(sigmas[-2]))[None], rtol=1e-9, atol=1e-9)
+    for solver, entry in SOLVERS.items():
+        same = build_table(solver, sigmas[1:], "edm"), build_table(solver, sigmas[1:], "edm", final_slope=1.0)
+        other = entry.calls_per_step == 1 and same[0].rows[-2].basis == "data" and not entry.stochastic
+        assert (same[0].rows != same[1].rows) == other, solver
+        assert sum(same[1].rows[-1].b) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="share and must lie"):
+        build_table("unipc", sigmas, "edm", final_slope=1.5)
+    assert few_step_table(ns, 10, 8.0).options["final_slope"] == 0.5 and few_step_table(ns, 3, 8.0).options["final_slope"] == 1.0
+
+
 def test_the_default_table_jumps_where_the_range_is_wide():
     structure = structure_scale((3, 32, 32), 0.5)
     for ns in WIDE.values():

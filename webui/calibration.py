@@ -20,13 +20,24 @@ import torch
 from torch import Tensor
 
 from ..fitting import Calibration, Interrupted, Setting, Stage
+from ..fitting.within import LARGEST_CHUNK
 from ..jobs import Pace
-from ..jobs.calibrate import CalibrationOutcome, CalibrationPlan, numbers_of, recipe_from
+from ..jobs.calibrate import (
+    BY_TIME,
+    LEAST_MINUTES,
+    MOST_MINUTES,
+    USUAL_MINUTES,
+    CalibrationOutcome,
+    CalibrationPlan,
+    book_from,
+    numbers_of,
+    recipe_from,
+)
 from ..jobs.calibrate import run as calibrate
 from ..jobs.facts import shortened
 from ..jobs.saving import save_somewhere
 from ..jobs.words import cost_line, progress_lines
-from ..recipes import Recipe, model_identity
+from ..recipes import Book, Recipe, model_identity
 from ..schedules import NoiseSchedule
 from ..schedules.clocks import FlowClock
 from .folders import recipe_path
@@ -60,18 +71,25 @@ class Picture:
     distilled: float | None = None
 
 
-def plan_of(calls: str, effort: str, seeds: int, batch: int) -> CalibrationPlan:
-    """The plan for what the panel asks: a third of the seeds decides and is not fitted.
+def plan_of(calls: str, effort: str, seeds: int, batch: int, minutes: float = USUAL_MINUTES) -> CalibrationPlan:
+    """The plan for what the panel asks: a third of the seeds decides and is not fitted; a budget of minutes decides that itself.
 
     Raises
     ------
     ValueError
         If something is outside what is possible; nothing was called.
     """
-    if not 2 <= seeds <= MOST_SEEDS:
+    if effort != BY_TIME and not 2 <= seeds <= MOST_SEEDS:
         raise ValueError(f"The number of seeds was {seeds}; it must be 2 to {MOST_SEEDS}; 36 is a good number.")
     if not 1 <= batch <= MOST_BATCH:
         raise ValueError(f"The batch size was {batch}; it must be between 1 and {MOST_BATCH}.")
+    if effort == BY_TIME:
+        if not LEAST_MINUTES <= minutes <= MOST_MINUTES:
+            raise ValueError(
+                f"The minutes were {minutes:g}; they must be between {LEAST_MINUTES:g} and {MOST_MINUTES:g}; 10 are a good start."
+            )
+        # the host's conditioning is for whole batches, and a fit works on few seeds at a time
+        return CalibrationPlan.by_time(minutes, batch=min(batch, LARGEST_CHUNK), nfes=numbers_of(calls))
     return CalibrationPlan(
         seeds=range(seeds), held_out=max(1, seeds // 3), batch=min(batch, seeds), nfes=numbers_of(calls), effort=effort
     )  # fmt: skip
@@ -208,6 +226,8 @@ def run(picture: Picture, plan: CalibrationPlan, course: Course) -> None:
             close()
         for result in course.outcome.done.values():
             _save(result, picture, plan, facts, course)
+        if len(course.saved) > 1:
+            _save_book(plan, facts, course)
     _logger.info("FewStep: calibration took %.0f s and %d model calls", course.outcome.seconds, course.calls)
 
 
@@ -225,6 +245,20 @@ def _save(result: Calibration, picture: Picture, plan: CalibrationPlan, facts: d
     course.saved.append((recipe, path))
     course.problems += [problem] if problem else []
     _logger.info("FewStep: recipe for %d model calls saved in %s", recipe.nfe, path)
+
+
+def _save_book(plan: CalibrationPlan, facts: dict[str, Any], course: Course) -> None:
+    """Add the recipes to the book of the checkpoint, which is found by its name."""
+    file = recipe_path(f"{facts.get('model') or 'model'} book")
+    try:
+        before = Book.load(file) if file.exists() else None
+        book = book_from(course.outcome, plan, facts, before)
+        if book is not None:
+            path, problem = save_somewhere(file, book.save)
+            course.problems += [f"The recipe book {path.stem} has recipes for {', '.join(map(str, book.calls))} model calls."]
+            course.problems += [problem] if problem else []
+    except (OSError, ValueError) as error:  # the recipes are saved
+        course.problems.append(f"The recipe book was not written: {error}")
 
 
 def _page_facts(loaded: Any, ns: NoiseSchedule, distilled: float | None) -> dict[str, Any]:

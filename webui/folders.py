@@ -19,8 +19,13 @@ def folder(kind: str) -> Path:
 
 
 def recipe_names() -> list[str]:
-    """Names of the saved recipes without file extension, newest first."""
-    return [path.stem for path in _files("recipes", (".json", ".txt"))]
+    """Names of the saved recipes and recipe books without file extension, newest first."""
+    return [path.stem for path in recipe_files()]
+
+
+def recipe_files() -> list[Path]:
+    """Files of saved recipes and recipe books, newest first."""
+    return _files("recipes", (".json", ".txt"))
 
 
 def predictor_names() -> list[str]:
@@ -36,7 +41,7 @@ def load_recipe(name: str) -> Recipe:
     ValueError
         If there is none, or the file does not contain a recipe.
     """
-    for path in _files("recipes", (".json", ".txt")):
+    for path in recipe_files():
         if path.stem == name:
             return Recipe.load(path)
     raise ValueError(f"There is no recipe {name!r} in {folder('recipes')}; the saved recipes are: {', '.join(recipe_names()) or 'none'}.")

@@ -16,9 +16,11 @@ from modules import shared
 from modules.call_queue import queue_lock
 
 from ..fitting import Ending, FitError
+from ..jobs.calibrate import budget_lines, menu_lines
 from ..jobs.in_short import in_short
 from . import job
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
+from .books import PREFIX, books
 from .calibration import DISTILLED, Course, Picture, plan_of, run
 from .choices import NO_PREDICTOR, Choices, read_recipe
 from .folders import load_recipe, predictor_names, recipe_names
@@ -65,9 +67,11 @@ def with_names(function: Callable[..., Any], names: Sequence[str]) -> Callable[.
 
 
 def recipe_text(name: str, present: str) -> tuple[str, str]:
-    """The text of a saved recipe and its name; `present` and no name if none is chosen or the file is no recipe."""
+    """The text of a saved recipe, or that asks for a saved book, and its name; `present` and no name if none is chosen or it is none."""
     if not name:
         return present, ""
+    if name in books():
+        return f"{PREFIX} {name}", name
     try:
         return load_recipe(name).to_text(), name
     except (ValueError, OSError) as error:
@@ -175,11 +179,11 @@ def interrupt() -> None:
         course.stop = True
 
 
-def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, controls: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def calibrate(calls: Any, effort: Any, seeds: Any, batch: Any, minutes: Any, controls: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Run a calibration in its own thread; yield (report, recipe text, list of saved recipes) while it runs and at its end."""
     keep = gr.update()
     try:
-        plan = plan_of(str(calls), str(effort), int(seeds or 0), int(batch or 0))
+        plan = plan_of(str(calls), str(effort), int(seeds or 0), int(batch or 0), float(minutes or 0))
         picture = Picture(
             str(controls.get("prompt") or ""),
             str(controls.get("neg_prompt") or ""),
@@ -250,5 +254,7 @@ def _report(course: Course, failed: list[BaseException]) -> str:
         parts.append(f"<p><b>{_NEXT}</b></p>")
     results = course.outcome.done.values()
     parts += [f"<p><b>{html.escape(in_short(result))}</b></p>" for result in results]
-    parts += [report_html(result.report()) for result in results]
+    if course.outcome.within is not None and course.outcome.done:
+        parts.append(report_html("\n".join(budget_lines(course.outcome.within))))
+    parts += [report_html("\n".join([result.report(), "", *menu_lines(result)])) for result in results]
     return "".join(parts) or "<p>Nothing was found.</p>"

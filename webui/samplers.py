@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from ..recipes import Recipe
-from ..schedules import begins_with_jump
-from ..solvers import SolverTable, build_any_table, build_table, can_jump, sample
+from ..solvers import SolverTable, build_any_table, build_table, options_on, sample
 from ..solvers.keeping import restored
 from ..solvers.noise import BrownianNoise
 from ..solvers.rebuild import asked_order
@@ -91,9 +90,9 @@ def _walk(
     if options.get("afs") and (len(levels) < 3 or getattr(model, "mask", None) is not None):
         del options["afs"]  # nothing would be sampled; and a guess without the model knows nothing of what is masked
     ns = noise_schedule_of(model)
-    jump = not options.get("afs") and begins_with_jump(levels, ns) and can_jump(entry.solver, ns.sigma_max, ns.family)
-    order = solver_order(entry, choices, guidance(model, extra_args), jump)
-    table = build_any_table(entry.solver, levels, ns.family, order, **options, **({"jump": True} if jump else {}))
+    more = {} if options.get("afs") else options_on(entry.solver, levels, ns)
+    order = solver_order(entry, choices, guidance(model, extra_args), bool(more))
+    table = build_any_table(entry.solver, levels, ns.family, order, **options, **more)
     if options.get("afs") and isinstance(getattr(model, "step", None), int):
         model.step += 1  # prompt editing counts calls
     return walk(table, model, x, extra_args, callback, disable, noise_sampler)
@@ -159,5 +158,5 @@ def table_of_recipe(recipe: Recipe, levels: np.ndarray, family: str) -> SolverTa
             len(levels),
             recipe.solver,
         )
-    options = {name: value for name, value in recipe.options.items() if name not in ("afs", "jump", "disable_corrector")}
+    options = {name: value for name, value in recipe.options.items() if name not in ("afs", "jump", "final_slope", "disable_corrector")}
     return build_table(recipe.solver, levels, family, asked_order(recipe.solver, recipe.orders), **options)

@@ -12,10 +12,11 @@ from typing import Any
 import gradio as gr
 from modules import scripts, shared
 
-from ..fitting import EFFORTS
+from ..jobs.calibrate import BY_TIME, USUAL_MINUTES, WORK_CHOICES
 from ..recipes import Recipe
 from . import job, panel_actions
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
+from .books import is_book_text, with_book
 from .calibration import DISTILLED
 from .choices import AUTO, LABELS, NO_PREDICTOR, ORDERS, VARIANTS, Choices, panel_value, read_recipe, to_infotext
 from .folders import load_recipe, predictor_names, recipe_names
@@ -67,7 +68,8 @@ class FewStepScript(scripts.Script):
                 afs = gr.Checkbox(label="Analytical first step (AFS)", value=False, elem_id=own("afs"))
             recipe = gr.Textbox(
                 label="Recipe", value="", lines=2, max_lines=4, elem_id=own("recipe"),
-                placeholder="Text of a recipe, for the schedule type FewStep recipe and the sampling method FewStep Calibrated",
+                placeholder="Text of a recipe, for the schedule type FewStep recipe and the sampling method FewStep Calibrated. The word "
+                "book: the recipe for your number of steps from the recipe book of the loaded checkpoint",
             )  # fmt: skip
             predictor = gr.Dropdown(
                 label="AMED predictor", choices=[NO_PREDICTOR, *predictor_names()], value=NO_PREDICTOR, elem_id=own("predictor")
@@ -80,17 +82,18 @@ class FewStepScript(scripts.Script):
             with gr.Accordion("Calibrate the loaded checkpoint", open=False, elem_id=own("calibration")):
                 with gr.Row():
                     calls = gr.Textbox(label="Model calls", value="5", elem_id=own("calls"))
-                    effort = gr.Dropdown(label="Effort", choices=list(EFFORTS), value="normal", elem_id=own("effort"))
+                    effort = gr.Dropdown(label="Effort", choices=list(WORK_CHOICES), value=BY_TIME, elem_id=own("effort"))
                 with gr.Row():
                     seeds = gr.Number(label="Seeds", value=36, precision=0, elem_id=own("seeds"))
                     batch = gr.Number(label="Batch size", value=4, precision=0, elem_id=own("batch"))
+                    minutes = gr.Number(label="Minutes", value=USUAL_MINUTES, elem_id=own("minutes"))
                 with gr.Row():
                     calibrate = gr.Button("Calibrate", variant="primary", elem_id=own("calibrate"))
                     interrupt = gr.Button("Interrupt", elem_id=own("interrupt"))
                 report = gr.HTML("", elem_id=own("report"))
 
         arguments = [order, variant, corrector, afs, recipe, predictor]
-        self._connect(arguments, saved, refresh, show, shown, (calls, effort, seeds, batch), calibrate, interrupt, report)
+        self._connect(arguments, saved, refresh, show, shown, (calls, effort, seeds, batch, minutes), calibrate, interrupt, report)
         fields = ("order", "variant", "corrector", "afs", "recipe", "predictor")
         self.infotext_fields = [
             (control, lambda params, name=name: panel_value(name, params)) for control, name in zip(arguments, fields, strict=True)
@@ -138,6 +141,9 @@ class FewStepScript(scripts.Script):
         try:
             passes = entries_of_passes(p)
             first = passes[0]
+            if any(CALIBRATED in later or RECIPE_SCHEDULE in later for later in passes):
+                choices = with_book(choices, p)
+                setattr(p, job.ATTRIBUTE, choices)
             if any(AMED in later for later in passes[1:]):
                 raise ValueError(NOT_FROM_NOISE)  # fail before the first pass rather than after it
             if any(CALIBRATED in each or RECIPE_SCHEDULE in each for each in passes):
@@ -238,6 +244,8 @@ def _with_axes(choices: Choices, axes: dict[str, Any]) -> Choices:
 
 
 def _is_text(value: Any) -> bool:
+    if is_book_text(str(value)):
+        return True
     try:
         read_recipe(str(value))
     except ValueError:

@@ -72,7 +72,7 @@ def in_host(comfyui_installed, tmp_path):
     The code knows `nodes`, `load_pack()` and `tell(name=value)`; what it told is returned, with the log as `log`.
     """
 
-    def run(code: str, settings=None, environment=None) -> dict:
+    def run(code: str, settings=None, environment=None, limit: float = 120) -> dict:
         make_base(tmp_path, [ROOT])
         if settings is not None:
             (tmp_path / "user/default/comfy.settings.json").write_text(json.dumps(settings), encoding="utf-8")
@@ -80,7 +80,7 @@ def in_host(comfyui_installed, tmp_path):
         prelude = HOST_PRELUDE.format(comfyui=str(HOST.comfyui), base=str(tmp_path), pack=pack)
         env = variables({"FEWSTEP_CACHE_DIR": str(tmp_path / "cache"), **(environment or {})})
         command = [sys.executable, "-c", prelude + code]
-        result = subprocess.run(command, cwd=HOST.comfyui, env=env, capture_output=True, text=True, check=False, timeout=120)
+        result = subprocess.run(command, cwd=HOST.comfyui, env=env, capture_output=True, text=True, check=False, timeout=limit)
         assert result.returncode == 0, result.stdout + result.stderr
         told = [line.removeprefix("TOLD:") for line in result.stdout.splitlines() if line.startswith("TOLD:")]
         return {**json.loads(told[-1]), "log": result.stderr}

@@ -138,8 +138,9 @@ def lazy_cache(model, positive, negative, x):
 
 def context_windows(model, positive, negative, x):
     node = extra("nodes_context_windows", "ContextWindowsManual")
-    given = (model, 4, 2, "standard_static", 1, False, "pyramid", 2)
-    return node.execute(*given).args[0], positive, negative, {"samples": x}
+    given = {"context_length": 4, "context_overlap": 2, "context_schedule": "standard_static", "fuse_method": "pyramid", "dim": 2}
+    others = {each.id: each.default for each in node.define_schema().inputs if getattr(each, "default", None) is not None}  # of newer hosts
+    return node.execute(model=model, **{**others, **given}).args[0], positive, negative, {"samples": x}
 
 
 def control_net(model, positive, negative, x):

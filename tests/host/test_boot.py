@@ -34,6 +34,8 @@ NODES = {
     "FewStepLoadRecipe": "FewStep/recipes",
     "FewStepSaveRecipe": "FewStep/recipes",
     "FewStepRecipeToText": "FewStep/recipes",
+    "FewStepPickFromBook": "FewStep/recipes",
+    "FewStepSaveBook": "FewStep/recipes",
     "FewStepLoadAmed": "FewStep/AMED",
     "FewStepAmedSampler": "FewStep/AMED",
     "FewStepAmedScheduler": "FewStep/AMED",

@@ -151,7 +151,7 @@ tell(**told)
 
 @pytest.mark.parametrize("pair", [DEMO, WAN], ids=["perturbed demo models", "Wan layout"])
 def test_one_sampling_with_two_experts(in_host, pair):
-    told = in_host(PRELUDE + pair + SAMPLED)
+    told = in_host(PRELUDE + pair + SAMPLED, limit=300)
     boundary = 0.6 if pair is DEMO else 0.875
     assert told["steps"] == [True] and len(told["levels"]) == 7 and told["levels"][-1] == 0, "a level on the boundary, and 6 steps"
     assert told["who"] == [["high", True], ["low", False]]
@@ -213,7 +213,7 @@ tell(**told)
 
 @pytest.mark.parametrize(("pair", "seeds"), [(DEMO, 4), (WAN, 3)], ids=["perturbed demo models", "Wan layout"])
 def test_a_recipe_is_fitted_to_both(in_host, pair, seeds):
-    told = in_host(PRELUDE + f"SEEDS = {seeds}\n" + pair + CALIBRATED)
+    told = in_host(PRELUDE + f"SEEDS = {seeds}\n" + pair + CALIBRATED, limit=300)
     boundary = "0.6" if pair is DEMO else "0.875"
     assert told["misplaced"] == 0 and told["rows"] <= 4, "two samples per call, with and without the prompt"
     assert 0 < told["swaps"] <= 2 * told["passes"] and told["loads"] <= told["swaps"] + 2
@@ -270,7 +270,7 @@ tell(**told)
 
 
 def test_what_cannot_work_is_refused_in_a_sentence(in_host):
-    told = in_host(PRELUDE + DEMO + REFUSED)
+    told = in_host(PRELUDE + DEMO + REFUSED, limit=300)
     assert "different noise levels" in told["shift"] and "the same shift" in told["shift"]
     assert "boundary was 1.5; it must lie between" in told["range"]
     assert "boundary was " in told["choice"] and "custom" in told["choice"]

@@ -14,9 +14,10 @@ import torch
 
 from fewstep.fitting import Setting
 from fewstep.jobs.calibrate import recipe_from
-from fewstep.recipes import Recipe
+from fewstep.recipes import Book, Recipe
 from fewstep.schedules import NoiseSchedule
 from fewstep.webui.calibration import Course, Picture, fit, plan_of, run
+from fewstep.webui.choices import Choices
 from fewstep.webui.names import CALIBRATED
 from fewstep.webui.plot import sigma_plot
 from fewstep.webui.samplers import sampler_function
@@ -159,7 +160,7 @@ PAGE = {"prompt": "", "neg_prompt": "", "width": 64, "height": 64, "cfg_scale": 
 
 
 def test_the_button_tells_how_far_it_is_and_fills_the_panel(actions, host):
-    news = list(actions.calibrate("3", "low", 9, 4, PAGE))
+    news = list(actions.calibrate("3", "low", 9, 4, 10, PAGE))
     assert all("<progress" in report and (text, saved) == ({}, {}) for report, text, saved in news[:-1])
     report, text, saved = news[-1]
     assert "<progress" not in report and "Recipe for 3 model calls, saved as" in report
@@ -171,7 +172,7 @@ def test_the_button_tells_how_far_it_is_and_fills_the_panel(actions, host):
 def test_interrupting_what_waits_leaves_the_picture_in_work_alone(actions, host):
     lock = actions.queue_lock
     lock.acquire()
-    course = actions.calibrate("3", "low", 9, 4, PAGE)
+    course = actions.calibrate("3", "low", 9, 4, 10, PAGE)
     assert "Waiting for the queue" in next(course)[0]
     actions.interrupt()
     lock.release()
@@ -184,8 +185,8 @@ def test_a_failure_of_the_host_is_told_in_the_panel(actions, host, monkeypatch):
         raise RuntimeError("out of <memory>")
 
     monkeypatch.setattr(sys.modules["modules.processing"], "process_images", fails)
-    assert list(actions.calibrate("3", "low", 9, 4, PAGE))[-1] == ("<p><b>out of &lt;memory&gt;</b></p>", {}, {})
-    assert list(actions.calibrate("three", "low", 9, 4, PAGE))[-1][0].startswith("<p><b>nfe was")
+    assert list(actions.calibrate("3", "low", 9, 4, 10, PAGE))[-1] == ("<p><b>out of &lt;memory&gt;</b></p>", {}, {})
+    assert list(actions.calibrate("three", "low", 9, 4, 10, PAGE))[-1][0].startswith("<p><b>nfe was")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_a_recipe_that_no_disk_takes_is_shown(actions, host):
             fill()
 
         sys.modules["modules.processing"].process_images = process_images
-        report, text, _ = list(actions.calibrate("3, 2", "low", 9, 4, PAGE))[-1]
+        report, text, _ = list(actions.calibrate("3, 2", "low", 9, 4, 10, PAGE))[-1]
     recipe = Recipe.from_text(text)
     assert recipe.nfe == 2 and html.escape(text) in report
     assert "Recipe for 3 model calls, not saved" in report and report.count("Free space or choose another folder") == 2
@@ -222,9 +223,46 @@ def test_a_recipe_that_no_disk_takes_is_shown(actions, host):
 def test_a_recipe_is_saved_elsewhere_if_the_folder_cannot_be_written(actions, host, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     host.folder.parent.write_bytes(b"")
-    report, text, _ = list(actions.calibrate("3", "low", 9, 4, PAGE))[-1]
+    report, text, _ = list(actions.calibrate("3", "low", 9, 4, 10, PAGE))[-1]
     [path] = tmp_path.glob("fewstep-*/*.json")
     assert Recipe.load(path) == Recipe.from_text(text) and html.escape(str(path.parent)) in report and "move it" in report
+
+
+def test_minutes_are_a_budget_and_batches_are_not_larger_than_a_fit_takes():
+    found = plan_of("4, 5", "minutes", 0, 24, 0.5)
+    assert found.budget is not None and found.budget.seconds == 30 and found.batch == 8 and found.nfes == [4, 5]
+    assert len(found.seeds) > 300
+    with pytest.raises(ValueError, match="minutes were 0"):
+        plan_of("4", "minutes", 9, 4, 0)
+
+
+def test_minutes_in_the_panel(actions, host):
+    report, text, _ = list(actions.calibrate("3", "minutes", 0, 4, 0.15, PAGE))[-1]
+    assert Recipe.from_text(text).nfe == 3
+    assert "Budget: 9 s, here " in report and "Layout: " in report and "Spent: " in report
+
+
+def test_several_recipes_make_a_book_that_is_picked_from_by_steps(actions, host, monkeypatch):
+    books = importlib.import_module("fewstep.webui.books")
+    report, _, listed = list(actions.calibrate("3, 2", "low", 9, 4, 10, PAGE))[-1]
+    assert "The recipe book two points book has recipes for 2, 3 model calls." in report and "two points book" in listed["choices"]
+    book = Book.load(host.folder / "two points book.json")
+    assert book.calls == (2, 3) and book.model_identity
+    assert actions.recipe_text("two points book", "") == ("book two points book", "two points book")
+    monkeypatch.setattr(books, "_identity", lambda p: book.model_identity)
+    for asked in ("book", "book two points book"):
+        for steps in (2, 3):
+            picture = SimpleNamespace(steps=steps, cfg_scale=2.0)
+            assert Recipe.from_text(books.with_book(Choices(recipe=asked), picture).recipe) == book.pick(steps)
+    with pytest.raises(ValueError, match="no recipe for 5 model calls; it has recipes for 2, 3"):
+        books.with_book(Choices(recipe="book"), SimpleNamespace(steps=5, cfg_scale=2.0))
+    with pytest.raises(ValueError, match="no recipe book 'other'"):
+        books.with_book(Choices(recipe="book other"), SimpleNamespace(steps=3, cfg_scale=2.0))
+    monkeypatch.setattr(books, "_identity", lambda p: "another")
+    with pytest.raises(ValueError, match="no recipe book for the loaded checkpoint"):
+        books.with_book(Choices(recipe="book"), SimpleNamespace(steps=3, cfg_scale=2.0))
+    text = book.pick(3).to_text()
+    assert books.with_book(Choices(recipe=text), SimpleNamespace(steps=9, cfg_scale=2.0)).recipe == text
 
 
 # --- The page's Distilled CFG Scale, which is the model's shift on Forge Neo -----------------------------------------------------------
@@ -237,13 +275,13 @@ class ForgePicture(HostPicture):
 def test_the_guidance_of_a_distilled_model_is_the_page_s(actions, host, monkeypatch):
     host.loaded.use_distilled_cfg_scale = True
     monkeypatch.setattr(sys.modules["modules.processing"], "StableDiffusionProcessingTxt2Img", ForgePicture)
-    _, text, _ = list(actions.calibrate("3", "low", 9, 4, PAGE | {"distilled_cfg_scale": 2.5}))[-1]
+    _, text, _ = list(actions.calibrate("3", "low", 9, 4, 10, PAGE | {"distilled_cfg_scale": 2.5}))[-1]
     assert host.pictures[0].distilled_cfg_scale == 2.5
     assert Recipe.from_text(text).facts.extra == {"distilled_cfg_scale": 2.5}
 
 
 def test_a_host_without_that_slider_is_not_told_of_it(actions, host):
-    _, text, _ = list(actions.calibrate("3", "low", 9, 4, PAGE))[-1]
+    _, text, _ = list(actions.calibrate("3", "low", 9, 4, 10, PAGE))[-1]
     assert not hasattr(host.pictures[0], "distilled_cfg_scale") and Recipe.from_text(text).facts.extra == {}
 
 
@@ -251,7 +289,7 @@ def test_the_shift_is_a_fact_of_the_recipe(actions, host, monkeypatch):
     """On Forge Neo the host sets the shift on the way to the sampler."""
     monkeypatch.setattr(sys.modules["modules.processing"], "StableDiffusionProcessingTxt2Img", ForgePicture)
     monkeypatch.setattr(Guided, "noise_schedule", property(lambda guided: NoiseSchedule.flow(guided.p.distilled_cfg_scale)))
-    _, text, _ = list(actions.calibrate("2", "low", 9, 4, PAGE | {"distilled_cfg_scale": 6.0}))[-1]
+    _, text, _ = list(actions.calibrate("2", "low", 9, 4, 10, PAGE | {"distilled_cfg_scale": 6.0}))[-1]
     recipe = Recipe.from_text(text)
     assert recipe.family == "flow" and recipe.facts.extra == {"shift": 6.0}
 
