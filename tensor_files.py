@@ -3,19 +3,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+import time
+from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+_ABANDONED_AFTER = 3600.0  # seconds
+
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict, others: dict[str, str] | None = None) -> None:
     """Write beside the target, then rename: a crash leaves the former file, or none. `others`: metadata that other programs read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
+    _tidy(path)
+    # a folder, because safetensors makes a temporary file of its own beside the one it is given
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=path.name, suffix=".part"))
+    name = folder / "tensors.part"
     try:
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, name,
                   metadata={"fewstep": json.dumps(metadata, sort_keys=True), **(others or {})})
@@ -24,7 +32,16 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict, others:
     except SafetensorError as error:  # what a full disk is to safetensors
         raise OSError(str(error)) from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tidy(path: Path) -> None:
+    """Delete what processes that were killed left of this file; one that still writes has changed its own less than an hour ago."""
+    for leftover in path.parent.glob(f"{escape(path.name)}????????.part"):
+        with suppress(OSError):
+            changed = max(file.stat().st_mtime for file in (leftover, *leftover.glob("*")))
+            if abs(time.time() - changed) > _ABANDONED_AFTER:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:

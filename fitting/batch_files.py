@@ -6,15 +6,18 @@ it stopped, and memory holds only one batch.
 from __future__ import annotations
 
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..tensor_files import load_tensors, save_tensors
 from .setting import FitError, Setting
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_WITHOUT_CHECKSUMS = 1
 
 
 class BatchFiles:
@@ -42,6 +45,7 @@ class BatchFiles:
         if folder is not None and not setting.name:
             raise ValueError(f"The setting has no name; a stored {what} needs one that identifies its model and conditioning.")
         self.what, self.key, self.folder, self.names = what, key, folder, names
+        self._samples, self._batch, self._shape = len(setting.seeds), setting.batch, setting.shape
         self._room = room
         self._kept: dict[int, dict[str, Tensor]] = {}  # without tensors for files that have been checked
 
@@ -57,9 +61,19 @@ class BatchFiles:
             return self._kept.get(index)
         try:
             tensors, record = load_tensors(self._file(self.folder, index))
+            whole = record["key"] == self.key and (index in self._kept or self._is_whole(index, tensors, record))
         except Exception:  # safetensors has its own exception type; in any case the batch must be made again
             return None
-        return tensors if record.get("key") == self.key and self.names <= tensors.keys() else None
+        return tensors if whole else None
+
+    def _is_whole(self, index: int, tensors: dict[str, Tensor], record: dict[str, Any]) -> bool:
+        """Whether the tensors are those that were stored; safetensors itself notices lost bytes but not changed ones."""
+        samples = min(self._batch, self._samples - index * self._batch)
+        fitting = all(
+            tensors[name].dtype == torch.float32 and tuple(tensors[name].shape[-len(self._shape) - 1 :]) == (samples, *self._shape)
+            for name in self.names
+        )
+        return fitting and (record.get("format") == _WITHOUT_CHECKSUMS or record.get("checksums") == checksums(tensors))
 
     def put(self, index: int, tensors: dict[str, Tensor], **facts: Any) -> None:
         """Keep a batch.
@@ -76,7 +90,8 @@ class BatchFiles:
                 self._kept[index] = tensors
             return
         try:
-            save_tensors(self._file(self.folder, index), tensors, {"key": self.key, "format": FORMAT_VERSION, **facts})
+            record = {"key": self.key, "format": FORMAT_VERSION, "checksums": checksums(tensors), **facts}
+            save_tensors(self._file(self.folder, index), tensors, record)
         except OSError as error:
             raise FitError(
                 f"The {self.what} could not be stored in {self.folder} ({error}). Free space or choose another folder."
@@ -85,3 +100,8 @@ class BatchFiles:
 
     def _file(self, folder: Path, index: int) -> Path:
         return folder / f"batch-{index:05d}.safetensors"
+
+
+def checksums(tensors: dict[str, Tensor]) -> dict[str, int]:
+    """CRC-32 of each tensor's numbers."""
+    return {name: zlib.crc32(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data) for name, value in tensors.items()}

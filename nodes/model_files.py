@@ -16,6 +16,9 @@ from typing import Generic, TypeVar
 
 import folder_paths
 
+from ..recipes.file_names import is_reserved
+from ..recipes.numbers import shown
+
 T = TypeVar("T")
 
 BUILT_IN = "demo model: "
@@ -23,7 +26,6 @@ BUILT_IN = "demo model: "
 
 _LONGEST_NAME = 80
 _MOST_NUMBERED = 10_000
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows, whatever follows the dot
 _RULES = "it must be a plain file name of letters, digits, spaces and - _ + , ( ) ., beginning with a letter or digit"
 
 
@@ -53,10 +55,12 @@ class ModelFolder:
         if not isinstance(name, str) or not name.strip():
             return f"name was {name!r}; {_RULES}."
         plain = unicodedata.normalize("NFC", name.strip())
+        if not plain.isprintable():  # lone surrogates cannot even be encoded
+            return f"name was {name!r}; {_RULES}."
         if len(plain.encode()) > _LONGEST_NAME:
             return f"name had {len(plain.encode())} bytes; at most {_LONGEST_NAME} are allowed."
         allowed = all(c.isalnum() or c in " -_+,()." for c in plain)
-        if not allowed or not plain[0].isalnum() or plain.endswith(".") or ".." in plain or _RESERVED.fullmatch(plain):
+        if not allowed or not plain[0].isalnum() or plain.endswith(".") or ".." in plain or is_reserved(plain):
             return f"name was {name!r}; {_RULES}, and not one that operating systems reserve. The file goes into the folder {self.place}."
         return None
 
@@ -93,7 +97,10 @@ class ModelFolder:
         path = self.path() / f"{stem}{ending}"
         if path.exists() and not overwrite:
             numbered = (self.path() / f"{stem} ({number}){ending}" for number in range(2, _MOST_NUMBERED))
-            path = next((candidate for candidate in numbered if not candidate.exists()), path)
+            free = next((candidate for candidate in numbered if not candidate.exists()), None)
+            if free is None:
+                raise ValueError(f"name was {name!r}; {_MOST_NUMBERED} files of that name exist in {self.place}. Choose another name.")
+            path = free
         return path
 
     @contextmanager
@@ -152,16 +159,18 @@ class ModelFiles(ModelFolder, Generic[T]):
         ValueError
             If there is no such file, or it is damaged.
         """
+        if not isinstance(name, str):  # from the API
+            raise ValueError(f"The {self.kind}'s name was {shown(name)}; it must be one of the names in the dropdown.")
         known = self.listed()
         if name in known:
             return self.read(known[name])
         if not known:
-            raise ValueError(f"There is no {self.kind} {name!r}, nor any other in {self.place}. Save one with {self.save_node}.")
-        raise ValueError(f"There is no {self.kind} {name!r} in {self.place}. Choose one of these: {', '.join(known)}.")
+            raise ValueError(f"There is no {self.kind} {shown(name)}, nor any other in {self.place}. Save one with {self.save_node}.")
+        raise ValueError(f"There is no {self.kind} {shown(name)} in {self.place}. Choose one of these: {', '.join(known)}.")
 
     def modified(self, name: str) -> float | None:
         """When a file in `listed` was last changed; None where there is none of this name."""
-        path = self.listed().get(name)
+        path = self.listed().get(name) if isinstance(name, str) else None
         return path.stat().st_mtime if path is not None and path.exists() else None
 
     def save(self, content: T, name: str, overwrite: bool = False) -> Path:

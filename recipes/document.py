@@ -12,7 +12,7 @@ Specification, version 1. UTF-8 (a byte order mark is tolerated), at most 1 MiB,
     options            the solver's options by name; optional. Values: true/false, numbers, short texts, lists of integers
     sigmas             N + 1 noise levels, strictly decreasing, the last may be 0; 1 <= N <= 1000
     facts              its origin, by name; optional; see facts.py
-    rows               at most 100; only if the table is calibrated
+    rows               at most 100, for at most 20 model calls; only if the table is calibrated
 
 Without `rows` the table is the result of `build_table` for solver, orders and options on these levels. With `rows` it consists of exactly
 these rows, as defined in solvers/table.py, and the options are only a description. A row is an object with
@@ -25,9 +25,10 @@ these rows, as defined in solvers/table.py, and the options are only a descripti
     noise                                       0 if absent
     afs                                         none if absent
 
-All numbers in sigmas and rows are float32: readers round to the nearest, and writers use the shortest decimal that is read back exactly.
-Repeated names, NaN and infinities are refused. Unknown names are refused too, because they might change the result, except in `facts`,
-where at most 16 of them with texts, numbers or true/false are kept and written again.
+Readers also refuse numbers that no sampling needs (limits.py). All numbers in sigmas and rows are float32: readers round to the nearest,
+and writers use the shortest decimal that is read back exactly. Repeated names, NaN and infinities are refused. Unknown names are refused
+too, because they might change the result, except in `facts`, where at most 16 of them with texts, numbers or true/false are kept and
+written again.
 """
 
 from __future__ import annotations

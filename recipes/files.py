@@ -3,10 +3,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from .document import LARGEST_FILE
 from .numbers import shown
+
+_ABANDONED_AFTER = 3600.0  # seconds
 
 
 def replace_file(path: str | os.PathLike[str], text: str) -> None:
@@ -19,6 +23,7 @@ def replace_file(path: str | os.PathLike[str], text: str) -> None:
     """
     target = Path(os.path.realpath(path))  # a link stays a link
     target.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(target.parent)
     temporary = target.parent / f"fewstep-{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("x", encoding="utf-8", newline="\n") as file:
@@ -28,6 +33,14 @@ def replace_file(path: str | os.PathLike[str], text: str) -> None:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _tidy(folder: Path) -> None:
+    """Delete temporary files of processes that were killed while they wrote, which takes milliseconds."""
+    for leftover in folder.glob(f"fewstep-{'[0-9a-f]' * 16}.tmp"):
+        with suppress(OSError):
+            if abs(time.time() - leftover.stat().st_mtime) > _ABANDONED_AFTER:
+                leftover.unlink()
 
 
 def file_text(path: Path, largest: int = LARGEST_FILE) -> str:

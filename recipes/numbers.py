@@ -18,6 +18,7 @@ from ..solvers.rounding import float32, float32_levels, rounded_table
 MOST_STEPS = 1000
 MOST_ROWS = 100  # stored rows; 40 kB if each has the full history
 MOST_OPTIONS = 16
+LARGEST_OPTION = 1e6  # in size, of an option with a fraction
 LONGEST_OPTION = 40  # bytes of an option's name or text
 _LARGEST_WHOLE = 2**31 - 1
 
@@ -99,7 +100,10 @@ def _option(value: Any, name: str) -> Option:
         return tuple(whole(entry, f"an entry of option {name}", -_LARGEST_WHOLE) for entry in values)
     if isinstance(value, (int, np.integer)):
         return whole(value, f"option {name}", -_LARGEST_WHOLE)
-    return number(value, f"option {name}")
+    result = number(value, f"option {name}")
+    if abs(result) > LARGEST_OPTION:
+        raise ValueError(f"option {name} was {result:g}; no solver's option is larger than {LARGEST_OPTION:g}.")
+    return result
 
 
 def rounded(table: SolverTable) -> SolverTable:

@@ -21,6 +21,7 @@ from ..solvers.rounding import rounded_row
 from .document import FORMAT, LARGEST_FILE, VERSION, checked_document, parsed_json, row_document, row_from, written
 from .facts import Facts
 from .files import file_text, replace_file
+from .limits import check_limits
 from .numbers import MOST_ROWS, Option, line, plain_options, rounded, rounded_levels, shortest, shown, whole
 from .text import hint_of, looks_like_text, parsed_text, written_text
 from .use import warnings_for_use
@@ -89,7 +90,7 @@ class Recipe:
             checked["rows"] = tuple(rounded_row(row, index) for index, row in enumerate(self.rows))
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        _ = self._table  # raises if the fields do not form a table
+        check_limits(self._table, self.rows is not None)  # raises, too, if the fields do not form a table
 
     def __reduce__(self) -> tuple[type[Recipe], tuple[object, ...]]:
         # copies cannot handle the read-only view of the options

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 import fewstep.fitting.teacher as teacher_module
 import fewstep.tensor_files as tensor_files
 from fewstep.fitting import FitError, Interrupted, Setting, Teacher
+from fewstep.fitting.batch_files import checksums
 from fewstep.fitting.teacher import teacher_sigmas
 from fewstep.schedules import NoiseSchedule
 from fewstep.schedules.families import half_log_snr
@@ -261,8 +262,8 @@ def test_the_key_changes_with_the_format_and_the_solvers_version(monkeypatch):
 
 def test_stored_files_hold_plain_facts(tmp_path):
     teacher = Teacher(setting_of(GAUSSIANS["vp"], 5, batch=3), 4, folder=tmp_path).run()
-    _, record = tensor_files.load_tensors(tmp_path / teacher.key / "batch-00001.safetensors")
-    assert record == {"format": 1, "key": teacher.key, "seeds": [3, 4]} and json.dumps(record)
+    tensors, record = tensor_files.load_tensors(tmp_path / teacher.key / "batch-00001.safetensors")
+    assert record == {"checksums": checksums(tensors), "format": 2, "key": teacher.key, "seeds": [3, 4]} and json.dumps(record)
 
 
 def test_memory_holds_one_batch(tmp_path):

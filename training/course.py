@@ -30,9 +30,10 @@ from .state import StateFile
 
 T = TypeVar("T")
 _TOLERATED = 20  # Adam steps in a row without a finite loss
-_COUNTERS = (
-    "done", "skipped", "failing", "since_best", "plain_error", "best_error", "loss", "loss_sum", "loss_count", "seconds", "calls", "scale",
-)  # fmt: skip
+_COUNTERS = {
+    "done": int, "skipped": int, "failing": int, "since_best": int, "plain_error": float, "best_error": float, "loss": float,
+    "loss_sum": float, "loss_count": float, "seconds": float, "calls": int, "scale": float,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,7 @@ class Course:
             return
         self.history = [Check(*row) for row in record.pop("history")]
         self._before = record.pop("seconds")
-        self.objective.scale = record.pop("scale")
+        self.objective.scale = max(1.0, record.pop("scale"))
         self.objective.calls += record.pop("calls")
         for name, value in record.items():
             setattr(self, name, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ START = "start."
 """Before the names of the tensors that a training began with."""
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_LARGEST_COUNT = 2**53
 _SAME_TARGET = 1e-4  # relative, of the end points' mean square: devices round differently
 _SAME_START = 0.01  # absolute, of numbers a training began with: a fit that is repeated ends close to where it did
 
@@ -78,9 +80,18 @@ class StateFile:
             ) from error
 
     def load(
-        self, parts: Mapping[str, Sequence[Tensor]], adam: torch.optim.Optimizer, counters: Sequence[str] = ()
+        self, parts: Mapping[str, Sequence[Tensor]], adam: torch.optim.Optimizer, counters: Mapping[str, type] = MappingProxyType({})
     ) -> dict[str, Any] | None:
         """Fill `parts`, among them Adam's parameters as "now", and Adam.
+
+        Parameters
+        ----------
+        parts : mapping
+            Tensors by name.
+        adam : Optimizer
+            Of the parameters.
+        counters : mapping
+            Names of the record's numbers; int for those that count, which are whole and not negative.
 
         Returns
         -------
@@ -111,6 +122,9 @@ class StateFile:
             for index in moved for moment in _MOMENTS
         }  # fmt: skip
         wrong = [name for name, value in {**wanted, **moments}.items() if not _same_kind(tensors.get(name), value)]
+        # what Adam divides by and takes the root of
+        wrong += [name for name in moments if name.startswith("adam.step.") and name not in wrong and not float(tensors[name]) >= 1]
+        wrong += [name for name in moments if name.startswith("adam.exp_avg_sq.") and name not in wrong and bool((tensors[name] < 0).any())]
         record: Any = known.get("record")
         if wrong or not _complete(record, counters):
             what = ", ".join(wrong[:3]) or "its record"
@@ -127,7 +141,7 @@ class StateFile:
         if not isinstance(target, float) or not math.isclose(target, self.target, rel_tol=_SAME_TARGET, abs_tol=1e-12):
             return False
         return all(
-            name in tensors and tensors[name].shape == value.shape and bool((tensors[name] - value).abs().max() <= _SAME_START)
+            _same_kind(tensors.get(name), value) and bool(((tensors[name] - value).abs() <= _SAME_START).all())
             for name, value in self.start.items()
         )
 
@@ -137,13 +151,17 @@ def _named(parts: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
 
 
 def _same_kind(found: Tensor | None, wanted: Tensor) -> bool:
-    return found is not None and found.shape == wanted.shape and found.is_floating_point() and bool(found.isfinite().all())
+    return found is not None and found.shape == wanted.shape and found.dtype == wanted.dtype and bool(found.isfinite().all())
 
 
-def _complete(record: Any, counters: Sequence[str]) -> bool:
+def _complete(record: Any, counters: Mapping[str, type]) -> bool:
     """Whether there is a number for each counter, and rows of three numbers as the history."""
     if not isinstance(record, dict) or not isinstance(record.get("history"), list):
         return False
     rows = record["history"]
-    numbers = [record.get(name) for name in counters] + [value for row in rows if isinstance(row, list) for value in row]
-    return all(isinstance(row, list) and len(row) == 3 for row in rows) and all(type(value) in (int, float) for value in numbers)
+    if not all(isinstance(row, list) and len(row) == 3 for row in rows):
+        return False
+    numbers = [record.get(name) for name in counters] + [value for row in rows for value in row]
+    if any(kind is int and type(record.get(name)) is not int for name, kind in counters.items()):
+        return False
+    return all(type(value) is float or (type(value) is int and 0 <= value <= _LARGEST_COUNT) for value in numbers)

@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 from ..recipes import Recipe
+from ..recipes.file_names import is_reserved
+
+_LONGEST_NAME = 120  # bytes
 
 
 def folder(kind: str) -> Path:
@@ -46,8 +49,8 @@ def load_recipe(name: str) -> Recipe:
 
 def recipe_path(name: str) -> Path:
     """The file for a recipe with this name, without characters that file names cannot have."""
-    plain = re.sub(r"[^\w .,()+-]+", "_", name).strip(" .")[:120] or "recipe"
-    return folder("recipes") / f"{plain}.json"
+    plain = re.sub(r"[^\w .,()+-]+", "_", name).strip(" .").encode()[:_LONGEST_NAME].decode(errors="ignore").strip(" .") or "recipe"
+    return folder("recipes") / f"{'recipe ' if is_reserved(plain) else ''}{plain}.json"
 
 
 def predictor_path(name: str) -> Path:

@@ -137,11 +137,18 @@ def _checked_layer(path: str | Path, key: str, parts: Mapping[str, Tensor], modu
             raise ValueError(f"{path} was made for another model: {key!r} has shape {tuple(given.shape)}, but this model needs {wanted}.")
     alpha = parts.get(_ALPHA, torch.tensor(float(rank)))
     for given in (parts[_DOWN], parts[_UP], alpha):
-        if not given.is_floating_point() or not bool(given.float().isfinite().all()):
+        if not _all_finite(given):
             raise ValueError(f"{path} is damaged: {key!r} has numbers that are not finite or not floating-point.")
     if alpha.numel() != 1 or not float(alpha) > 0:
         raise ValueError(f"{path} is damaged: the alpha of {key!r} is not one number above 0.")
     return rank, float(alpha)
+
+
+def _all_finite(given: Tensor) -> bool:
+    try:
+        return given.is_floating_point() and bool(given.float().isfinite().all())
+    except (RuntimeError, NotImplementedError):  # a kind of number that this torch can read but not convert
+        return False
 
 
 @contextmanager

@@ -21,7 +21,10 @@ def _folder() -> Path:
 
 def _is_amed(path: Path) -> bool:
     """Whether a safetensors file has AMED's format; of each file only the header is read, once."""
-    return _has_format(path, path.stat().st_mtime_ns)
+    try:
+        return _has_format(path, path.stat().st_mtime_ns)
+    except OSError:  # gone since the folder was listed
+        return False
 
 
 @lru_cache(maxsize=4096)

@@ -32,12 +32,17 @@ def _groups() -> dict[str, dict[str, list[float]]]:
             content = json.load(file)
         if content["format"] != FILE_FORMAT:
             return {}
-        return {group_key(group["parameters"]): group["nodes"] for group in content["groups"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {group_key(group["parameters"]): dict(group["nodes"]) for group in content["groups"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}  # a damaged installation computes the nodes
 
 
 def preset_nodes(parameters: Mapping[str, Any]) -> NDArray[np.float64] | None:
     """The shipped nodes [N + 1] in half-log-SNR of a problem (`Problem.parameters()`), or None."""
     found = _groups().get(group_key(parameters), {}).get(str(parameters["steps"]))
-    return None if found is None else np.array(found, dtype=np.float64)
+    try:
+        nodes = np.array(found, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    # half-log-SNR rises from the noise to the image; anything else is damage
+    return nodes if nodes.shape == (parameters["steps"] + 1,) and np.isfinite(nodes).all() and (np.diff(nodes) > 0).all() else None
