@@ -173,13 +173,21 @@ def test_wrong_settings_are_refused_before_anything_runs(comfy, tmp_path, change
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
-    [({"nfe": 4}, "odd numbers from 3"), ({"nfe": 5, "afs": True}, "even numbers from 2"), ({"schedule": "ays"}, "'ays'")],
+    [({"nfe": 4}, "odd numbers from 3"), ({"nfe": 5, "afs": True}, "even numbers from 2")],
 )
-def test_numbers_of_calls_that_no_stamps_have_are_told(comfy, tmp_path, changes, sentence):
+def test_numbers_of_calls_that_no_stamps_have_are_refused(comfy, tmp_path, changes, sentence):
     source = demo("flow")
     source.out(tmp_path, text=training(source, **changes)[1])
+    with pytest.raises(PromptRefused) as refused:
+        comfy.post_prompt(source.graph)
+    assert sentence in " ".join(refused.value.sentences())
+
+
+def test_a_schedule_that_the_model_does_not_have_is_told(comfy, tmp_path):
+    source = demo("flow")
+    source.out(tmp_path, text=training(source, schedule="ays")[1])
     result = comfy.run_any(source.graph)
-    assert not result.ok and sentence in result.error
+    assert not result.ok and "'ays'" in result.error
 
 
 def test_connected_sigmas_are_the_stamps(comfy, tmp_path):
