@@ -88,7 +88,7 @@ def test_the_dropdown_and_the_whole_in_one_node_give_what_the_two_nodes_give(com
     source = build(comfy, name)
     one = source.graph.node(
         "FewStepKSampler", model=source.model, positive=source.positive, negative=source.negative, latent_image=source.latent,
-        seed=5, cfg=1.0, preset="Custom", steps=STEPS, denoise=1.0, solver="auto",
+        seed=5, cfg=1.0, preset="Custom", steps=STEPS, denoise=1.0, solver="auto", algorithm_version=1,
     )  # fmt: skip
     dropdown = ksampler(source, steps=STEPS, cfg=1.0)
     scheduler = source.graph.node("FewStepScheduler", model=source.model, steps=STEPS)
