@@ -32,7 +32,7 @@ FORMER_TEMPLATES: Mapping[str, str] = {
     "train AMED": "10 Train AMED",
     "tune LoRA": "11 Tune a LoRA",
 }
-_PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9_.~@-]+")
 _ENDS_AN_ADDRESS = set("#?%")
 
 _logger = logging.getLogger("fewstep")

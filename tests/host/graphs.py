@@ -36,6 +36,12 @@ def demo(family: str = "vp", batch_size: int = 2, class_name: str = "mixed", cou
     return Source(graph, key, model[0], loader[1], loader[2], loader[3], loader[4])
 
 
+def demo_of(recipe: Path, **more) -> Source:
+    """The built-in model that a shipped recipe is for."""
+    kind = recipe.stem.partition("-")[0]
+    return demo("flow", model="emoji", **more) if kind == "emoji" else demo(kind, **more)
+
+
 def sd3(comfy: Comfy, batch_size: int = 1) -> Source:
     """Random weights in the layout of Stable Diffusion 3, loaded by the host's own loader: flow, shift 3."""
     graph, key = Graph(), uuid.uuid4().hex

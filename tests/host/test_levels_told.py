@@ -40,13 +40,17 @@ def levels_of(result, out) -> tuple[list[float], list[float]]:
     return [asked[0] for asked, _ in calls], list(told)
 
 
+WITHOUT_EMOJI = sorted(path for path in RECIPES_FOLDER.glob("*.json") if not path.stem.startswith("emoji"))
+"""The emoji model takes whole pictures only: each of its tokens has a place of its own."""
+
+
 def assert_told(asked: list[float], told: list[float], end: float) -> None:
     """Every level is in the list as it is asked, in the order of the calls, with the next one after it, and the end at the end."""
     once = [level for at, level in enumerate(asked) if at == 0 or level != asked[at - 1]]
     assert told == [*once, end]
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES_FOLDER.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", WITHOUT_EMOJI, ids=lambda path: path.stem)
 def test_shipped_recipes_run_in_context_windows(comfy, tmp_path, path):
     source, recipe = demo(path.stem.partition("-")[0], batch_size=1), Recipe.load(path)
     apply = source.graph.node("FewStepApplyRecipe", text=path.read_text(encoding="utf-8"))

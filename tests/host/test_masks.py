@@ -12,7 +12,7 @@ from fewstep.demo import load_demo_model
 from fewstep.demo.shipped import RECIPES_FOLDER
 
 from .comfyui import Node
-from .graphs import Source, demo, ksampler, sampler_custom, tensor
+from .graphs import Source, demo, demo_of, ksampler, sampler_custom, tensor
 from .test_amed_nodes import kept, predictor, stamps
 
 FAMILIES = ("vp", "edm", "flow")
@@ -51,7 +51,7 @@ def latents(comfy, tmp_path, source: Source, *nodes: Node) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("path", sorted(RECIPES_FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_the_kept_half_is_kept_with_every_shipped_recipe(comfy, tmp_path, path):
-    source = demo(path.stem.partition("-")[0])
+    source = demo_of(path)
     picture = ksampler(source, sampler_name="euler", scheduler="simple", steps=8)
     sampler, sigmas = recipe_sampler(source, path)
     redrawn = sampler_custom(source, sampler, sigmas, latent=half(source, picture[0]), noise_seed=9)

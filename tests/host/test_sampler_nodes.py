@@ -295,7 +295,7 @@ def test_all_in_one_has_the_orders_of_the_reports(comfy, tmp_path):
         np.testing.assert_allclose(tensor(result, out), expected, atol=2e-4)
 
 
-@pytest.mark.parametrize("inputs", [{"preset": "Slow 50"}, {"solver": "unipcc"}, {"algorithm_version": 2}, {"steps": 0}])
+@pytest.mark.parametrize("inputs", [{"preset": "Slow 50"}, {"solver": "unipcc"}, {"algorithm_version": 99}, {"steps": 0}])
 def test_all_in_one_refuses_wrong_inputs(comfy, tmp_path, inputs):
     source = demo()
     one = all_in_one(source, source.latent, **inputs)
