@@ -294,3 +294,24 @@ def test_a_calibration_finds_the_data_and_jumps():
     assert "after a jump to" in result.start.name and result.fitted.nfe == 3
     assert result.comparison is not None and result.fit_won
     assert Recipe.from_text(Recipe.from_table(result.table).to_text()).table() == result.table
+
+
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("calls", [5, 8])
+def test_float32_loses_nothing_on_wide_ranges(name, calls):
+    """From sigma 4518, 700 or s = 1, the default in float32 ends where it ends in float64."""
+    ns = WIDE[name]
+    table = few_step_table(ns, calls, 8.0)
+    noise = torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    mean, std = torch.tensor([0.4, -0.3], dtype=torch.float64), torch.tensor([0.7, 0.2], dtype=torch.float64)
+    seen = []
+
+    def model(x, sigma):
+        seen.append(float(sigma[0]))
+        alpha = alpha_of(float(sigma[0]), ns.family)
+        gain = alpha * std**2 / (alpha**2 * std**2 + float(sigma[0]) ** 2)
+        return (mean + gain * (x.double() - alpha * mean)).to(x.dtype)
+
+    ends = [sample(model, (noise * table.sigmas[0]).to(kind), table, disable=True) for kind in (torch.float32, torch.float64)]
+    assert ends[0].isfinite().all() and len(seen) == 2 * calls
+    torch.testing.assert_close(ends[0].double(), ends[1], rtol=0, atol=1e-4)
