@@ -38,7 +38,7 @@ def test_all_in_one_begins_lower_from_version_2_on_wide_ranges(comfy, tmp_path):
     result = comfy.run(source.graph)
     old, new = (result.ui(out, "sigmas") for out in outs)
     assert len(old) == 6 and len(new) == 7 and old[0] == new[0] == 1.0 and 0.95 < new[1] < 0.999
-    assert sorted(result.ui(outs[1], "calls")) == [5, 5]
+    assert {*result.ui(outs[0], "calls"), *result.ui(outs[1], "calls")} == {5}
     reports = [result.ui(out, "text")[0] for out in outs]
     assert "First call" not in reports[0] and "First call: at" in reports[1] and "5 optimized steps" in reports[1]
     assert all(np.abs(tensor(result, out)).max() < 3 for out in outs)
