@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import importlib
 import comfy.ops
 import torch
-from comfy.ldm.flux.model import Flux
+from comfy.ldm.flux.model import Flux, FluxParams
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch.nn import functional as F
@@ -47,9 +47,11 @@ with torch.inference_mode():
         pos_embed_scaling_factor=None, **LIKE,
         context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": 16, "out_features": 192}},
     ))
+    # of newer hosts, as their loader sets it for FLUX.1
+    newer = {"txt_ids_dims": []} if "txt_ids_dims" in FluxParams.__dataclass_fields__ else {}
     flux = filled(Flux(
         in_channels=16, out_channels=16, vec_in_dim=8, context_in_dim=16, hidden_size=32, mlp_ratio=2.0, num_heads=2, depth=3,
-        depth_single_blocks=1, axes_dim=[4, 6, 6], theta=100, patch_size=2, qkv_bias=True, guidance_embed=False, **LIKE,
+        depth_single_blocks=1, axes_dim=[4, 6, 6], theta=100, patch_size=2, qkv_bias=True, guidance_embed=False, **newer, **LIKE,
     ))
     for network in (unet, mmdit, flux):
         kind, more = type(network).__name__, {}
