@@ -14,7 +14,7 @@ from comfy_extras.nodes_custom_sampler import Noise_EmptyNoise, Noise_RandomNois
 from .. import __version__
 from ..schedules import begins_with_jump
 from ..schedules.text import sigma_text
-from ..solvers import HIGH_GUIDANCE, SOLVERS, build_table, order_at_guidance, solver_named
+from ..solvers import HIGH_GUIDANCE, SOLVERS, order_at_guidance, solver_named, table_on
 from .host import latent_shape, noise_schedule_of, structure_of
 from .inputs import (
     ALGORITHM_VERSIONS,
@@ -137,7 +137,7 @@ class FewStepKSampler(io.ComfyNode):
         latent = sample_latent(model, positive, negative, latent_image, seed if add_noise else None, cfg, sampler, sigmas)
 
         jump = begins_with_jump(sigmas, ns)
-        nfe = build_table(chosen, sigmas, ns.family, jump=jump).nfe if len(sigmas) else 0
+        nfe = table_on(chosen, sigmas, ns).nfe if len(sigmas) else 0
         halves = 1 if math.isclose(cfg, 1.0) else 2
         order = order_at_guidance(chosen, cfg, jump) or solver_named(chosen).default_order
         guidance = "cfg 1, no guidance" if halves == 1 else f"{2 * nfe} model evaluations with guidance at cfg {cfg:g}"

@@ -10,7 +10,7 @@ from .. import __version__
 from ..schedules import BASELINES, begins_with_jump
 from ..schedules.split import split_at_boundary
 from ..schedules.text import sigma_text
-from ..solvers import SOLVERS, build_table, solver_named
+from ..solvers import SOLVERS, solver_named, table_on
 from .boundary import BOUNDARIES, NO_BOUNDARY, USUAL_BOUNDARY, boundary_at, boundary_inputs, boundary_line
 from .dropdown import sampler_entry
 from .host import noise_schedule_of, structure_of
@@ -159,7 +159,7 @@ class FewStepScheduler(io.ComfyNode):
         source = origin(request.problem(ns, steps)) if schedule == OPTIMIZED and denoise > 0 else ""
         sigmas = request.sigmas(ns, steps)
         jump = begins_with_jump(sigmas, ns)
-        nfe = build_table(solver, sigmas, ns.family, jump=jump).nfe if len(sigmas) else 0
+        nfe = table_on(solver, sigmas, ns).nfe if len(sigmas) else 0
         high, low = (sigmas, sigmas[:0]) if at is None else split_at_boundary(sigmas, at)
         report = "\n".join(
             [
