@@ -1,4 +1,4 @@
-"""README and help page say what docs/calibration.md measured: whoever makes that anew has to read them again."""
+"""README and help page say what docs/measurements/calibration.md measured: whoever makes that anew has to read them again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FAMILIES = ("edm", "flow", "vp")
 @pytest.fixture(scope="module")
 def measured():
     """(family, guidance) -> calls -> column -> number, of the tables of end points."""
-    document = (ROOT / "docs" / "calibration.md").read_text(encoding="utf-8")
+    document = (ROOT / "docs" / "measurements" / "calibration.md").read_text(encoding="utf-8")
     tables = {}
     for family, guidance, rows in re.findall(r"## Demo model as (\w+), guidance (\d)\n\n### End points\n\n(.*?)\n\n", document, re.DOTALL):
         head, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in rows.splitlines())
@@ -54,7 +54,7 @@ def test_more_calls_are_beaten_as_the_readme_says(measured):
     readme = text_of("README.md")
     assert "With 5 or 6 calls it is below the best stock error at 7 or 8" in readme
     share = int(re.search(r"7 and 8 calls are at most (\d+)% above the best stock error at 10 and 11, or below it", readme)[1])
-    document = (ROOT / "docs" / "calibration.md").read_text(encoding="utf-8")
+    document = (ROOT / "docs" / "measurements" / "calibration.md").read_text(encoding="utf-8")
     found = re.findall(r"(\w+)/cfg1, (\d+) calls(, effort high)?[^:]*: no worse than best stock at \d+ \(([\d.]+), ([\d.]+)\)", document)
     excess = {(family, int(calls), bool(high)): float(ours) / float(theirs) - 1 for family, calls, high, ours, theirs in found}
     assert all(excess[family, calls, False] < 0 for family in FAMILIES for calls in (5, 6))
