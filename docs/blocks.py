@@ -24,10 +24,12 @@ def filled(page: str, blocks: Mapping[str, str]) -> str:
         If the page has no place for a table, or more than one.
     """
     for name, content in blocks.items():
-        pattern = re.compile(f"({re.escape(begin(name))}\n).*?(\n{re.escape(END)})", re.DOTALL)
-        if len(pattern.findall(page)) != 1:
-            raise ValueError(f"The page has {len(pattern.findall(page))} places for {name}; it needs one, {begin(name)} ... {END}.")
-        page = pattern.sub(lambda found, content=content: found[1] + content.strip() + found[2], page)
+        pattern = re.compile(f"{re.escape(begin(name))}\n.*?{re.escape(END)}", re.DOTALL)
+        places = len(pattern.findall(page))
+        if places != 1:
+            raise ValueError(f"The page has {places} places for {name}; it needs one, {begin(name)} ... {END}.")
+        before, after = pattern.split(page)
+        page = f"{before}{begin(name)}\n{content.strip()}\n{END}{after}"
     return page
 
 
