@@ -64,8 +64,8 @@ def sizes() -> dict[str, Size]:
         "adm_in_channels": 2816, "num_classes": "sequential", "use_linear_in_transformer": True,
     }  # fmt: skip
     sd35 = {
-        "input_size": None, "in_channels": 16, "depth": 38, "adm_in_channels": 2048, "pos_embed_scaling_factor": None, "pos_embed_max_size": 192,
-        "num_patches": 192**2, "qk_norm": "rms", "context_embedder_config": {
+        "input_size": None, "in_channels": 16, "depth": 38, "adm_in_channels": 2048, "pos_embed_scaling_factor": None,
+        "pos_embed_max_size": 192, "num_patches": 192**2, "qk_norm": "rms", "context_embedder_config": {
             "target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 64 * 38},
         },
     }  # fmt: skip

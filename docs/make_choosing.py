@@ -2,8 +2,8 @@
 
     python docs/make_choosing.py
 
-Per family of models, guidance and calls: the solvers with the smallest error on FewStep's steps, beside the two that nodes choose by themselves
-(UniPC of order 3, and of order 2 from guidance 4 up), relative to stock DPM++ 2M with Karras' schedule.
+Per family of models, guidance and calls: the solver with the smallest error on FewStep's steps, beside the one that nodes choose by
+themselves (UniPC of order 3, and of order 2 from guidance 4 up), relative to stock DPM++ 2M with Karras' schedule.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def measured(family: str) -> Ratios:
     """Errors relative to the stock setting: of the solvers on FewStep's steps."""
     text = (DOCS / "choices.md").read_text(encoding="utf-8")
     section = text.split(f"## Demo model as {family},")[1].split("### Solvers and steps")[1].split("\n### ")[0]
-    head, _, *rows = ([cell.strip().strip("*") for cell in line.strip("|").split("|")] for line in section.strip().splitlines() if line.startswith("|"))
+    lines = [line for line in section.strip().splitlines() if line.startswith("|")]
+    head, _, *rows = ([cell.strip().strip("*") for cell in line.strip("|").split("|")] for line in lines)
     columns = [cell.split(" (")[0] for cell in head[1:]]
     return {
         name.removesuffix(OURS): {column: float(cell.split(",")[0]) for column, cell in zip(columns, cells, strict=True)}

@@ -8,6 +8,7 @@ They need matplotlib (`python install.py --demo` installs it) and the emoji mode
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def draw_bound(path: Path) -> None:
     floor = model_error_bound(fine, p, "vp")[0] * np.exp(fine)
     for panel, (name, title) in zip(panels, LISTS.items(), strict=True):
         lambdas = half_log_snrs(name, ns)
-        for first, last in zip(lambdas[:-1], lambdas[1:], strict=True):
+        for first, last in pairwise(lambdas):
             inside = np.linspace(first, last, 80)
             height = model_error_bound(np.array([first]), p, "vp")[0] * np.exp(inside)
             panel.fill_between(inside, height, color=BLUE, alpha=0.35, linewidth=0)

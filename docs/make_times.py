@@ -2,18 +2,22 @@
 
     python docs/make_times.py
 
-The layouts are those of `fewstep.fitting.laid_out`, which plans every calibration with a budget. Times are estimates. Operations of one
-forward pass are counted (docs/forward_passes.json, made by benchmarks/forward_passes.py); a GPU's dense rate at half precision, added up
-in single precision, is NVIDIA's; the share of it that sampling reaches is assumed.
+The layouts are those of `fewstep.fitting.laid_out`, which plans every calibration with a budget. Times are estimates: operations of a
+forward pass are counted (docs/forward_passes.json, made by benchmarks/forward_passes.py), a GPU's dense rate at half precision, added up
+in single precision, is NVIDIA's, and the share of it that sampling reaches is assumed.
 """
 
 from __future__ import annotations
 
 import json
+from functools import cache
 
 from blocks import DOCS, table, write
 
-from fewstep.fitting import Budget, Layout, laid_out
+from fewstep.fitting import Layout
+from fewstep.fitting.budget import CHECKED_STEPS, StepCost, lay_out
+from fewstep.fitting.pool import race_pool
+from fewstep.fitting.within import check_cost, step_cost
 from fewstep.jobs.calibrate import BOOK_CALLS, MOST_SEEDS
 from fewstep.schedules import NoiseSchedule
 
@@ -34,9 +38,23 @@ TIMED = ((1_000, "race only"), (4_000, "5 calls"), (10_000, "8 calls"), (20_000,
 RATES_SHOWN = (20, 10, 5, 2, 1, 0.5, 0.1)
 
 
+MODEL = NoiseSchedule.preset("sdxl")
+"""Layouts do not depend on it."""
+
+
+@cache
+def cost_of(calls: int) -> StepCost:
+    return step_cost(MODEL, calls)
+
+
+@cache
+def racing(calls: int) -> int:
+    return len(race_pool(MODEL, calls))
+
+
 def layout(budget: float, calls: tuple[int, ...]) -> Layout:
-    """For any model: the network does not matter."""
-    return laid_out(Budget(samples=budget), NoiseSchedule.preset("sdxl"), calls, MOST_SEEDS)
+    """As `laid_out`."""
+    return lay_out(budget, {n: cost_of(n) for n in calls}, CHECKED_STEPS[-1], racing(calls[0]), MOST_SEEDS, check_cost(calls[-1]))
 
 
 def in_words(budget: float, calls: tuple[int, ...]) -> str:

@@ -79,8 +79,8 @@ class SamplerCandidate:
 STOCK_SOLVERS: tuple[tuple[str, int | None], ...] = (
     ("dpmpp_2m", None), ("unipc", 2), ("unipc", 3), ("deis", 3), ("ipndm", 3), ("ipndm_v", 3), ("gradient_estimation", None),
 )  # fmt: skip
-"""Deterministic samplers of ComfyUI, k-diffusion or diffusers, with their order: those that are best with few calls. (docs/measurements/calibration.md
-lists the best of all for each problem.)"""
+"""Deterministic samplers of ComfyUI, k-diffusion or diffusers, with their order: those that are best with few calls. (docs/measurements/
+calibration.md lists the best of all for each problem.)"""
 
 STOCK_SCHEDULES = ("karras", "uniform_lambda", "sgm_uniform", "beta")
 """Schedules of the same hosts, chosen in the same way."""
