@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from blocks import DOCS, table, write
 
 PAGE = DOCS / "choosing.md"
-FAMILIES = {"vp": "as SD 1.5 and SDXL", "edm": "EDM", "flow": "flow"}
+FAMILIES = {"vp": "noise levels of SD 1.5 and SDXL", "edm": "EDM", "flow": "flow model"}
 OURS = ", FewStep"
 HIGH_GUIDANCE = 4
 
@@ -40,8 +40,8 @@ def cell(ratios: Ratios, column: str) -> str:
     guidance = int(re.search(r"cfg (\d+)", column)[1])  # type: ignore[index]
     default = "UniPC 2" if guidance >= HIGH_GUIDANCE else "UniPC 3"
     best = min(ratios, key=lambda name: ratios[name][column])
-    shown = f"{default} {ratios[default][column]:.2f}"
-    return shown if best == default else f"{shown}, {best} **{ratios[best][column]:.2f}**"
+    shown = f"{default}: {ratios[default][column]:.2f}"
+    return shown if best == default else f"{shown}; {best}: **{ratios[best][column]:.2f}**"
 
 
 def by_guidance() -> str:
