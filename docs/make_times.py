@@ -19,6 +19,7 @@ from fewstep.fitting.budget import CHECKED_STEPS, StepCost, lay_out
 from fewstep.fitting.pool import race_pool
 from fewstep.fitting.within import check_cost, step_cost
 from fewstep.jobs.calibrate import BOOK_CALLS, MOST_SEEDS
+from fewstep.jobs.words import cost_line
 from fewstep.schedules import NoiseSchedule
 
 PAGE = DOCS / "calibrating.md"
@@ -73,6 +74,12 @@ def layouts() -> str:
     return table(head, [[f"{budget:,}", *(in_words(budget, calls) for calls in asked)] for budget in BUDGETS])
 
 
+def plan() -> str:
+    """What is said of a budget before the work."""
+    found = layout(4_000, (5,))
+    return f"> {cost_line(found.costs)}\n>\n> Layout: {found}"
+
+
 def duration(seconds: float) -> str:
     """Two digits at most."""
     for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
@@ -104,7 +111,8 @@ def by_model() -> str:
 
 def blocks() -> dict[str, str]:
     """The page's tables by name."""
-    return {"docs/make_times.py: layouts": layouts(), "docs/make_times.py: by rate": by_rate(), "docs/make_times.py: by model": by_model()}
+    made = {"layouts": layouts(), "plan": plan(), "by rate": by_rate(), "by model": by_model()}
+    return {f"docs/make_times.py: {name}": content for name, content in made.items()}
 
 
 if __name__ == "__main__":
