@@ -298,7 +298,7 @@ def _of_version_2(ns, cfg: float) -> SolverTable:
 
 
 def _of_version_3(ns, cfg: float) -> SolverTable:
-    return few_step_table(ns, 5, 1.0, cfg)
+    return few_step_table(ns, 5, 9.6, cfg)
 
 
 @pytest.mark.parametrize(("version", "table_of"), [(2, _of_version_2), (3, _of_version_3)])
