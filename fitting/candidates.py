@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas
+from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas, tapered_sigmas
 from ..schedules.first_level import jump_sigmas
-from ..solvers import SOLVERS, Row, SolverTable, build_table, options_on, solver_named
+from ..solvers import SOLVERS, Row, SolverTable, build_table, habits_on, solver_named
 from .setting import Setting
 
 Kind = Literal["stock", "optimized", "fitted"]
@@ -170,10 +170,23 @@ def after_jump(ns: NoiseSchedule, nfe: int, structure: float, factors: Sequence[
         if sigmas is None:
             continue
         for solver, order in JUMP_SOLVERS:
-            table = build_table(solver, sigmas, ns.family, order, **options_on(solver, sigmas, ns))
+            table = build_table(solver, sigmas, ns.family, order, **habits_on(solver, sigmas, ns).options)
             name = f"{_label(solver, order)} on optimized steps after a jump to {float(sigmas[1]):.3g}"
             found.append(Candidate(name, table, "optimized"))
     return found
+
+
+def on_tapered_steps(ns: NoiseSchedule, nfe: int) -> list[Candidate]:
+    """The same solvers on `tapered_sigmas`: FewStep's default where no jump is worth a step."""
+    sigmas = tapered_sigmas(ns, nfe)
+    return [
+        Candidate(
+            f"{_label(solver, order)} on tapered steps",
+            build_table(solver, sigmas, ns.family, order, **habits_on(solver, sigmas, ns).options),
+            "optimized",
+        )
+        for solver, order in JUMP_SOLVERS
+    ]
 
 
 def _down_to_sigma_min(schedule: str, ns: NoiseSchedule, steps: int) -> Tensor:
