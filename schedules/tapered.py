@@ -8,7 +8,7 @@ calls the error of every image is the same, that of the details below it. A weak
 
 UniPC is of order 2 there with guidance and of order 3 without (`solvers.few_step`). Measured relative to steps with p = 3 and order 3, at
 guidance 1 and 3, on the demo model in three families, and on the emoji network, a fashion network with linear betas and a mixture of
-Gaussians on the range of SD 1.5 (benchmarks/narrow_ranges.py).
+Gaussians on the range of SD 1.5 (docs/measurements/narrow_ranges.md).
 
 Samplers know such a list from its numbers, as those that begin with a jump. That is why p is never one of the numbers that users choose,
 1, 1.5, ..., 4: their lists, and those of `optimal_sigmas` with p = 3, keep their order.
