@@ -301,7 +301,7 @@ def text_to_image(name: str, notes: str, checkpoint: str, latent: Node, preset: 
             "decode": Node("VAEDecode", 46, {"samples": ("sample", "LATENT"), "vae": ("loader", "VAE")}),
             "save": Node("SaveImage", 620, {"images": ("decode", "IMAGE"), "filename_prefix": "FewStep"}),
         },
-        ((330, "note loader latent"), (340, "positive negative"), (340, "sample"), (270, "decode"), (460, "save")),
+        ((330, "note loader latent"), (320, "positive negative"), (320, "sample"), (220, "decode"), (420, "save")),
     )
 
 
