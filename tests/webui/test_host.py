@@ -13,7 +13,7 @@ from fewstep.solvers import build_table
 from fewstep.webui.choices import AUTO
 from fewstep.webui.names import SAMPLERS, SCHEDULES
 
-from .hosts import ROOT, Refused, why_no_host
+from .hosts import ROOT, Picture, Refused, why_no_host
 
 if why_no_host():
     pytest.skip(why_no_host(), allow_module_level=True)
@@ -141,7 +141,7 @@ def test_img2img(webui, start, strength, fixed):
 
 def of_hires(webui):
     """What Forge's API must be given beside the rest."""
-    return {"hr_additional_modules": ["Use same choices"]} if webui.kind == "forge" else {}
+    return {"hr_additional_modules": ["Use same choices"]} if webui.kind in ("forge", "neo") else {}
 
 
 @pytest.mark.parametrize("second", [None, "FewStep DEIS"])
@@ -321,6 +321,22 @@ def test_the_plot_script_varies_recipes_and_predictors(webui, recipe, predictors
         answer = plotted(webui, axis, f'"{value}"', sampler, "Automatic")
         text = json.loads(answer["info"])["infotexts"][-1]
         assert f"Steps: {steps}," in text and f"Sampler: {sampler}" in text
+
+
+def test_a_cell_that_cannot_be_made_says_why_and_the_others_are_made(webui, recipe):
+    """Errors before sampling and while the host asks for levels; in the picture, in the infotext, and as one line of the log."""
+    before = len(webui.log)
+    answer = plotted(webui, "Order", "seven,2")
+    failed, made = json.loads(answer["info"])["infotexts"][-2:]
+    assert "FewStep error" in failed and "order was" in failed
+    assert "FewStep error" not in made and "FewStep order: 2" in made
+    assert Picture(answer["images"][-2], failed).pixels != Picture(answer["images"][-1], made).pixels
+    answer = plotted(webui, "Recipe", '"no such recipe"', "FewStep Calibrated", "Automatic")
+    assert "no recipe" in json.loads(answer["info"])["infotexts"][-1]
+    answer = plotted(webui, "Strength", "1", "Euler", "FewStep OptimalSteps")
+    assert "is for flow" in json.loads(answer["info"])["infotexts"][-1]
+    log = webui.log[before:]
+    assert log.count("FewStep: no picture was made.") == 3 and "Traceback" not in log
 
 
 def test_reload_of_the_user_interface(webui):
