@@ -131,8 +131,9 @@ class WebUI:
             "live_previews_enable": False, "samples_save": False, "grid_save": False, "sd_checkpoint_hash": "",
             # A request's overrides are taken back only where the settings are written down.
             "sigma_min": 0.0, "sigma_max": 0.0, "always_discard_next_to_last_sigma": False, "img2img_fix_steps": False,
-            # Of a text encoder of random weights the usual emphasis makes 0 / 0 there.
-            **({"k_sched_type": "Automatic", "emphasis": "No norm"} if self.kind == "classic" else {}),
+            # Of a text encoder of random weights the usual emphasis makes 0 / 0 in some hosts.
+            "emphasis": "No norm",
+            **({"k_sched_type": "Automatic"} if self.kind == "classic" else {}),
             # Without it, it takes the settings for those of another generation and waits for a key; the checkpoint is a setting there.
             **({"VERSION_UID": _neo_version(), "sd_model_checkpoint": chosen.name} if self.kind == "neo" else {}),
         }  # fmt: skip
@@ -153,10 +154,11 @@ class WebUI:
         cpu = {"a1111": ["--use-cpu", "all", "--no-half", "--precision", "full"], "neo": ["--cpu", "--force-fp32"]}.get(
             self.kind, ["--always-cpu", "--all-in-fp32"]
         )
-        others = {"classic": ["--ckpt", str(chosen)], "neo": []}.get(self.kind, ["--do-not-download-clip", "--ckpt", str(chosen)])
+        others = [] if self.kind == "neo" else ["--no-download-sd-model", "--ckpt", str(chosen)]
+        others += ["--do-not-download-clip"] if self.kind not in ("classic", "neo") else []
         command = [
             str(interpreter()), str(data / "boot.py"), "launch.py", "--skip-prepare-environment", "--skip-torch-cuda-test",
-            "--skip-python-version-check", "--skip-version-check", "--no-download-sd-model", "--no-hashing", "--data-dir", str(data),
+            "--skip-python-version-check", "--skip-version-check", "--no-hashing", "--data-dir", str(data),
             "--server-name", "127.0.0.1", "--api", "--port", str(self.port), *cpu, *others,
             # Forge's page gets its own scripts and styles only where the checkout is the data folder, or is named here.
             "--gradio-allowed-path", str(checkout()),

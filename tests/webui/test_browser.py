@@ -138,6 +138,7 @@ def test_what_cannot_be_made_is_said_below_the_picture_and_in_one_line_of_the_lo
     assert log.count("FewStep: no picture was made.") == 2
     assert "Traceback" not in log and recipe[:-9] not in log
     page.fill("#fewstep_txt2img_recipe textarea", recipe)
+    page.wait_for_timeout(3000)  # a change of the recipe clears what was shown
     page.click("#fewstep_txt2img_show")
     page.wait_for_function("() => document.querySelector('#fewstep_txt2img_shown').innerText.includes('4 steps')")
     text, _ = generate(webui, page)
