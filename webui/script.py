@@ -18,11 +18,11 @@ from . import job, panel_actions
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
 from .books import is_book_text, with_book
 from .calibration import DISTILLED
-from .choices import AUTO, LABELS, NO_PREDICTOR, ORDERS, VARIANTS, Choices, panel_value, read_recipe, to_infotext
+from .choices import AUTO, LABELS, NO_PREDICTOR, ORDERS, VARIANTS, VERSION, Choices, panel_value, read_recipe, to_infotext
 from .folders import load_recipe, predictor_names, recipe_names
 from .host import architecture, has_schedule_choice, sampler_options, schedule_of_loaded_model, structure_of_picture
 from .names import AMED, CALIBRATED, RECIPE_SCHEDULE, SamplerEntry, ScheduleEntry, entries_of, sampler_entry, schedule_entry
-from .refused import EXPECTED, REASON, Place, card, place_of, tell
+from .refused import EXPECTED, IN_INFOTEXT, REASON, Place, card, place_of, tell
 from .schedules import check_family, recipe_sigmas
 from .settings import from_settings
 from .xyz import AXES_ATTRIBUTE
@@ -131,6 +131,10 @@ class FewStepScript(scripts.Script):
 
     def process(self, p: Any, *arguments: Any) -> None:
         """Before a picture: read the choices, set the number of steps of a recipe or predictor, write infotext."""
+        setattr(p, REASON, "")
+        own = {*LABELS.values(), VERSION, IN_INFOTEXT}
+        # The cells of a grid share one dict, and each would have what the cells before it wrote.
+        p.extra_generation_params = {name: value for name, value in p.extra_generation_params.items() if name not in own}
         try:
             choices = from_settings(Choices.from_panel(*arguments))
             choices = _with_axes(choices, getattr(p, AXES_ATTRIBUTE, {}))

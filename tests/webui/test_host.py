@@ -301,6 +301,7 @@ def plotted(webui, axis, values, sampler="FewStep UPC 3", schedule="FewStep"):
         ("Order", "2,3,4", ["FewStep order: 2", "FewStep order: 3", "FewStep order: 4"]),
         ("Variant", "bh1,lagrange", ["FewStep variant: bh1", "FewStep variant: lagrange"]),
         ("Corrector", "True,False", ["FewStep version", "FewStep corrector: False"]),
+        ("Corrector", "False,True", ["FewStep corrector: False", "FewStep version"]),
         ("AFS", "False,True", ["FewStep version", "FewStep AFS: True"]),
         ("Strength", "1,2", ["FewStep strength: 1", "FewStep strength: 2"]),
     ],
@@ -310,6 +311,8 @@ def test_the_plot_script_of_the_host_varies_what_an_axis_names(webui, axis, valu
     answer = plotted(webui, axis, values)
     texts = json.loads(answer["info"])["infotexts"][-len(expected) :]
     assert [wanted in text for wanted, text in zip(expected, texts, strict=True)] == [True] * len(expected)
+    for wanted in expected:  # and no cell says what only another has
+        assert sum(wanted in text for text in texts) == (len(texts) if wanted == "FewStep version" else 1)
 
 
 def test_the_plot_script_varies_recipes_and_predictors(webui, recipe, predictors):

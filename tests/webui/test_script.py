@@ -295,6 +295,21 @@ def test_what_fails_while_a_cell_is_sampled_is_told_and_goes_on(script):
         sampler_function(sampler_entry("FewStep UPC 3"))(SimpleNamespace(p=other), x, levels)
 
 
+def test_a_cell_says_nothing_of_those_before_it(script):
+    import copy
+
+    own, grid = script("new"), waited_for(picture("FewStep UPC 3"), "xyz_grid.py")
+    grid.extra_generation_params["Script"] = "X/Y/Z plot"
+    found = []
+    for order in ("seven", "2", "Auto"):
+        cell = copy.copy(grid)
+        setattr(cell, AXES_ATTRIBUTE, {"order": order})
+        found.append(prepared(own, cell).extra_generation_params)
+    assert "FewStep error" in found[0] and found[1]["FewStep order"] == 2
+    assert "FewStep error" not in found[1] and not {"FewStep error", "FewStep order"} & set(found[2])
+    assert all(each["Script"] == "X/Y/Z plot" for each in found) and grid.extra_generation_params == {"Script": "X/Y/Z plot"}
+
+
 def test_pictures_without_fewstep_are_made_whatever_the_panel_says(script):
     p = prepared(script("new"), waited_for(picture("Euler", scheduler="Karras")), order="seven")
     assert p.n_iter == 3 and p.comments == [] and p.extra_generation_params == {}
