@@ -140,14 +140,15 @@ def test_img2img(webui, start, strength, fixed):
 
 
 def of_hires(webui):
-    """What Forge's API must be given beside the rest."""
-    return {"hr_additional_modules": ["Use same choices"]} if webui.kind in ("forge", "neo") else {}
+    """The upscaler, and what Forge's API must be given beside the rest."""
+    upscaler = "Nearest" if webui.kind == "neo" else "Latent"
+    return {"hr_upscaler": upscaler, **({"hr_additional_modules": ["Use same choices"]} if webui.kind in ("forge", "neo") else {})}
 
 
 @pytest.mark.parametrize("second", [None, "FewStep DEIS"])
 def test_hires(webui, second):
     picture = webui.picture(
-        sampler_name="FewStep UPC 2", scheduler="FewStep", enable_hr=True, hr_scale=2, hr_upscaler="Latent", denoising_strength=0.6,
+        sampler_name="FewStep UPC 2", scheduler="FewStep", enable_hr=True, hr_scale=2, denoising_strength=0.6,
         hr_second_pass_steps=3, hr_sampler_name=second, **of_hires(webui),
     )  # fmt: skip
     assert picture.fields["Sampler"] == "FewStep UPC 2"
@@ -259,7 +260,7 @@ def test_a_recipe_in_img2img_and_hires_is_its_solver_on_its_list(webui, recipe, 
     )
     assert picture.fields["Sampler"] == "FewStep Calibrated"
     webui.picture(
-        sampler_name="FewStep Calibrated", enable_hr=True, hr_scale=2, hr_upscaler="Latent", denoising_strength=0.6,
+        sampler_name="FewStep Calibrated", enable_hr=True, hr_scale=2, denoising_strength=0.6,
         panel=panel(recipe=text), **of_hires(webui),
     )  # fmt: skip
 
@@ -399,7 +400,7 @@ def test_amed_where_the_host_discards_a_level(webui, predictors):
 
 def test_amed_with_another_sampler_in_the_second_pass(webui, predictors):
     hires = dict(
-        enable_hr=True, hr_scale=2, hr_upscaler="Latent", denoising_strength=0.6, hr_second_pass_steps=4, **of_hires(webui),
+        enable_hr=True, hr_scale=2, denoising_strength=0.6, hr_second_pass_steps=4, **of_hires(webui),
     )  # fmt: skip
     picture = amed(webui, "random.safetensors", hr_sampler_name="FewStep UPC 2", **hires)
     assert picture.fields["Sampler"] == "FewStep AMED" and picture.fields["Hires sampler"] == "FewStep UPC 2"
