@@ -118,7 +118,7 @@ class WebUI:
         self.port = int(os.environ.get("FEWSTEP_WEBUI_PORT", "7871")) + next_port
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = data / "webui.log"
-        for folder in ("extensions", "models/Stable-diffusion", "models/fewstep/recipes", "models/fewstep/amed"):
+        for folder in ("extensions", "models/Stable-diffusion", "models/fewstep/recipes", "models/fewstep/amed", "tmp"):  # the last: Neo
             (data / folder).mkdir(parents=True, exist_ok=True)
         chosen = checkpoint or model()
         assert chosen is not None
