@@ -141,7 +141,7 @@ def test_img2img(webui, start, strength, fixed):
 
 def of_hires(webui):
     """The upscaler, and what Forge's API must be given beside the rest."""
-    upscaler = "Nearest" if webui.kind == "neo" else "Latent"
+    upscaler = "None" if webui.kind == "neo" else "Latent"
     return {"hr_upscaler": upscaler, **({"hr_additional_modules": ["Use same choices"]} if webui.kind in ("forge", "neo") else {})}
 
 

@@ -50,7 +50,7 @@ def test_the_levels_of_a_picture_are_for_its_shift(flow, shift):
 
 def test_the_second_pass_has_a_shift_of_its_own(flow):
     flow.picture(
-        sampler_name="Probe", scheduler="FewStep", steps=4, distilled_cfg_scale=3.0, enable_hr=True, hr_scale=2, hr_upscaler="Nearest",
+        sampler_name="Probe", scheduler="FewStep", steps=4, distilled_cfg_scale=3.0, enable_hr=True, hr_scale=2, hr_upscaler="None",
         denoising_strength=0.5, hr_second_pass_steps=4, hr_distilled_cfg=8.0, hr_additional_modules=["Use same choices"],
     )  # fmt: skip
     handed = flow.get("/probe/state")["handed"]
