@@ -8,8 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .bench import Plan, Results, about, measure
+from .bench import Plan, measure
 from .bench_report import as_markdown, headlines, headlines_as_text
+from .bench_results import Results, about
 from .bench_settings import AMED, CALIBRATED
 from .long_work import check_writable
 from .shipped import RECIPES_FOLDER
@@ -58,5 +59,5 @@ def plan_of(args: argparse.Namespace) -> Plan:
     base = QUICK if args.quick else Plan()
     return Plan(
         args.problems or base.problems, args.calls or base.calls, args.cfg or base.cfgs, args.seeds or base.seeds,
-        RECIPES_FOLDER if args.recipes is None else args.recipes,
+        RECIPES_FOLDER if args.recipes is None else args.recipes, args.keep,
     )  # fmt: skip
