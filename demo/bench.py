@@ -31,8 +31,8 @@ class Plan:
         Names in `PROBLEMS`, numbers of model calls, guidance scales.
     seeds : int
         Images of each problem.
-    recipes : Path
-        Folder of recipes, named as `fewstep calibrate --out` does.
+    recipes : sequence of Path
+        Folders of recipes, named as `fewstep calibrate --out` does; of those that fit, the one fitted nearest to the guidance is used.
     keep : Path or None
         Folder for what was measured of every seed, so that later runs with more of them add only what is missing.
     """
@@ -41,7 +41,7 @@ class Plan:
     calls: Sequence[int] = CALLS
     cfgs: Sequence[float] = (1.0, 2.0, 3.0, 7.0)
     seeds: int = 200
-    recipes: Path = RECIPES_FOLDER
+    recipes: Sequence[Path] = (RECIPES_FOLDER,)
     keep: Path | None = None
 
     def __post_init__(self) -> None:

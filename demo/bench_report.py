@@ -290,4 +290,4 @@ pictures as there are seeds: far fewer than the thousands that such distances ar
 column. Equal pictures have the distance 0."""
 _CACHES = """What many would do instead of using fewer steps: 20 or 30 of them, with the node EasyCache or LazyCache of ComfyUI, which
 skips forward passes where the model's answer hardly changes. Measured in the real host (`benchmarks/host_caches.py`), each picture sampled
-alone, its forward passes counted in the network. The last column has the passes after which FewStep's default is as close to the teacher."""
+alone, its forward passes counted in the network. The last column has the passes after which FewStep's default is as close to it."""

@@ -30,7 +30,8 @@ from fewstep.demo.bench_report import (
     relative_curve,
 )
 from fewstep.demo.bench_results import Results, as_text, commit_of
-from fewstep.demo.bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, USUAL, compared, ours, stock, usual
+from fewstep.demo.bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, USUAL, compared, fitting_recipe, ours, stock, usual
+from fewstep.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -155,9 +156,15 @@ def test_what_is_said_of_the_seeds():
 def test_recipes_of_a_folder_are_used_where_they_fit(tmp_path):
     recipe = (ROOT / "demo" / "recipes" / "edm-5.json").read_text(encoding="utf-8")
     (tmp_path / "edm-5.json").write_text(recipe, encoding="utf-8")
-    assert CALIBRATED in ours(problem("edm", 1, 2.0), 5, 2.0, tmp_path)
-    assert CALIBRATED not in ours(problem("edm", 1, 1.0), 5, 1.0, tmp_path)  # fitted at 2
-    assert CALIBRATED not in ours(problem("edm", 1, 2.0), 8, 2.0, tmp_path)
+    assert CALIBRATED in ours(problem("edm", 1, 2.0), 5, 2.0, [tmp_path])
+    assert CALIBRATED not in ours(problem("edm", 1, 1.0), 5, 1.0, [tmp_path])  # fitted at 2
+    assert CALIBRATED not in ours(problem("edm", 1, 2.0), 8, 2.0, [tmp_path])
+    for_three = tmp_path / "three"
+    shipped = Recipe.load(tmp_path / "edm-5.json")
+    replace(shipped, facts=replace(shipped.facts, cfg=3.0)).save(for_three / "edm-5.json")
+    for folders in ([tmp_path, for_three], [for_three, tmp_path]):
+        assert [fitting_recipe("edm", 5, cfg, folders).facts.cfg for cfg in (2.0, 2.9)] == [2.0, 3.0]
+    assert fitting_recipe("mixture-157", 5, 2.0, [tmp_path]) is None
 
 
 def test_what_cannot_be_used():
@@ -244,7 +251,7 @@ def test_the_command_writes_results_report_and_plot(capsys, tmp_path):
     assert {"command", "commit", "date", "versions", "machine", "seeds", "teacher"} == document["runs"][0].keys()
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert main(["bench", *options, "--recipes", str(tmp_path / "nowhere")]) == 2
-    assert "give a folder of recipes" in capsys.readouterr().err
+    assert "give folders of recipes" in capsys.readouterr().err
     report.write_text('{"something": 1}', encoding="utf-8")
     assert main(["bench", *options[:-1], str(report)]) == 2
     assert "holds no results of fewstep bench" in capsys.readouterr().err
