@@ -188,6 +188,8 @@ def as_markdown(document: Document) -> str:
     lines += ["", "## Pictures as a classifier sees them", "", _JUDGED, "", *judged_rows(document)]
     if document.get("host"):
         lines += ["", "## Many steps with a cache", "", _CACHES, "", *cache_rows(document)]
+    if document.get("amed"):
+        lines += ["", "## AMED on the emoji model", "", _AMED, "", *amed_rows(document)]
     lines += ["", "## All errors", "", _ERRORS]
     for name, cfg in scenes(document):
         lines += ["", f"### {title_of(name)}, guidance {cfg:g}, {_seeds(document, name, cfg)} seeds", "", *_errors(document, name, cfg)]
@@ -267,6 +269,15 @@ def _errors(document: Document, name: str, cfg: float) -> list[str]:
     return [*lines, f"| which is | {' | '.join(winners)} |"]
 
 
+def amed_rows(document: Document) -> list[str]:
+    """Lines of a Markdown table: AMED tables beside the solvers that they start from."""
+    lines = ["| guidance | calls | setting | error (median) |", "|---|---|---|---|"]
+    for part, row in document.get("amed", {}).items():
+        _, cfg, calls, label = part.split("/", 3)
+        lines.append(f"| {cfg.removeprefix('cfg ')} | {calls.split()[0]} | {label} | {row['rmse']:.4f} ({row['median']:.4f}) |")
+    return lines
+
+
 _HEAD = """# FewStep side by side
 
 How far the end of few-step sampling is from where the same noise ends with a 64-step teacher, against model calls. `fewstep bench` measured
@@ -291,3 +302,5 @@ column. Equal pictures have the distance 0."""
 _CACHES = """What many would do instead of using fewer steps: 20 or 30 of them, with the node EasyCache or LazyCache of ComfyUI, which
 skips forward passes where the model's answer hardly changes. Measured in the real host (`benchmarks/host_caches.py`), each picture sampled
 alone, its forward passes counted in the network. The last column has the passes after which FewStep's default is as close to it."""
+_AMED = """Tables fitted with forward passes on 32 other seeds (`benchmarks/amed_emoji.py`), on every second level of the optimized steps
+from s = 1, beside their own solver, UniPC on all of those steps, and FewStep's default."""
