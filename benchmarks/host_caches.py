@@ -25,6 +25,7 @@ from fewstep.demo.bench_measurement import Measurement, summary
 from fewstep.demo.bench_problems import problem
 from fewstep.demo.bench_results import Results, about
 from fewstep.demo.showcase import set_threads
+from fewstep.solvers import few_step_table
 from fewstep.tensor_files import load_tensors, save_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +34,9 @@ sys.path.insert(0, str(ROOT / "tests/host"))
 from comfyui import HOST, variables  # noqa: E402
 
 INSIDE = Path(__file__).with_name("host_caches_inside.py")
+CALLS = (3, 4, 5, 6, 8, 10, 12)
+"""Of FewStep's default, on the same seeds."""
+
 SAMPLERS = (("euler", "simple"), ("dpmpp_2m", "karras"))
 STEPS = (20, 30)
 THRESHOLDS = {
@@ -91,6 +95,15 @@ def main() -> None:
         for cfg in args.cfg:
             on = problem(name, args.seeds, cfg)
             measurement = Measurement(on, cfg, args.keep)
+            own = {calls: few_step_table(on.noise_schedule, calls, on.structure, cfg) for calls in CALLS}
+            keys = [measurement.key(table) for table in own.values()]
+            results.part(
+                f"{name}/cfg {cfg:g}", keys, args.seeds,
+                lambda own=own, measurement=measurement: {
+                    "seeds": args.seeds, "rmse": {str(calls): measurement.score(table)["rmse"] for calls, table in own.items()}
+                },
+                "host default",
+            )  # fmt: skip
             missing = []
             for setting in settings(on.noise_schedule.family):
                 made_from = json.dumps([measurement.basis, HOST.version, setting, INSIDE.read_text(encoding="utf-8")])
@@ -105,7 +118,7 @@ def main() -> None:
             for k, (part, made_from, setting) in enumerate(missing):
                 ends, passes = found[f"ends{k}"], found[f"passes{k}"]
                 squares = (ends.double() - teacher["ends"].double()).flatten(1).square().mean(1)
-                score = summary({"squares": squares}, teacher, on.labels)
+                score = summary({"squares": squares}, teacher)
                 row = {**setting, "passes": float(passes.double().mean()), "most": setting["steps"] * (1 if cfg == 1 else 2), **score}
                 results.part(part, made_from, args.seeds, lambda row=row: row, "host")
                 print(f"{part}: {row['passes']:.1f} of {row['most']} passes, {row['rmse']:.4f}", flush=True)

@@ -39,7 +39,7 @@ _LEAST_JUDGED = 2
 _FEW_SETS = 4
 
 Parts = dict[str, Tensor]
-"""By seed: "squares" or, of the teacher, "ends"; and of networks "features" and "guesses" of their judge."""
+"""By seed: "squares" or, of the teacher, "ends"; and of networks "features" and "recognised" of their judge."""
 
 
 class Measurement:
@@ -80,7 +80,7 @@ class Measurement:
         """The teacher's "ends", and what the judge says of them."""
         ns = self.on.noise_schedule
         table = build_table("unipc", teacher_sigmas(ns, DEFAULT_STEPS), ns.family, 3)
-        return self._up_to(count, "teacher", lambda begin: self._judged({"ends": self.ends(table, count, begin)}))
+        return self._up_to(count, "teacher", lambda begin: self._judged({"ends": self.ends(table, count, begin)}, begin))
 
     @torch.no_grad()
     def parts(self, table: SolverTable, count: int | None = None) -> Parts:
@@ -91,7 +91,7 @@ class Measurement:
             ends = self.ends(table, count, begin)
             squares = (ends.double() - self.targets(count)["ends"][begin:].double()).flatten(1).square().mean(1)
             squares = torch.nan_to_num(squares, nan=_FARTHEST, posinf=_FARTHEST).clamp(max=_FARTHEST)
-            judged = self._judged({"ends": torch.nan_to_num(ends)})
+            judged = self._judged({"ends": torch.nan_to_num(ends)}, begin)
             del judged["ends"]
             return {"squares": squares, **judged}
 
@@ -100,7 +100,7 @@ class Measurement:
     def score(self, table: SolverTable, count: int | None = None) -> dict[str, Any]:
         """What is reported of a table: see `summary`."""
         count = len(self.on.noise) if count is None else count
-        return summary(self.parts(table, count), self.targets(count), self.on.labels)
+        return summary(self.parts(table, count), self.targets(count))
 
     def best(self, pool: Mapping[str, SolverTable], always: Mapping[str, SolverTable]) -> dict[str, Any]:
         """The best of many settings on these very seeds, which nobody can know beforehand; `always` are not screened."""
@@ -128,12 +128,13 @@ class Measurement:
 
         return answer
 
-    def _judged(self, parts: Parts) -> Parts:
+    def _judged(self, parts: Parts, begin: int) -> Parts:
         if not self.on.judged:
             return parts
         judge, _ = load_demo_model(self.on.name).judge()  # type: ignore[arg-type]
         pictures = parts["ends"].clamp(-1, 1)
-        return {**parts, "features": judge.features(pictures), "guesses": judge(pictures).argmax(dim=1)}
+        labels = self.on.labels[begin : begin + len(pictures)]
+        return {**parts, "features": judge.features(pictures), "recognised": judge.recognised(pictures, labels)}
 
     def _up_to(self, count: int, name: str, make: Callable[[int], Parts]) -> Parts:
         """What is known by a name of the first `count` seeds, made where it is missing."""
@@ -152,7 +153,7 @@ class Measurement:
         return {part: value[:count] for part, value in known.items()}
 
 
-def summary(parts: Parts, teacher: Parts, labels: Tensor) -> dict[str, Any]:
+def summary(parts: Parts, teacher: Parts) -> dict[str, Any]:
     """Root mean square error, the typical seed's, those of sets of seeds and, with a judge, what it says.
 
     "judged" is the share of pictures taken for what was asked for, "teacher judged" the teacher's, and "frechet" the distance of the
@@ -165,8 +166,8 @@ def summary(parts: Parts, teacher: Parts, labels: Tensor) -> dict[str, Any]:
         "median": _short(squares.sqrt().median()),
         "sets": [_short(part.mean().sqrt()) for part in in_sets(squares)],
     }
-    if "guesses" in parts:
-        share, of_teacher = ((each["guesses"] == labels[: len(squares)]).double().mean() for each in (parts, teacher))
+    if "recognised" in parts:
+        share, of_teacher = (each["recognised"].double().mean() for each in (parts, teacher))
         found |= {"judged": _short(share), "teacher judged": _short(of_teacher)}
         if len(squares) >= _LEAST_JUDGED:
             found["frechet"] = _short(frechet_distance(*_statistics(parts), *_statistics(teacher)))

@@ -217,7 +217,7 @@ def judged_rows(document: Document) -> list[str]:
 
 
 def _judged(result: Mapping[str, Any]) -> str:
-    if "frechet" not in result:
+    if "frechet" not in result or not result["teacher judged"]:
         return ""
     return f"{result['frechet']:.3f}, {100 * result['judged'] / result['teacher judged']:.0f} %"
 
@@ -240,7 +240,8 @@ def cache_rows(document: Document) -> list[str]:
     lines.append("|---" * 7 + "|")
     for name, cfg in cache_scenes(document):
         each = 1 if cfg == 1 else 2
-        own = {each * calls: error for calls, error in curve(document, name, cfg, FEWSTEP).items()}
+        errors = document.get("host default", {}).get(f"{name}/cfg {cfg:g}", {"rmse": {}})["rmse"]
+        own = {each * int(calls): error for calls, error in errors.items()}
         for label, row in caches(document, name, cfg).items():
             saved = f"{100 * (1 - row['passes'] / row['most']):.0f} %"
             matched = _shown(own, row["rmse"]) if own else ""
@@ -301,6 +302,7 @@ pictures as there are seeds: far fewer than the thousands that such distances ar
 column. Equal pictures have the distance 0."""
 _CACHES = """What many would do instead of using fewer steps: 20 or 30 of them, with the node EasyCache or LazyCache of ComfyUI, which
 skips forward passes where the model's answer hardly changes. Measured in the real host (`benchmarks/host_caches.py`), each picture sampled
-alone, its forward passes counted in the network. The last column has the passes after which FewStep's default is as close to it."""
+alone, its forward passes counted in the network. The last column has the passes after which FewStep's default is as close to the teacher,
+on the same few seeds."""
 _AMED = """Tables fitted with forward passes on 32 other seeds (`benchmarks/amed_emoji.py`), on every second level of the optimized steps
 from s = 1, beside their own solver, UniPC on all of those steps, and FewStep's default."""

@@ -143,10 +143,10 @@ def test_what_is_said_of_the_seeds():
     squares = torch.arange(100, dtype=torch.float64)
     assert [len(part) for part in in_sets(squares)] == [25] * 4 and torch.equal(torch.cat(in_sets(squares)), squares)
     assert [len(part) for part in in_sets(squares[:60])] == [25, 25] and [len(part) for part in in_sets(squares[:3])] == [1, 1, 1]
-    labels = torch.tensor([0, 1, 2, 0])
+    yes, no = True, False
     features = torch.eye(4, 3)
-    teacher = {"ends": torch.zeros(4, 1), "features": features, "guesses": torch.tensor([0, 1, 2, 1])}
-    found = summary({"squares": squares[1:5], "features": features + 2.0, "guesses": labels}, teacher, labels)
+    teacher = {"ends": torch.zeros(4, 1), "features": features, "recognised": torch.tensor([yes, yes, yes, no])}
+    found = summary({"squares": squares[1:5], "features": features + 2.0, "recognised": torch.tensor([yes] * 4)}, teacher)
     assert found["rmse"] == pytest.approx(2.5**0.5, rel=1e-4) and found["median"] == pytest.approx(2**0.5, rel=1e-4)
     assert found["seeds"] == 4 and found["sets"] == [1.0, 1.4142, 1.7321, 2.0]
     assert (found["judged"], found["teacher judged"]) == (1.0, 0.75)
@@ -229,9 +229,9 @@ def test_results_of_different_numbers_of_seeds_are_compared_on_those_that_both_h
 
 def test_caches_of_the_host_beside_the_passes_of_the_default():
     """Two passes per call with guidance: 0.1 is reached between 5 and 8 calls, at 10 to 16 passes."""
-    results = {part_name("edm", 3.0, calls, FEWSTEP): result(0.8 / calls) for calls in (5, 8, 10)}
+    own = {"edm/cfg 3": {"seeds": 25, "rmse": {str(calls): 0.8 / calls for calls in (5, 8, 10)}}}
     row = {**result(0.1), "median": 0.05, "passes": 24.0, "most": 40, "cache": "EasyCache"}
-    document = {"runs": [], "results": results, "host": {"edm/cfg 3/Euler, simple, 20 steps, EasyCache 0.2": row}}
+    document = {"runs": [], "results": {}, "host default": own, "host": {"edm/cfg 3/Euler, simple, 20 steps, EasyCache 0.2": row}}
     assert cache_rows(document)[2:] == [
         "| Fashion, EDM | 3 | Euler, simple, 20 steps, EasyCache 0.2 | 24.0 | 40 % | 0.1000 (0.0500) | 16.0 |"
     ]
