@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas
+from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas, tapered_sigmas
 from ..schedules.first_level import jump_sigmas
-from ..solvers import SOLVERS, Row, SolverTable, build_table, options_on, solver_named
+from ..solvers import SOLVERS, Row, SolverTable, build_table, habits_on, solver_named
 from .setting import Setting
 
 Kind = Literal["stock", "optimized", "fitted"]
@@ -79,8 +79,8 @@ class SamplerCandidate:
 STOCK_SOLVERS: tuple[tuple[str, int | None], ...] = (
     ("dpmpp_2m", None), ("unipc", 2), ("unipc", 3), ("deis", 3), ("ipndm", 3), ("ipndm_v", 3), ("gradient_estimation", None),
 )  # fmt: skip
-"""Deterministic samplers of ComfyUI, k-diffusion or diffusers, with their order: those that are best with few calls. (docs/calibration.md
-lists the best of all for each problem.)"""
+"""Deterministic samplers of ComfyUI, k-diffusion or diffusers, with their order: those that are best with few calls. (docs/measurements/
+calibration.md lists the best of all for each problem.)"""
 
 STOCK_SCHEDULES = ("karras", "uniform_lambda", "sgm_uniform", "beta")
 """Schedules of the same hosts, chosen in the same way."""
@@ -170,10 +170,23 @@ def after_jump(ns: NoiseSchedule, nfe: int, structure: float, factors: Sequence[
         if sigmas is None:
             continue
         for solver, order in JUMP_SOLVERS:
-            table = build_table(solver, sigmas, ns.family, order, **options_on(solver, sigmas, ns))
+            table = build_table(solver, sigmas, ns.family, order, **habits_on(solver, sigmas, ns).options)
             name = f"{_label(solver, order)} on optimized steps after a jump to {float(sigmas[1]):.3g}"
             found.append(Candidate(name, table, "optimized"))
     return found
+
+
+def on_tapered_steps(ns: NoiseSchedule, nfe: int) -> list[Candidate]:
+    """The same solvers on `tapered_sigmas`: FewStep's default where no jump is worth a step."""
+    sigmas = tapered_sigmas(ns, nfe)
+    return [
+        Candidate(
+            f"{_label(solver, order)} on tapered steps",
+            build_table(solver, sigmas, ns.family, order, **habits_on(solver, sigmas, ns).options),
+            "optimized",
+        )
+        for solver, order in JUMP_SOLVERS
+    ]
 
 
 def _down_to_sigma_min(schedule: str, ns: NoiseSchedule, steps: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..schedules import NoiseSchedule
-from .candidates import Candidate, after_jump, candidates
+from .candidates import Candidate, after_jump, candidates, on_tapered_steps
 
 _SOLVERS: tuple[tuple[str, int | None], ...] = (
     ("deis", 3), ("ipndm", 3), ("unipc", 2), ("dpmpp_2m", None), ("gradient_estimation", None), ("ipndm_v", 3), ("unipc", 3), ("deis", 2),
@@ -30,12 +30,13 @@ def race_pool(ns: NoiseSchedule, nfe: int, structure: float = 0.0, more: Sequenc
     """
     ours = [candidate for candidate in candidates(ns, nfe, (), ()) if candidate.nfe == nfe]
     jumps = after_jump(ns, nfe, structure, _FACTORS) if structure > 0 else []
+    own = jumps or on_tapered_steps(ns, nfe)
     ranks = {(solver, order): rank for rank, (solver, order) in enumerate(_SOLVERS)}
     stock = candidates(ns, nfe, _SOLVERS, _SCHEDULES, optimized=False)
     stock.sort(key=lambda c: ranks[c.solver, c.order] + _SCHEDULES.index(c.schedule))
-    taken = {candidate.table.rows for candidate in (*ours, *jumps)}
+    taken = {candidate.table.rows for candidate in (*ours, *own)}
     stock = [candidate for candidate in stock if candidate.table.rows not in taken]
-    return [*more, *ours, *jumps, *stock]
+    return [*more, *own, *ours, *stock]
 
 
 def trimmed(pool: Sequence[Candidate], count: int) -> list[Candidate]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..solvers import SOLVERS, SolverTable, build_any_table, options_on, order_at_guidance, sample
+from ..solvers import ORDINARY, SOLVERS, Habits, SolverTable, build_any_table, habits_on, sample
 from ..solvers.keeping import restored
 from ..solvers.noise import BrownianNoise
 from .asked import called_at_levels, levels_asked, with_levels
@@ -31,7 +31,7 @@ def solver_function(solver: str, order: int | None = None, **options: Any) -> Sa
     solver : str
         Name in `SOLVERS`.
     order : int or None
-        None for the solver's default, or 2 from guidance 4 up if the guider has a scale.
+        None for the solver's default, or 2 where the guider has a scale that is high for the list (`solvers.Habits`).
     **options
         Options of `build_table`.
     """
@@ -48,9 +48,9 @@ def solver_function(solver: str, order: int | None = None, **options: Any) -> Sa
         if len(levels) < 2:  # nothing to do, as in the host's samplers
             return x
         model_sampling = model_sampling_of(model)
-        more = {} if options.get("afs") else _options_on(solver, levels, model_sampling)
-        chosen = order if order is not None else order_at_guidance(solver, guidance_of(model) or 1.0, bool(more))
-        table = table_for(solver, levels, model_sampling, chosen, **options, **more)
+        habits = ORDINARY if options.get("afs") else _habits_on(solver, levels, model_sampling)
+        chosen = order if order is not None else habits.order(solver, guidance_of(model) or 1.0)
+        table = table_for(solver, levels, model_sampling, chosen, **options, **habits.options)
         return sample_in_host(model, x, table, extra_args, callback, disable)
 
     sampler.__name__ = sampler.__qualname__ = f"sample_fewstep_{solver}"
@@ -79,11 +79,11 @@ def table_for(solver: str, levels: np.ndarray, model_sampling: Any, order: int |
     return build_any_table(solver, levels, family_of_sampling(model_sampling), order, **options)
 
 
-def _options_on(solver: str, levels: np.ndarray, model_sampling: Any) -> dict[str, Any]:
+def _habits_on(solver: str, levels: np.ndarray, model_sampling: Any) -> Habits:
     try:
-        return options_on(solver, levels, noise_schedule_of_sampling(model_sampling))
+        return habits_on(solver, levels, noise_schedule_of_sampling(model_sampling))
     except ValueError:  # levels of an unknown class are sampled as they are
-        return {}
+        return ORDINARY
 
 
 def applicable(solver: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,9 +26,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from .elementwise import float64_list
 from .families import half_log_snr, sigma_from_half_log_snr
 from .noise import NoiseSchedule
 from .optimal import optimal_sigmas
+from .tapered import tapered_sigmas
 
 STRUCTURES = (2.3, 0.09)
 """First level in units of S: a constant, and as much more for every call."""
@@ -116,10 +118,12 @@ def jump_sigmas(ns: NoiseSchedule, steps: int, structure: float, factor: float =
     return torch.cat([torch.tensor([float(ns.sigma_max)], dtype=torch.float64), _levels_from(ns, level, steps)])
 
 
-def few_step_sigmas(ns: NoiseSchedule, steps: int, structure: float | None) -> torch.Tensor:
-    """`jump_sigmas` where the range is wide enough for them and S is known, else `optimal_sigmas`."""
+def few_step_sigmas(ns: NoiseSchedule, steps: int, structure: float | None, tapered: bool = False) -> torch.Tensor:
+    """`jump_sigmas` where the range is wide enough for them, else `tapered_sigmas`; `optimal_sigmas` if S is None or without `tapered`."""
     found = None if structure is None else jump_sigmas(ns, steps, structure)
-    return optimal_sigmas(ns, steps) if found is None else found
+    if found is None:
+        return optimal_sigmas(ns, steps) if structure is None or not tapered else tapered_sigmas(ns, steps)
+    return found
 
 
 def begins_with_jump(sigmas: torch.Tensor | np.ndarray | Sequence[float], ns: NoiseSchedule) -> bool:
@@ -135,7 +139,7 @@ def begins_with_jump(sigmas: torch.Tensor | np.ndarray | Sequence[float], ns: No
     ns : NoiseSchedule
         The model's.
     """
-    levels = np.asarray(sigmas.detach().cpu().double() if isinstance(sigmas, torch.Tensor) else sigmas, dtype=np.float64)
+    levels = float64_list(sigmas)
     if len(levels) < _FEWEST + 1 or not math.isclose(levels[0], ns.sigma_max, rel_tol=_SAME):
         return False
     first = _rounded(float(levels[1]))
