@@ -21,8 +21,9 @@ from fewstep.demo.showcase import set_threads
 from fewstep.schedules import NoiseSchedule, baseline_sigmas, begins_with_jump, few_step_sigmas, optimal_sigmas
 from fewstep.schedules.families import half_log_snr, sigma_from_half_log_snr
 from fewstep.schedules.first_level import first_call_level, jump_sigmas, measured_structure_scale
+from fewstep.schedules.tapered import tapered_sigmas
 from fewstep.solvers import SolverTable, build_table
-from fewstep.solvers.few_step import few_step_table, options_on
+from fewstep.solvers.few_step import few_step_table, habits_on, tapers
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBLEMS, GUIDANCE, CALLS = ("edm", "emoji"), (1.0, 3.0), (5, 8)
@@ -40,17 +41,22 @@ def default(measurement: Measurement, cfg: float, calls: int) -> SolverTable:
     return few_step_table(measurement.on.noise_schedule, calls, measurement.on.structure, cfg)
 
 
+def default_steps(measurement: Measurement, cfg: float, calls: int) -> torch.Tensor:
+    """FewStep's levels."""
+    return few_step_sigmas(measurement.on.noise_schedule, calls, measurement.on.structure, tapers(cfg))
+
+
 def on_default_steps(solver: str, order: int | None = None, **options: object) -> Make:
     """Another solver, order or variant on FewStep's steps."""
 
     def make(measurement: Measurement, cfg: float, calls: int) -> SolverTable | None:
         ns = measurement.on.noise_schedule
-        sigmas = few_step_sigmas(ns, calls, measurement.on.structure)
-        more = options_on(solver, sigmas, ns)
-        if begins_with_jump(sigmas, ns) and not more:
+        sigmas = default_steps(measurement, cfg, calls)
+        habits = habits_on(solver, sigmas, ns)
+        if begins_with_jump(sigmas, ns) and not habits.jump:
             return None  # this solver cannot jump
         chosen = highest_order(default(measurement, cfg, calls)) if order is None and solver == "unipc" else order
-        return build_table(solver, sigmas, ns.family, chosen, **{**more, **options})
+        return build_table(solver, sigmas, ns.family, chosen, **{**habits.options, **options})
 
     return make
 
@@ -66,7 +72,7 @@ def bound(order: int, p: float) -> Make:
         else:
             below = optimal_sigmas(range_below(ns, level, calls), calls, p=p, bound_order=order)
             sigmas = torch.cat([torch.tensor([float(ns.sigma_max)], dtype=torch.float64), below])
-        more = {} if level is None else {"jump": True, "final_slope": min(1.0, 5.0 / calls)}
+        more = habits_on("unipc", default_steps(measurement, cfg, calls), ns).options
         return build_table("unipc", sigmas, ns.family, highest_order(default_table), **more)
 
     return make
@@ -90,7 +96,7 @@ def first_level(factor: float = 1.0, measured: bool = False) -> Make:
         if sigmas is None:
             return None
         order = highest_order(default(measurement, cfg, calls))
-        return build_table("unipc", sigmas, on.noise_schedule.family, order, **options_on("unipc", sigmas, on.noise_schedule))
+        return build_table("unipc", sigmas, on.noise_schedule.family, order, **habits_on("unipc", sigmas, on.noise_schedule).options)
 
     return make
 
@@ -100,8 +106,8 @@ def from_the_top(afs: bool = False) -> Make:
 
     def make(measurement: Measurement, cfg: float, calls: int) -> SolverTable:
         ns = measurement.on.noise_schedule
-        order = highest_order(default(measurement, cfg, calls))
-        return build_table("unipc", optimal_sigmas(ns, calls + afs), ns.family, order, afs=afs)
+        order, sigmas = highest_order(default(measurement, cfg, calls)), tapered_sigmas(ns, calls + afs)
+        return build_table("unipc", sigmas, ns.family, order, afs=afs, **habits_on("unipc", sigmas, ns).options)
 
     return make
 
@@ -121,9 +127,9 @@ def last_step(share: float) -> Make:
 
     def make(measurement: Measurement, cfg: float, calls: int) -> SolverTable:
         ns = measurement.on.noise_schedule
-        sigmas = few_step_sigmas(ns, calls, measurement.on.structure)
+        sigmas = default_steps(measurement, cfg, calls)
         order = highest_order(default(measurement, cfg, calls))
-        return build_table("unipc", sigmas, ns.family, order, **{**options_on("unipc", sigmas, ns), "final_slope": share})
+        return build_table("unipc", sigmas, ns.family, order, **{**habits_on("unipc", sigmas, ns).options, "final_slope": share})
 
     return make
 
@@ -135,7 +141,7 @@ def highest_order(table: SolverTable) -> int:
 
 CHOICES: dict[str, dict[str, Make]] = {
     "Order and strength p of the bound": {
-        f"order {order}, p {p:g}": bound(order, p) for order in (1, 2, 3) for p in (1.0, 2.0, 3.0, 4.0)
+        f"order {order}, p {p:g}": bound(order, p) for order in (1, 2, 3) for p in (1.0, 1.5, 2.0, 3.0, 4.0)
     },
     "Steps": {name: on_schedule(name) for name in ("karras", "simple", "uniform_lambda", "beta")},
     "Level of the first call (a jump)": {
