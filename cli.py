@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--steps", type=_positive, default=5, help="steps of the few-step rows (default 5)")
     demo.add_argument(
         "--images", type=_positive,
-        help="number of images to score, a multiple of the number of classes (default: 30 of fashion, 36 of emoji)",
+        help="number of images to score, a multiple of the number of classes (default: 30 of fashion, 18 of emoji)",
     )
     _model_options(demo)
     demo.add_argument("--out", type=_png, default=Path("fewstep-demo.png"), help="file for the picture (default ./fewstep-demo.png)")
