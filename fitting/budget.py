@@ -1,9 +1,9 @@
 """How a budget of sample-calls is laid out: seeds, teacher, race, fits and guard.
 
-Every seed that is fitted costs the teacher's steps once, and in the fit its derivatives once, and some trials (two_stages.py). So the number
-of seeds follows from the budget. Where all weights free are too dear, those that keep constants (parameters.py) are fitted: half the
-parameters. What still does not fit is left out: the fit for the most model calls first. What remains without any fit is the race: which of
-the settings that hosts offer is best on this model.
+Every seed that is fitted costs the teacher's steps once, and in the fit its derivatives once, and some trials (two_stages.py). So the
+number of seeds follows from the budget. Where all weights free are too dear, those that keep constants (parameters.py) are fitted: half
+the parameters. What still does not fit is left out: the fit for the most model calls first. What remains without any fit is the race:
+which of the settings that hosts offer is best on this model.
 
 The shares were measured on the demo model (benchmarks/calibration_budget.py).
 """
