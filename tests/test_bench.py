@@ -289,6 +289,28 @@ def test_what_the_readme_says_about_the_figures(committed):
     assert {each for each in own if published[each] < own[each]} == {calls}
 
 
+def test_what_the_page_about_amed_says(committed):
+    page = " ".join((ROOT / "docs" / "amed.md").read_text(encoding="utf-8").split())
+    found = re.search(r"an iPNDM table has ([\d.]+) of the error of plain UniPC .*? has ([\d.]+) of the table's error", page).groups()
+    errors = {part.rpartition("/")[2]: row["rmse"] for part, row in committed["amed"].items() if part.startswith("emoji/cfg 1/5 calls/")}
+    plain, default = errors["UniPC 2 on optimized steps from s = 1"], errors["FewStep's default (UniPC 2 after a jump)"]
+    ratios = (errors["iPNDM 3, AMED table"] / plain, default / errors["iPNDM 3, AMED table"])
+    assert [float(number) for number in found] == pytest.approx(ratios, abs=0.0056)
+
+
+def test_no_choice_of_the_default_has_a_much_worse_worst_case():
+    """What docs/ablations.md says of its tables: a default that is bad somewhere would have to be replaced, or the page changed."""
+    page = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
+    most = float(re.search(r"the worst case of another option more than (\d+) % smaller than the default's", page)[1])
+    shares = []
+    for table in page.split("\n## ")[1:]:
+        rows = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| ")][1:]
+        worst = {row[0]: float(row[-2]) for row in rows if all(row)}
+        shares.append(100 * (1 - min(worst.values()) / worst["the default"]))
+    assert len(shares) == 8 and max(shares) == pytest.approx(most, abs=1.5)  # entries have two digits
+    assert most < 10
+
+
 def test_the_python_of_the_readme_runs(tmp_path):
     """On the demo model, with nothing in the place of its `{...}`."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
