@@ -237,8 +237,8 @@ at a time is varied, the others stay as FewStep's default has them. Entries are 
 column in the same table; the bold one has the smallest worst case among options that apply everywhere. An option that does not apply to a
 model has no entry.
 
-**In no table is the worst case of another option more than {share} smaller than the default's.** In single columns others are better: that is
-what a calibration finds.
+**In no table is the worst case of another option more than {share} smaller than the default's.** In single columns others are better: that
+is what a calibration finds.
 
 Columns:
 """
