@@ -292,8 +292,9 @@ itself. The best of all stock is an oracle: the best of 60 to 75 combinations of
 number of calls (all run on the first few seeds; the best of those, and the usual settings, on all). Nobody has it, but it is what a patient
 search could find. DPM++ 2M is computed with the half-log-SNR of flow models where the model is one; older hosts did not."""
 _ERRORS = """Root mean square error over all seeds, and of the median seed in parentheses. With guidance every call is two forward
-passes. The recipes were fitted at guidance 2 and are used where their own check does not object. Tuned weights are left out: no LoRA ships
-with the demo models, and training one belongs to `benchmarks/tuning.py` (docs/tuning.md)."""
+passes. The recipes are those that ship, fitted at guidance 2 and used where their own check does not object, and those of other folders
+named below. Tuned weights are left out: no LoRA ships with the demo models, and training one belongs to `benchmarks/tuning.py`
+([tuning](tuning.md))."""
 _BEHIND = """Where one of the usual settings is closer to the teacher than FewStep's default with as many calls, and FewStep's error
 relative to it:"""
 _JUDGED = """The Frechet distance between the features of the pictures and those of the teacher's pictures from the same noise, and how many
