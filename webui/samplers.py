@@ -24,6 +24,7 @@ from .choices import read_recipe, solver_options, solver_order
 from .levels import noise_schedule_of
 from .mask import kept_by
 from .names import AMED, CALIBRATED, SamplerEntry
+from .refused import excused
 
 SamplerFunction = Callable[..., Tensor]
 
@@ -35,7 +36,7 @@ _logger = logging.getLogger("fewstep")
 
 def sampler_function(entry: SamplerEntry) -> SamplerFunction:
     """The function of an entry; its name is the entry's alias."""
-    function = _function(entry)
+    function = excused(_function(entry), lambda model, x, *given, **named: x)
     function.__name__ = function.__qualname__ = f"sample_{entry.alias}"
     function.is_fewstep = True  # type: ignore[attr-defined]
     return function
