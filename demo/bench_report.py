@@ -331,7 +331,7 @@ pictures as there are seeds: far fewer than the thousands that such distances ar
 column. Equal pictures have the distance 0."""
 _CACHES = """What many would do instead of using fewer steps: 20 or 30 of them, with the node EasyCache or LazyCache of ComfyUI, which
 skips forward passes where the model's answer hardly changes. Measured in the real host (`benchmarks/host_caches.py`), each picture sampled
-alone, its forward passes counted in the network. The last column has the passes after which FewStep's default is as close to the teacher,
-on the same few seeds."""
+alone, its forward passes counted in the network, on the first 8 seeds (emoji: 4). The last column has the passes after which FewStep's
+default is as close to the teacher, on the same seeds."""
 _AMED = """Tables fitted with forward passes on 32 other seeds (`benchmarks/amed_emoji.py`), on every second level of the optimized steps
 from s = 1, beside their own solver, UniPC on all of those steps, and FewStep's default."""
