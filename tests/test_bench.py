@@ -22,12 +22,14 @@ from fewstep.demo.bench_problems import PROBLEMS, problem
 from fewstep.demo.bench_report import (
     as_markdown,
     cache_rows,
+    caches_in_a_sentence,
     curve,
     headline_rows,
     headlines,
     lost_rankings,
     matching_calls,
     relative_curve,
+    times_the_passes,
 )
 from fewstep.demo.bench_results import Results, as_text, commit_of
 from fewstep.demo.bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, USUAL, compared, fitting_recipe, ours, stock, usual
@@ -235,6 +237,11 @@ def test_caches_of_the_host_beside_the_passes_of_the_default():
     assert cache_rows(document)[2:] == [
         "| Fashion, EDM | 3 | Euler, simple, 20 steps, EasyCache 0.2 | 24.0 | 40 % | 0.1000 (0.0500) | 16.0 |"
     ]
+    assert times_the_passes(document) == [pytest.approx(1.5)]
+    document["host"]["edm/cfg 3/too close for ten calls"] = {**row, "rmse": 0.01}
+    document["host"]["edm/cfg 3/saves next to nothing"] = {**row, "passes": 36.0}
+    assert times_the_passes(document) == [pytest.approx(1.5), 0.0]
+    assert "Of 2 settings whose cache saves 25 to 60 %, 1 take more forward passes" in caches_in_a_sentence(document)
 
 
 # --- The command ------------------------------------------------------------------------------------------------------
@@ -287,6 +294,31 @@ def test_what_the_readme_says_about_the_figures(committed):
     calls = int(re.search(r"of a plain DDPM, the published Align Your Steps list wins with guidance at (\d+) calls", text)[1])
     published, own = (curve(committed, "mixture-157", 3.0, method) for method in ("DPM++ 2M, Align Your Steps", FEWSTEP))
     assert {each for each in own if published[each] < own[each]} == {calls}
+    found = re.search(r"takes more forward passes than FewStep for the same error in (\d+) of (\d+) settings", text).groups()
+    times = times_the_passes(committed)
+    assert [int(number) for number in found] == [sum(each > 1 for each in times), len(times)]
+
+
+def test_what_the_page_about_amed_says(committed):
+    page = " ".join((ROOT / "docs" / "amed.md").read_text(encoding="utf-8").split())
+    found = re.search(r"an iPNDM table has ([\d.]+) of the error of plain UniPC .*? has ([\d.]+) of the table's error", page).groups()
+    errors = {part.rpartition("/")[2]: row["rmse"] for part, row in committed["amed"].items() if part.startswith("emoji/cfg 1/5 calls/")}
+    plain, default = errors["UniPC 2 on optimized steps from s = 1"], errors["FewStep's default (UniPC 2 after a jump)"]
+    ratios = (errors["iPNDM 3, AMED table"] / plain, default / errors["iPNDM 3, AMED table"])
+    assert [float(number) for number in found] == pytest.approx(ratios, abs=0.0056)
+
+
+def test_no_choice_of_the_default_has_a_much_worse_worst_case():
+    """What docs/ablations.md says of its tables: a default that is bad somewhere would have to be replaced, or the page changed."""
+    page = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
+    most = float(re.search(r"the worst case of another option more than (\d+) % smaller than the default's", page)[1])
+    shares = []
+    for table in page.split("\n## ")[1:]:
+        rows = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| ")][1:]
+        worst = {row[0]: float(row[-2]) for row in rows if all(row)}
+        shares.append(100 * (1 - min(worst.values()) / worst["the default"]))
+    assert len(shares) == 8 and max(shares) == pytest.approx(most, abs=1.5)  # entries have two digits
+    assert most < 10
 
 
 def test_the_python_of_the_readme_runs(tmp_path):
