@@ -7,7 +7,7 @@ chosen on the same images: an oracle that nobody has. Settings that are far behi
 
     python benchmarks/wide_ranges.py --images 40 --out docs/measurements/wide_ranges.md
     python benchmarks/wide_ranges.py --problems edm vp flow fashion-sd mixture-sd --calls 5 8 12 --cfg 1 3 7 --images 40 \
-        --out docs/measurements/narrow_ranges.md
+        --common --out docs/measurements/narrow_ranges.md
 """
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ NARROW = ("edm", "vp", "flow")  # the demo model
 SCREENED = 16  # images on which all stock settings are run
 FINALISTS = 10
 USUAL = ("euler on simple", "dpmpp_2m on karras")
+COMMON = (("euler", None), ("dpmpp_2m", None), ("unipc", 3), ("deis", 3), ("ipndm", 3)), ("simple", "karras", "beta")
+ALL = (*STOCK_SOLVERS, ("euler", None)), MORE_SCHEDULES
 FACTORS = (0.5, 0.7, 1.4, 2.0)  # on the rule's first level, to show what it is worth
 
 
@@ -80,7 +82,7 @@ def error(squares: Tensor) -> Error:
     return Error(math.sqrt(float(squares.mean())), float(squares.sqrt().median()))
 
 
-def measure(name: str, cfg: float, calls: Sequence[int], images: int, seed: int) -> Iterable[Line]:
+def measure(name: str, cfg: float, calls: Sequence[int], images: int, seed: int, common: bool) -> Iterable[Line]:
     """Lines of one problem."""
     whole, some = problem(name, images, cfg, seed), min(images, SCREENED)
     few = replace(problem(name, some, cfg, seed), noise=whole.noise[:some])
@@ -94,7 +96,7 @@ def measure(name: str, cfg: float, calls: Sequence[int], images: int, seed: int)
 
     for nfe in calls:
         stock = {
-            each.name: each.table for each in candidates(ns, nfe, (*STOCK_SOLVERS, ("euler", None)), MORE_SCHEDULES, optimized=False)
+            each.name: each.table for each in candidates(ns, nfe, *(COMMON if common else ALL), optimized=False)
         }
         screened = {each: float(distances(few, target, table, some).mean()) for each, table in stock.items()}
         finalists = dict.fromkeys([*sorted(screened, key=lambda each: screened[each])[:FINALISTS], *USUAL])
@@ -130,18 +132,20 @@ def main() -> None:
     parser.add_argument("--cfg", nargs="+", type=float, default=[1.0, 3.0])
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--common", action="store_true", help="compare with the common stock settings only: five solvers, three schedules")
     parser.add_argument("--out", type=Path, help="a Markdown file for the table")
     args = parser.parse_args()
     torch.set_num_threads(1)
     command = (
         f"python benchmarks/wide_ranges.py --problems {' '.join(args.problems)} --calls {' '.join(map(str, args.calls))} "
-        f"--cfg {' '.join(f'{cfg:g}' for cfg in args.cfg)} --images {args.images} --seed {args.seed}"
+        f"--cfg {' '.join(f'{cfg:g}' for cfg in args.cfg)} --images {args.images} --seed {args.seed}{' --common' if args.common else ''}"
     )
+    stock = "of five solvers on three schedules, ComfyUI's and with sigma_min as the end" if args.common else "of all stock settings"
     wide = all(is_wide(name) for name in args.problems)
     text = [
         f"# {'Wide' if wide else 'Narrow'} noise ranges: FewStep's default against stock", "",
         f"Written by `{command} --out {args.out}`. Ratios of errors to a 96-step teacher; below 1 is better for FewStep. Best "
-        "stock is the best of all stock settings on these very images, an oracle that nobody has.", "",
+        f"stock is the best {stock} on these very images, an oracle that nobody has.", "",
         "| problem | cfg | calls | best stock: RMSE | default / best stock | the same, median | default of version 1 / best stock | "
         f"default / Euler simple | default / DPM++ 2M Karras | {' | '.join(f'first level x {each:g} / best stock' for each in FACTORS)} |",
         "|---|---|---|---|---|---|---|---|---|" + "---|" * len(FACTORS),
@@ -150,7 +154,7 @@ def main() -> None:
     lines: list[Line] = []
     for name in args.problems:
         for cfg in args.cfg:
-            for line in measure(name, cfg, args.calls, args.images, args.seed):
+            for line in measure(name, cfg, args.calls, args.images, args.seed, args.common):
                 lines.append(line)
                 print(row(line), flush=True)
     text += [row(line) for line in lines]

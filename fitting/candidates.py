@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas, tapered_sigmas
 from ..schedules.first_level import jump_sigmas
-from ..solvers import SOLVERS, Row, SolverTable, build_table, habits_on, solver_named
+from ..solvers import SOLVERS, Row, SolverTable, build_table, can_jump, habits_on, solver_named
 from .setting import Setting
 
 Kind = Literal["stock", "optimized", "fitted"]
@@ -98,6 +98,8 @@ OPTIMIZED_SOLVERS: tuple[tuple[str, int | None], ...] = (
 )  # fmt: skip
 
 JUMP_SOLVERS: tuple[tuple[str, int | None], ...] = (("unipc", 2), ("unipc", 3), ("dpmpp_2m", None))
+GUIDED_SOLVERS: tuple[tuple[str, int | None], ...] = (("deis", 2), ("ipndm", 2))
+"""Those of FewStep's default at high guidance (`solvers.default_solver`)."""
 
 
 def candidates(
@@ -152,7 +154,13 @@ def candidates(
     return list(found.values())
 
 
-def after_jump(ns: NoiseSchedule, nfe: int, structure: float, factors: Sequence[float] = (1.0,)) -> list[Candidate]:
+def after_jump(
+    ns: NoiseSchedule,
+    nfe: int,
+    structure: float,
+    factors: Sequence[float] = (1.0,),
+    solvers: Sequence[tuple[str, int | None]] = JUMP_SOLVERS,
+) -> list[Candidate]:
     """Solvers on optimized steps that begin with a jump without a call (solvers/jump.py); none on ranges that begin too low for one.
 
     They are no part of `candidates`; calibrations start from them (`default_starts`).
@@ -163,13 +171,16 @@ def after_jump(ns: NoiseSchedule, nfe: int, structure: float, factors: Sequence[
         The data's largest structures, see schedules/first_level.py.
     factors : sequence of float
         Of the first level, see `first_call_level`.
+    solvers : sequence of (str, int or None)
+        Name and order; those that cannot jump on this range are left out.
     """
     found: list[Candidate] = []
+    solvers = [(solver, order) for solver, order in solvers if can_jump(solver, ns.sigma_max, ns.family)]
     for factor in factors:
         sigmas = jump_sigmas(ns, nfe, structure, factor)
         if sigmas is None:
             continue
-        for solver, order in JUMP_SOLVERS:
+        for solver, order in solvers:
             table = build_table(solver, sigmas, ns.family, order, **habits_on(solver, sigmas, ns).options)
             name = f"{_label(solver, order)} on optimized steps after a jump to {float(sigmas[1]):.3g}"
             found.append(Candidate(name, table, "optimized"))
@@ -177,16 +188,14 @@ def after_jump(ns: NoiseSchedule, nfe: int, structure: float, factors: Sequence[
 
 
 def on_tapered_steps(ns: NoiseSchedule, nfe: int) -> list[Candidate]:
-    """The same solvers on `tapered_sigmas`: FewStep's default where no jump is worth a step."""
-    sigmas = tapered_sigmas(ns, nfe)
-    return [
-        Candidate(
-            f"{_label(solver, order)} on tapered steps",
-            build_table(solver, sigmas, ns.family, order, **habits_on(solver, sigmas, ns).options),
-            "optimized",
-        )
-        for solver, order in JUMP_SOLVERS
-    ]
+    """FewStep's defaults where no jump is worth a step: on `tapered_sigmas`, and those for high guidance on `optimal_sigmas`."""
+    found = []
+    lists = ("tapered", tapered_sigmas(ns, nfe), JUMP_SOLVERS), ("optimized", optimal_sigmas(ns, nfe), GUIDED_SOLVERS)
+    for what, sigmas, solvers in lists:
+        for solver, order in solvers:
+            table = build_table(solver, sigmas, ns.family, order, **habits_on(solver, sigmas, ns).options)
+            found.append(Candidate(f"{_label(solver, order)} on {what} steps", table, "optimized"))
+    return found
 
 
 def _down_to_sigma_min(schedule: str, ns: NoiseSchedule, steps: int) -> Tensor:

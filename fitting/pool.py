@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..schedules import NoiseSchedule
-from .candidates import Candidate, after_jump, candidates, on_tapered_steps
+from .candidates import GUIDED_SOLVERS, Candidate, after_jump, candidates, on_tapered_steps
 
 _SOLVERS: tuple[tuple[str, int | None], ...] = (
     ("deis", 3), ("ipndm", 3), ("unipc", 2), ("dpmpp_2m", None), ("gradient_estimation", None), ("ipndm_v", 3), ("unipc", 3), ("deis", 2),
@@ -30,6 +30,8 @@ def race_pool(ns: NoiseSchedule, nfe: int, structure: float = 0.0, more: Sequenc
     """
     ours = [candidate for candidate in candidates(ns, nfe, (), ()) if candidate.nfe == nfe]
     jumps = after_jump(ns, nfe, structure, _FACTORS) if structure > 0 else []
+    if jumps:
+        jumps += after_jump(ns, nfe, structure, solvers=GUIDED_SOLVERS)
     own = jumps or on_tapered_steps(ns, nfe)
     ranks = {(solver, order): rank for rank, (solver, order) in enumerate(_SOLVERS)}
     stock = candidates(ns, nfe, _SOLVERS, _SCHEDULES, optimized=False)

@@ -10,10 +10,10 @@ import torch
 
 from ..schedules import NoiseSchedule, baseline_sigmas, few_step_sigmas, optimal_sigmas
 from ..schedules.cache import default_cache
+from ..schedules.first_level import few_step_problem
 from ..schedules.optimal import LARGEST_OPTIMISED, Problem, make_problem
 from ..schedules.presets import preset_nodes
 from ..schedules.split import with_level_at
-from ..schedules.tapered import tapered_strength
 from ..solvers import can_jump, solver_named
 from .host import noise_schedule_of
 from .inputs import OPTIMIZED
@@ -106,9 +106,10 @@ class ScheduleRequest:
         return self.structure is not None and plain and can_jump(self.solver, ns.sigma_max, ns.family)
 
     def problem(self, ns: NoiseSchedule, steps: int) -> Problem:
-        """The minimisation behind an optimized list with denoise above 0 that does not begin with a jump."""
+        """The minimisation behind an optimized list with denoise above 0."""
         if self.tapered and self.for_own_samplers(ns):
-            return make_problem(ns, steps, p=tapered_strength(steps), bound_order=1)
+            assert self.structure is not None
+            return few_step_problem(ns, steps, self.structure)
         return make_problem(ns, steps, self.solver, self.highest_order, self.p, self.denoise)
 
 

@@ -102,5 +102,8 @@ def test_flow_models_from_1_take_another_solver_at_high_guidance():
 def test_they_race_where_no_candidate_jumps():
     names = [candidate.name for candidate in race_pool(NARROW["edm"], 5)]
     assert [name for name in names if "tapered" in name] == names[:3]
+    assert names[3:5] == ["deis 2 on optimized steps", "ipndm 2 on optimized steps"]
     wide = [candidate.name for candidate in race_pool(NoiseSchedule.flow(), 5, 8.0)]
     assert not any("tapered" in name for name in wide) and "after a jump" in wide[0]
+    assert sum(name.startswith("ipndm 2 on optimized steps after a jump") for name in wide) == 1
+    assert not any(name.startswith("deis") and "jump" in name for name in wide), "from s = 1 it cannot"
