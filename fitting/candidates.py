@@ -32,6 +32,8 @@ class Candidate:
         What `candidates` made it of, as given there; "optimized" for this package's steps.
     zero : bool
         Whether its schedule ends in 0 as published, and not at sigma_min.
+    setting : str
+        The name without numbers that depend on the number of calls; empty if it is the name.
     """
 
     name: str
@@ -41,6 +43,12 @@ class Candidate:
     order: int | None = None
     schedule: str = ""
     zero: bool = True
+    setting: str = ""
+
+    @property
+    def any_calls(self) -> str:
+        """What candidates of the same setting for other numbers of calls are called, too."""
+        return self.setting or self.name
 
     @property
     def nfe(self) -> int:
@@ -182,8 +190,9 @@ def after_jump(
             continue
         for solver, order in solvers:
             table = build_table(solver, sigmas, ns.family, order, **habits_on(solver, sigmas, ns).options)
-            name = f"{_label(solver, order)} on optimized steps after a jump to {float(sigmas[1]):.3g}"
-            found.append(Candidate(name, table, "optimized"))
+            setting = f"{_label(solver, order)} on optimized steps after a jump"
+            name = f"{setting} to {float(sigmas[1]):.3g}"
+            found.append(Candidate(name, table, "optimized", setting=f"{setting} of {factor:g}"))
     return found
 
 

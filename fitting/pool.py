@@ -11,7 +11,7 @@ _SOLVERS: tuple[tuple[str, int | None], ...] = (
     ("res_multistep", None), ("ipndm", 4), ("ipndm_v", 4), ("euler", None), ("dpmpp_multistep", 3), ("heun", None), ("dpm_2", None),
 )  # fmt: skip
 _SCHEDULES = ("karras", "beta", "sgm_uniform", "uniform_lambda", "ays", "simple", "kl_optimal", "exponential", "gits")
-_FACTORS = (1.0, 1.7)  # of the first level after a jump
+_FACTORS = (0.75, 1.2)  # of the first level after a jump; scales measured on end points are about 1.3 times those of the rule
 
 
 def race_pool(ns: NoiseSchedule, nfe: int, structure: float = 0.0, more: Sequence[Candidate] = ()) -> list[Candidate]:
@@ -31,7 +31,7 @@ def race_pool(ns: NoiseSchedule, nfe: int, structure: float = 0.0, more: Sequenc
     ours = [candidate for candidate in candidates(ns, nfe, (), ()) if candidate.nfe == nfe]
     jumps = after_jump(ns, nfe, structure, _FACTORS) if structure > 0 else []
     if jumps:
-        jumps += after_jump(ns, nfe, structure, solvers=GUIDED_SOLVERS)
+        jumps += after_jump(ns, nfe, structure, _FACTORS[:1], GUIDED_SOLVERS)
     own = jumps or on_tapered_steps(ns, nfe)
     ranks = {(solver, order): rank for rank, (solver, order) in enumerate(_SOLVERS)}
     stock = candidates(ns, nfe, _SOLVERS, _SCHEDULES, optimized=False)
@@ -51,6 +51,6 @@ def trimmed(pool: Sequence[Candidate], count: int) -> list[Candidate]:
 
 def following(pool: Sequence[Candidate], ranking: Sequence[str], count: int) -> list[Candidate]:
     """Those of `pool` that were best at another number of calls, at most `count`, and all tables made for such models."""
-    order = {name: place for place, name in enumerate(ranking)}
-    known = sorted((candidate for candidate in pool if candidate.name in order), key=lambda candidate: order[candidate.name])
+    order = {setting: place for place, setting in enumerate(ranking)}
+    known = sorted((candidate for candidate in pool if candidate.any_calls in order), key=lambda candidate: order[candidate.any_calls])
     return [*(candidate for candidate in pool if candidate.kind == "fitted"), *known[:count]]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewstep.fitting.pool import race_pool
+from fewstep.fitting.pool import following, race_pool
 from fewstep.schedules import BASELINES, NoiseSchedule, baseline_sigmas, few_step_sigmas, is_tapered, optimal_sigmas, tapered_sigmas
 from fewstep.schedules.optimal import LARGEST_OPTIMISED
 from fewstep.schedules.tapered import tapered_strength
@@ -97,6 +97,14 @@ def test_flow_models_from_1_take_another_solver_at_high_guidance():
     assert default_solver(wide, 5, 5.0) == "ipndm" and default_solver(wide, 5, 3.0) == default_solver(wide, 9, 5.0) == "unipc"
     table = few_step_table(wide, 5, 8.0, 5.0)
     assert table.solver == "ipndm" and table.options["jump"] and max(table.orders) == 2 and table.nfe == 5
+
+
+def test_those_that_jump_race_again_at_other_numbers_of_calls():
+    five, eight = (race_pool(NoiseSchedule.flow(), calls, 8.0) for calls in (5, 8))
+    jumping = [candidate for candidate in five if "jump" in candidate.name]
+    again = following(eight, [candidate.any_calls for candidate in jumping], len(jumping))
+    assert len(jumping) == len(again) > 3 and all("jump" in each.name and each.nfe == 8 for each in again)
+    assert not {each.name for each in again} & {each.name for each in jumping}, "their levels differ"
 
 
 def test_they_race_where_no_candidate_jumps():
