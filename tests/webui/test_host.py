@@ -289,7 +289,8 @@ def plotted(webui, axis, values, sampler="FewStep UPC 3", schedule="FewStep"):
     nothing, as_text = [0, "", []], True
     # legend, (labels, no grid, cells a grid: reForge), lone pictures, sub-grids
     layout = [False, *([False, False, 0] if webui.kind == "reforge" else []), True, False]
-    arguments = [place, values, [], *nothing, *nothing, *layout, False, False, False, False, 0, as_text]
+    rows = [0] if webui.kind == "neo" else []
+    arguments = [place, values, [], *nothing, *nothing, *layout, False, False, False, False, *rows, 0, as_text]
     return webui.post(
         "/sdapi/v1/txt2img", prompt="a cat", steps=5, width=64, height=64, seed=7, sampler_name=sampler, scheduler=schedule,
         script_name="x/y/z plot", script_args=arguments, cfg_scale=5,
