@@ -1,7 +1,7 @@
 """What comes through a socket is what the socket says.
 
 The host's validation looks at values of widgets and at connections. A prompt of a script may have a plain value where a connection belongs,
-and that reaches the node as it is.
+or null where a choice does, and that reaches the node as it is.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ def check_sockets(schema: io.Schema, inputs: Mapping[str, Any]) -> None:
             raise ValueError(_sentence(socket.id, value, kind))
         if kind == "CONDITIONING" and not (isinstance(value, (list, tuple)) and all(map(_is_conditioning, value))):
             raise ValueError(_sentence(socket.id, value, kind))
+
+
+def named_choices(schema: io.Schema, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs, with null as a word where a choice belongs: nodes refuse it like any other wrong word. The host lets it pass."""
+    choices = {widget.id for widget in schema.inputs if widget.get_io_type() == "COMBO"}
+    return {name: str(value) if value is None and name in choices else value for name, value in inputs.items()}
 
 
 def _is_conditioning(entry: Any) -> bool:

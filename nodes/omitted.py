@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from comfy_api.latest import io
 
-from .connected import check_sockets
+from .connected import check_sockets, named_choices
 from .labels import label
 
 _KEY = "fewstep_if_omitted"
@@ -44,7 +44,7 @@ def completed(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
         @classmethod
         def execute(cls, *first: Any, **inputs: Any) -> io.NodeOutput:
             schema, named = super().define_schema(), inspect.signature(super().execute).bind_partial(*first).arguments
-            given = {**omitted_values(schema), **named, **inputs}
+            given = named_choices(schema, {**omitted_values(schema), **named, **inputs})
             check_sockets(schema, given)
             return super().execute(**given)
 

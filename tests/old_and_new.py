@@ -64,6 +64,8 @@ CORE = (
     "test_fitting_parameters", "test_fitting_residual", "test_fitting_teacher", "test_fitting_race", "test_discretization", "test_killed",
     "amed", "tuning",
 )  # fmt: skip
+SHORT = (*CORE[: CORE.index("test_convergence_order")], "test_recipes", "test_recipe_book", "test_fitting_levenberg")
+"""Without the files that take longest."""
 TOOLS = ("pytest", "hypothesis", "tqdm", "pillow", "matplotlib", "torchsde", "tomli", "packaging")
 
 
@@ -79,8 +81,8 @@ def interpreter(version: str) -> str | None:
 
 
 def code_digest() -> str:
-    """Of everything that a row runs."""
-    rooms = ("schedules", "solvers", "fitting", "training", "amed", "recipes", "jobs", "tests")
+    """Of the code that a row tests."""
+    rooms = ("schedules", "solvers", "fitting", "training", "amed", "recipes", "jobs")
     files = [path for room in rooms for path in (ROOT / room).rglob("*.py")] + [ROOT / "tensor_files.py", ROOT / "requirements.txt"]
     digest = hashlib.sha256()
     for path in sorted(files):
@@ -92,28 +94,39 @@ def pinned(name: str, version: str) -> str:
     return f"{name}=={version}" if version else name
 
 
-def run_case(case: Case, folder: Path) -> dict[str, object]:
+def installed(case: Case, python: str, home: Path) -> tuple[str, str]:
+    """The Python of an environment with the row's packages, and why there is none; one that an interrupted run left is used again."""
+    own, ready = str(home / "bin/python"), home / "ready"
+    if ready.exists():
+        return own, ""
+    shutil.rmtree(home, ignore_errors=True)
+    subprocess.run([python, "-m", "venv", home], check=True)
+    packages = [pinned(name, getattr(case, name)) for name in ("torch", "numpy", "scipy", "safetensors", "platformdirs")]
+    pip = [own, "-m", "pip", "install", "-q", "--no-cache-dir", "--only-binary=:all:", "--prefer-binary"]
+    # In one call, so that pip finds tools that go with the old packages.
+    done = subprocess.run([*pip, *packages, *TOOLS], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return own, "pip: " + (re.findall(r"ERROR: (.+)", done.stderr) or ["failed"])[-1][:200]
+    (home / "links").mkdir()
+    (home / "links/fewstep").symlink_to(ROOT, target_is_directory=True)
+    ready.touch()
+    return own, ""
+
+
+def run_case(case: Case, folder: Path, tests: tuple[str, ...]) -> dict[str, object]:
     """Install the row's packages, run the tests, and return what came of it."""
     python = interpreter(case.python)
     if python is None:
         return {"not_run": f"there is no Python {case.python} here"}
     home = folder / case.name.replace(" ", "-")
-    shutil.rmtree(home, ignore_errors=True)
     try:
-        subprocess.run([python, "-m", "venv", home], check=True)
-        own = str(home / "bin/python")
-        packages = [pinned(name, getattr(case, name)) for name in ("torch", "numpy", "scipy", "safetensors", "platformdirs")]
-        pip = [own, "-m", "pip", "install", "-q", "--no-cache-dir", "--only-binary=:all:", "--prefer-binary"]
-        # In one call, so that pip finds tools that go with the old packages.
-        installed = subprocess.run([*pip, *packages, *TOOLS], capture_output=True, text=True, check=False)
-        if installed.returncode:
-            return {"not_run": "pip: " + (re.findall(r"ERROR: (.+)", installed.stderr) or ["failed"])[-1][:200]}
-        (home / "links").mkdir()
-        (home / "links/fewstep").symlink_to(ROOT, target_is_directory=True)
+        own, problem = installed(case, python, home)
+        if problem:
+            return {"not_run": problem}
         names = ("torch", "numpy", "scipy", "safetensors", "platformdirs")
         tell = f"import sys, importlib.metadata as m; print(sys.version.split()[0], *[m.version(n) for n in {names}])"
         found = subprocess.run([own, "-c", tell], capture_output=True, text=True, check=True).stdout.split()
-        files = [str(ROOT / "tests" / (name if "." in name or not name.startswith("test_") else f"{name}.py")) for name in CORE]
+        files = [str(ROOT / "tests" / (name if "." in name or not name.startswith("test_") else f"{name}.py")) for name in tests]
         environment = {**os.environ, "PYTHONPATH": str(home / "links"), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         start, log = time.monotonic(), folder / f"{home.name}.log"
         with open(log, "w") as output:
@@ -130,10 +143,10 @@ def run_case(case: Case, folder: Path) -> dict[str, object]:
         seconds = round(time.monotonic() - start)
         versions = dict(zip(("python", *names), found, strict=True))
         return {"versions": versions, **counts, "failures": failures, "seconds": seconds, "exit": code}
+    except subprocess.TimeoutExpired:
+        return {"not_run": f"the tests did not end within {LIMIT // 60} minutes"}
     except (subprocess.SubprocessError, OSError) as error:
         return {"not_run": str(error)[:200]}
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def main() -> int:
@@ -141,6 +154,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where environments are made (default: a temporary folder)")
     parser.add_argument("--only", nargs="+", choices=[case.name for case in CASES], help="rows to run")
     parser.add_argument("--again", action="store_true", help="run rows again that have a result")
+    parser.add_argument("--short", action="store_true", help="fewer tests")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     folder, digest = options.folder or Path(tempfile.mkdtemp(prefix="fewstep-versions-")), code_digest()
@@ -150,7 +164,9 @@ def main() -> int:
         if (options.only and case.name not in options.only) or (known.get("code") == digest and "exit" in known and not options.again):
             continue
         print(f"{case.name} ...", flush=True)
-        results[case.name] = {"asked": asdict(case), "code": digest, **run_case(case, folder)}
+        known = {"asked": asdict(case), "code": digest, "tests": "short" if options.short else "core"}
+        results[case.name] = {**known, **run_case(case, folder, SHORT if options.short else CORE)}
+        shutil.rmtree(folder / case.name.replace(" ", "-"), ignore_errors=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         print(json.dumps(results[case.name]), flush=True)
     return int(any(result.get("exit", 1) for result in results.values()))

@@ -35,3 +35,12 @@ def test_every_socket(comfy, node_id):
             continue
         assert f"{name} was " in result.error and f"connected with an output of type {kind}" in result.error, (name, result.error)
         assert result.messages["execution_error"]["exception_type"] == "ValueError"
+
+
+@pytest.mark.parametrize("name", ["family", "class_name", "model"])
+def test_null_is_no_choice(comfy, name):
+    graph = prompts()["FewStepLoadDemoModel"]
+    changed = comfy.with_defaults(graph.prompt)
+    changed["1"]["inputs"][name] = None
+    result = comfy.wait(comfy.post_prompt(changed, as_it_is=True))
+    assert f"{name} was 'None'" in result.error, result.error
