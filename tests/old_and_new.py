@@ -134,8 +134,6 @@ def run_case(case: Case, folder: Path, tests: tuple[str, ...]) -> dict[str, obje
                 [own, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", *files], cwd=ROOT, env=environment, stdout=output,
                 stderr=output, timeout=LIMIT, check=False,
             ).returncode  # fmt: skip
-        if case == CASES[0]:
-            subprocess.run([own, "tests/torch_names.py"], cwd=ROOT, check=True)
         text = log.read_text(errors="replace")
         last = next((line for line in reversed(text.splitlines()) if re.search(r"\d+ (passed|failed|error)", line)), "")
         counts = {name: int(number) for number, name in re.findall(r"(\d+) (passed|failed|skipped|error)", last)}
