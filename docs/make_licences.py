@@ -59,7 +59,8 @@ def licence_of(distribution: metadata.Distribution) -> str:
 def known_rows() -> dict[str, str]:
     """The lines of the page by package."""
     text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    return {match[1]: match[2] for match in re.finditer(r"^\| ([a-z0-9-]+) \| (.+) \|$", text, re.MULTILINE)}
+    found = {match[1]: match[2] for match in re.finditer(r"^\| ([a-z0-9-]+) \| (.+) \|$", text, re.MULTILINE)}
+    return {name: row for name, row in found.items() if name not in ("package", "---")}
 
 
 def main(folders: list[str]) -> None:

@@ -1,9 +1,9 @@
 """How a budget of sample-calls is laid out: seeds, teacher, race, fits and guard.
 
-Every seed that is fitted costs the teacher's steps once, and in the fit its derivatives once, and a trial for every step that is tried
-after it was taken in. So the number of seeds follows from the budget. Where all weights free are too dear, those that keep constants
-(parameters.py) are fitted: half the parameters. What still does not fit is left out: the fit for the most model calls first. What remains
-without any fit is the race: which of the settings that hosts offer is best on this model.
+Every seed that is fitted costs the teacher's steps once, and in the fit its derivatives once, and some trials (two_stages.py). So the
+number of seeds follows from the budget. Where all weights free are too dear, those that keep constants (parameters.py) are fitted: half
+the parameters. What still does not fit is left out: the fit for the most model calls first. What remains without any fit is the race:
+which of the settings that hosts offer is best on this model.
 
 The shares were measured on the demo model (benchmarks/calibration_budget.py).
 """
@@ -17,12 +17,11 @@ from .race import race_cost
 
 GUARDING, FEWEST_GUARDING = 12, 6  # seeds that decide
 FEWEST_FITTED, MOST_FITTED = 12, 384
-PORTIONS = 6  # in which the seeds of a fit are taken in
 CHECKED, CHECKED_STEPS = 4, (12, 24)  # seeds and steps of the teacher's check
 FOLLOWING = 10  # candidates of a race after the first, a warm start not counted
 _FEWEST_RACING, _MOST_RACING = 16, 64
 _RACING = 0.12  # share of the budget that races may take, as long as there are enough candidates
-_TRIALS = 2.0  # for each measured Jacobian
+_TRIALS = 4.5  # of a seed's steps, with what the first stage of a fit costs beside them
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,7 @@ class StepCost:
 
     def of_seed(self, constants: bool) -> float:
         """Sample-calls that a fit needs for one seed."""
-        trials = _TRIALS * (PORTIONS + 1) / 2  # a seed that is taken in late is tried less often
-        return 1 + self.trial * (1 + trials) + (self.keeping if constants else self.jacobian)
+        return 1 + self.trial * (1 + _TRIALS) + (self.keeping if constants else self.jacobian)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ _BLOCK = 1 << 16  # columns of a Jacobian that are made float64 at once
 NOTHING_GAINED = "another step gained less than one per cent"
 NOTHING_TO_FIT = "there was nothing to fit"
 LIMIT_REACHED = "the limit of cost was reached"
+START_NOT_FINITE = (
+    "The model's end points with the starting table are not finite (NaN or infinity), so a fit has nothing to start from. Run the model "
+    "in a higher precision, or lower the guidance."
+)
 NOT_FINITE = "the model returned values that are not finite at the settings tried last"
 
 
@@ -98,9 +102,6 @@ def minimise(
     least_gain: float = _LEAST_GAIN,
     theta: Array | None = None,
     growing: bool = False,
-    at_once: int = 1,
-    patience: int = 1,
-    promise: float = 0.0,
     progress: Callable[[int, float], None] | None = None,
 ) -> Fit:
     """Fit `parameters` to make `residual` small.
@@ -121,14 +122,6 @@ def minimise(
         The start; default zero.
     growing : bool
         Begin with one chunk of seeds and take in another with every measured Jacobian.
-    at_once : int
-        Chunks that a Jacobian is measured on, and that are taken in together.
-    patience : int
-        Measured Jacobians in a row that must gain too little before it ends, if they are more than one for every seed: a step that
-        happened to be small is no reason.
-    promise : float
-        A step with an updated Jacobian is only tried if the linear model promises this relative gain. (After an update it promises more
-        than it keeps: in two fits of the demo model, steps that promised less than 0.1 gained 0.006 on average.)
     progress : callable or None
         Called with (calls so far, root mean square so far) after every model call except the start's; may raise `Interrupted`.
 
@@ -146,17 +139,14 @@ def minimise(
     first_call, began = residual.calls, time.monotonic()
     theta = np.zeros(parameters.size) if theta is None else np.asarray(theta, dtype=np.float64)
     residual.after_call = None
-    portions = [range(i, min(i + at_once, len(residual.chunks))) for i in range(0, len(residual.chunks), at_once)]
-    taken = len(portions[0]) if growing else len(residual.chunks)
+    chunks = len(residual.chunks)
+    taken = 1 if growing else chunks
     evaluation = residual.evaluate(parameters.table(theta), chunks=taken)
     if not math.isfinite(evaluation.mean_square):
-        raise FitError(
-            "The model's end points with the starting table are not finite (NaN or infinity), so a fit has nothing to start from. Run the "
-            "model in a higher precision, or lower the guidance."
-        )
+        raise FitError(START_NOT_FINITE)
     weight = ridge * evaluation.mean_square
     fit = Fit(theta, evaluation)
-    search = _Search(residual, parameters, weight, fit, promise)
+    search = Search(residual, parameters, weight, fit)
 
     def spent() -> int:
         return residual.calls - first_call
@@ -179,20 +169,20 @@ def minimise(
         if not parameters.size:
             fit.stopped = NOTHING_TO_FIT
             return fit
-        gains = deque([math.inf] * max(len(portions), patience), maxlen=max(len(portions), patience))  # of the last measured Jacobians
+        gains = deque([math.inf] * chunks, maxlen=chunks)  # of the last measured Jacobians
         while max(gains) >= least_gain:
-            portion = portions[fit.jacobians % len(portions)]
-            grown = max(portion.stop - taken, 0)
-            if not affordable(jacobian_cost * len(portion) + trial_cost * (taken + grown) + grown * parameters.start.nfe):
+            index = fit.jacobians % chunks
+            grown = max(index + 1 - taken, 0)
+            if not affordable(jacobian_cost + trial_cost * (taken + grown) + grown * parameters.start.nfe):
                 fit.ending, fit.stopped = Ending.LIMITED, LIMIT_REACHED
                 break
             if grown:
                 taken += grown
                 search.take_in(taken)
             before = search.value()
-            search.measure(portion)
+            search.measure([index])
             failures = 0
-            worthwhile = least_gain if taken == len(residual.chunks) else _LEAST_GAIN_GROWING
+            worthwhile = least_gain if taken == chunks else _LEAST_GAIN_GROWING
             while failures < (_FAILURES_IF_UPDATED if search.updated else _FAILURES) and affordable(trial_cost * taken):
                 gain = search.trial()
                 if gain:
@@ -234,11 +224,11 @@ def step_costs(parameters: Parameters) -> tuple[int, int]:
     return parameters.jacobian_calls(calls_after), calls_after[0]  # all trials begin with the same state at the same level
 
 
-class _Search:
+class Search:
     """The state of a minimisation."""
 
-    def __init__(self, residual: Residual, parameters: Parameters, ridge: float, fit: Fit, promise: float = 0.0) -> None:
-        self.residual, self.parameters, self.ridge, self.fit, self.promise = residual, parameters, ridge, fit, promise
+    def __init__(self, residual: Residual, parameters: Parameters, ridge: float, fit: Fit) -> None:
+        self.residual, self.parameters, self.ridge, self.fit = residual, parameters, ridge, fit
         self.damping = DAMPING
         self.jacobian: list[Tensor | None] = [None] * len(residual.chunks)
         self.updated = False
@@ -275,18 +265,18 @@ class _Search:
             if jacobian is not None
         ]
 
+    def weighed(self, parts: list[tuple[Tensor, Tensor]], evaluation: Evaluation) -> list[tuple[Tensor, Tensor]]:
+        """`known` as it enters the normal equations; here as it is."""
+        return parts
+
     def trial(self) -> float:
         """One damped step; the relative gain if it was accepted, else 0."""
-        curvature, pull = _normal_equations(self.known(self.fit.evaluation))
+        curvature, pull = normal_equations(self.weighed(self.known(self.fit.evaluation), self.fit.evaluation))
         gradient = pull + self.ridge * self.fit.theta
         diagonal = np.diag(curvature) + self.ridge
         floor = 1e-12 * max(float(diagonal.max()), 1e-30)
         system = curvature + np.diag(self.ridge + self.damping * diagonal + floor)
-        step = -_solved(system, gradient)
-        if self.updated and self.promise:
-            model = 2 * gradient @ step + step @ curvature @ step + self.ridge * step @ step
-            if -model < self.promise * self.value():
-                return 0.0
+        step = -solved(system, gradient)
         theta = self.fit.theta + step
         try:
             theta, evaluation = self.polished(theta, self.evaluated(theta, self.fit.evaluation))
@@ -318,8 +308,12 @@ class _Search:
             self.fit.theta, self.fit.evaluation = theta, evaluation
         return better
 
+    def seed_roots(self, evaluation: Evaluation) -> list[Tensor] | None:
+        """For each chunk of `evaluation` the square roots of its seeds' weights; None if all are 1."""
+        return None
+
     def polished(self, theta: Array, evaluation: Evaluation) -> tuple[Array, Evaluation]:
-        change = _best_last_row(self.residual, self.parameters, evaluation, self.ridge, theta)
+        change = _best_last_row(self.residual, self.parameters, evaluation, self.ridge, theta, self.seed_roots(evaluation))
         if change is None:
             return theta, evaluation
         better = theta.copy()
@@ -339,19 +333,30 @@ def polished_mean_square(residual: Residual, table: SolverTable, evaluation: Eva
     return min(residual.evaluate(parameters.table(theta), evaluation).mean_square, evaluation.mean_square)
 
 
-def _best_last_row(residual: Residual, parameters: Parameters, evaluation: Evaluation, ridge: float, theta: Array) -> Array | None:
+def _best_last_row(
+    residual: Residual, parameters: Parameters, evaluation: Evaluation, ridge: float, theta: Array, roots: list[Tensor] | None = None
+) -> Array | None:
     """The change of the last row's weights that makes the value least: a linear problem. None where there is none to solve."""
     linear = parameters.linear
     if not linear or residual.mapping is not None or not math.isfinite(evaluation.mean_square):
         return None
     exact = [residual.last_row_columns(parameters, run, index) for index, run in enumerate(evaluation.runs)]
-    residuals = [part.reshape(-1) for part in evaluation.residuals]
-    curvature, pull = _normal_equations(list(zip(exact, residuals, strict=True)))
+    parts = list(zip(exact, (part.reshape(-1) for part in evaluation.residuals), strict=True))
+    if roots is not None:
+        parts = [times_roots(part, root) for part, root in zip(parts, roots, strict=True)]
+    curvature, pull = normal_equations(parts)
     system = curvature + np.diag(ridge + 1e-9 * np.diag(curvature) + 1e-30)
-    return -_solved(system, pull + ridge * theta[linear])
+    return -solved(system, pull + ridge * theta[linear])
 
 
-def _solved(system: Array, right: Array) -> Array:
+def times_roots(part: tuple[Tensor, Tensor], roots: Tensor) -> tuple[Tensor, Tensor]:
+    """Jacobian [P, M] and residual [M] of a chunk, each seed's elements times its number in `roots` [B]."""
+    jacobian, residual = part
+    each = roots.repeat_interleave(len(residual) // len(roots))
+    return jacobian * each, residual * each
+
+
+def solved(system: Array, right: Array) -> Array:
     """The solution of a symmetric system; of least length where parameters do nothing, or the same."""
     try:
         return np.asarray(np.linalg.solve(system, right), dtype=np.float64)
@@ -359,7 +364,7 @@ def _solved(system: Array, right: Array) -> Array:
         return np.asarray(np.linalg.lstsq(system, right)[0], dtype=np.float64)
 
 
-def _normal_equations(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Array, Array]:
+def normal_equations(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Array, Array]:
     """J J^T/M and J r/M over parts (J [P, M_c], r [M_c]), in float64: in float32 the small singular values would be lost."""
     size = sum(len(residual) for _, residual in parts)
     curvature, pull = np.zeros(()), np.zeros(())

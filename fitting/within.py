@@ -4,7 +4,7 @@
     layout       seeds, race and fits for the budget (budget.py)
     teacher      one pass over all seeds, shared by all tables
     race         stock settings, this package's steps and warm starts on the held-out seeds, by successive halving (race.py)
-    fit          from the best of the race, stock or not; seeds are taken in as the fit goes on (levenberg.py)
+    fit          from the best of the race, stock or not: on a few seeds first, then on all (two_stages.py)
     guard        the fitted table on the held-out seeds, against the finalists of the race
 
 The race's finalists have been chosen on the seeds that decide, which favours them against the fit: the guard stays on the safe side.
@@ -24,11 +24,11 @@ from ..schedules import NoiseSchedule, optimal_sigmas
 from ..schedules.first_level import measured_structure_scale
 from ..solvers import build_table
 from ..solvers.rounding import rounded_table
-from .budget import CHECKED, CHECKED_STEPS, FOLLOWING, PORTIONS, Budget, FitPlan, Layout, StepCost, lay_out
+from .budget import CHECKED, CHECKED_STEPS, FOLLOWING, Budget, FitPlan, Layout, StepCost, lay_out
 from .calibrate import DEFAULT_RIDGE, Calibration, Calls, check_calls, default_groups, resampled
 from .candidates import Candidate
 from .guard import Judge, Scorer, decided
-from .levenberg import Fit, Limit, minimise, step_costs
+from .levenberg import Fit, Limit, step_costs
 from .menus import in_menus
 from .meter import Meter
 from .parameters import FULL_DEPTH, Parameters
@@ -39,10 +39,9 @@ from .residual import Residual
 from .setting import Setting
 from .teacher import Teacher
 from .teacher_check import difference, enough_steps
+from .two_stages import fit_in_two_stages
 
 LARGEST_CHUNK = 8  # seeds of a chunk, at most: a fit takes them in by chunks
-_PATIENCE = 2
-_PROMISE = 0.1
 _EXPECTED = 0.6  # error of a fit relative to its start's
 _SPARE = 0.95  # of the time; the rest is for what is not model calls
 MakeTeacher = Callable[[Setting, int], Teacher]
@@ -165,7 +164,8 @@ class Within:
         scorer.expect(round(self.layout.costs["start", nfe] / min(held.batch, len(held.seeds))))
         pool = self._pool(nfe, ends, before, ranking)
         run = self.races[nfe] = race(pool, len(held.seeds), runner(scorer, held, ends))
-        ranking = [*(score.candidate.name for score in run.finalists), *run.screened_out]
+        settings = {candidate.name: candidate.any_calls for candidate in pool}
+        ranking = [settings[name] for name in (*(score.candidate.name for score in run.finalists), *run.screened_out)]
         raced = decided(run.finalists, run.screened_out, scorer.calls)
         winner = raced.winner.candidate
         assert isinstance(winner, Candidate)
@@ -213,16 +213,12 @@ class Within:
         parameters = Parameters(start.table, default_groups(nfe), FULL_DEPTH, plan.constants)
         left = self.budget.seconds * _SPARE - self.meter.seconds
         limit = Limit(share * (self.samples - self.meter.total) / batch, share * left)
-        at_once = max(1, round(len(residual.chunks) / PORTIONS))
 
         def report(calls: int, error: float) -> None:
             if self._progress is not None:
                 self._report(Stage("fit", calls, limit.calls, nfe, error))
 
-        return minimise(
-            residual, parameters, limit, ridge=DEFAULT_RIDGE, growing=True, at_once=at_once, patience=_PATIENCE, promise=_PROMISE,
-            progress=report,
-        )  # fmt: skip
+        return fit_in_two_stages(residual, parameters, limit, DEFAULT_RIDGE, report)
 
     def _share(self, nfe: int) -> float:
         """Of what is left of the budget, what this fit may take; the rest is for the parts after it."""

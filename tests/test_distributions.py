@@ -90,10 +90,10 @@ def registry_files() -> list[str]:
     if known.returncode == 0:
         names = [name for name in known.stdout.split("\0") if name]
     else:
-        ignored = PathSpec.from_lines("gitwildmatch", (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines())
+        ignored = PathSpec.from_lines("gitignore", (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines())
         paths = (path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.is_file())
         names = [path for path in paths if not path.startswith(".git/") and not ignored.match_file(path)]
-    left_out = PathSpec.from_lines("gitwildmatch", (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines())
+    left_out = PathSpec.from_lines("gitignore", (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines())
     return sorted(name for name in names if not left_out.match_file(name) and (ROOT / name).is_file())
 
 

@@ -61,7 +61,7 @@ def test_a_layout_costs_what_the_budget_allows(samples, nfes, steps):
 
 
 def test_more_budget_gives_more_seeds_and_then_free_weights():
-    layouts = [lay_out(samples, STEPS, 20, 60, 396) for samples in (2500, 5000, 9000, 20_000)]
+    layouts = [lay_out(samples, STEPS, 20, 60, 396) for samples in (2500, 4500, 9000, 20_000)]
     assert [sorted(layout.fits) for layout in layouts] == [[5], [5, 8], [5, 8], [5, 8]]
     assert [layout.fits[max(layout.fits)].constants for layout in layouts] == [False, True, False, False]
     assert layouts[2].fitting < layouts[3].fitting
