@@ -398,13 +398,26 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _what_to_install(error: ModuleNotFoundError) -> str:
+    """A package without a host: the package brings the four of requirements.txt, and pictures, bars and k-diffusion are not among them."""
+    module = (error.name or str(error)).split(".")[0]
+    package = {"PIL": "pillow"}.get(module, module.replace("_", "-"))
+    return (
+        f"this needs the package {package}, which is not installed. `pip install {package}` installs it; `python install.py --demo` in "
+        "FewStep's folder sets up everything in an environment of its own."
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status (2 for input that cannot be used, 1 for a recipe that does not fit, 130 after Ctrl-C)."""
     args = _parser().parse_args(arguments)
-    from . import commands
-
     try:
+        from . import commands
+
         result, text = getattr(commands, args.command)(args)
+    except ModuleNotFoundError as error:
+        print(f"fewstep {args.command}: {_what_to_install(error)}", file=sys.stderr)
+        return 2
     except (ValueError, ImportError, OSError) as error:
         print(f"fewstep {args.command}: {error}", file=sys.stderr)
         return 2

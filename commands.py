@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm import tqdm
 
 from .schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from .demo.model import DemoModel
 
 Outcome = tuple[dict[str, Any], str]
@@ -280,6 +281,8 @@ def _whole_number(text: str, option: str) -> int:
 
 
 def _bar(total: int | None, what: str) -> tqdm:
+    from tqdm import tqdm  # commands without a bar work without it
+
     return tqdm(total=total, desc=what, leave=False, disable=None)
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from comfy_api.latest import io
 
+from .connected import check_sockets, named_choices
 from .labels import label
 
 _KEY = "fewstep_if_omitted"
@@ -26,7 +27,10 @@ def means_if_omitted(widget: _Widget, value: Any) -> _Widget:
 
 
 def completed(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """`node` with labels, and with every widget that has a default value optional: what a prompt omits is filled in before `execute`."""
+    """`node` with labels and with every widget that has a default value optional.
+
+    Before `execute`, what a prompt omits is filled in, and what must come through a connection is checked.
+    """
 
     class Complete(node):  # type: ignore[misc, valid-type]
         @classmethod
@@ -39,8 +43,10 @@ def completed(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
         @classmethod
         def execute(cls, *first: Any, **inputs: Any) -> io.NodeOutput:
-            named = inspect.signature(super().execute).bind_partial(*first).arguments
-            return super().execute(**{**omitted_values(super().define_schema()), **named, **inputs})
+            schema, named = super().define_schema(), inspect.signature(super().execute).bind_partial(*first).arguments
+            given = named_choices(schema, {**omitted_values(schema), **named, **inputs})
+            check_sockets(schema, given)
+            return super().execute(**given)
 
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(Complete, name, getattr(node, name))

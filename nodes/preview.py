@@ -5,16 +5,15 @@ node has read from the model in an earlier run (`remembered`). Everything else i
 
     GET /fewstep/preview?preset=sdxl&solver=unipc&steps=6    {"curves": [one], "assumed": {...}}
                                                              {"curves": [], "error": a sentence} if valid inputs have no curve
-                                                             400 {"error": a sentence} for invalid inputs
+                                                             400 {"error": a sentence} for invalid inputs;
+                                                             403 and 503: see `answering`
     GET /fewstep/catalog                                     {"presets": {name: title}}
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -24,6 +23,7 @@ from ..schedules import BASELINES, NoiseSchedule
 from ..schedules.clocks import CosineClock, FlowClock, RatioClock, SigmaClock
 from ..schedules.model_families import PRESETS
 from ..solvers import solver_named, table_on, tapers
+from .answering import Answering, NoAnswer
 from .host import structure_of
 from .inputs import (
     ALGORITHM_VERSIONS,
@@ -57,7 +57,7 @@ _PARAMETERS = ("key", *_SCHEDULE_PARAMETERS, "schedule", "solver", "order", "ste
 _LARGEST_MU = 50.0
 
 
-class NoCurve(ValueError):
+class NoCurve(NoAnswer):
     """Valid inputs for which there is no preview."""
 
 
@@ -202,25 +202,11 @@ def _curve(ns: NoiseSchedule, request: ScheduleRequest, steps: int) -> dict[str,
 
 def register() -> None:
     """Add the routes to ComfyUI's server, if there is one and they are not there yet."""
-    from aiohttp import web
     from server import PromptServer
 
     server = getattr(PromptServer, "instance", None)
     if server is None or any(getattr(route, "path", None) == PREVIEW for route in server.routes):
         return
-    # One thread: a dragged slider sends requests faster than they can be answered, and models need the other cores.
-    worker = ThreadPoolExecutor(1, "fewstep-preview")
-
-    def answering(compute: Callable[[Mapping[str, str]], dict[str, Any]]) -> Callable[[web.Request], Any]:
-        async def answer(request: web.Request) -> web.Response:
-            try:
-                return web.json_response(await asyncio.get_running_loop().run_in_executor(worker, compute, dict(request.query)))
-            except NoCurve as error:
-                return web.json_response({"curves": [], "error": str(error)})
-            except ValueError as error:
-                return web.json_response({"error": str(error)}, status=400)
-
-        return answer
-
-    server.routes.get(PREVIEW)(answering(preview))
+    answering = Answering("fewstep-preview")
+    server.routes.get(PREVIEW)(answering(preview, without=lambda sentence: {"curves": [], "error": sentence}))
     server.routes.get(CATALOG)(answering(lambda _: catalog()))

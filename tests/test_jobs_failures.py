@@ -85,7 +85,7 @@ def from_call(number: int, error: BaseException, times: float = math.inf) -> Dis
 # --- memory ------------------------------------------------------------------------------------------------------------------------------
 
 OUT_OF_MEMORY = [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation"), MemoryError(),
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation"), MemoryError(),
     RuntimeError("[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
 ]  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import time
 import traceback
 from pathlib import Path
@@ -16,14 +17,19 @@ import numpy as np
 import pytest
 import torch
 
-from fewstep.recipes import Recipe
-from fewstep.schedules import NoiseSchedule, optimal_sigmas
+from fewstep.amed import AmedConfig, load_amed, save_amed, train_amed
+from fewstep.fitting import Teacher
+from fewstep.recipes import Book, Recipe
+from fewstep.schedules import NoiseSchedule, baseline_sigmas, optimal_sigmas
 from fewstep.schedules.cache import ScheduleCache
 from fewstep.tensor_files import load_tensors, save_tensors
+from fewstep.training.distributed import join, leave
 
 from .hardening import count, tell
 from .job_cases import CASES, undisturbed
+from .test_recipe_book import made as uncalibrated
 from .test_recipes import calibrated
+from .toy_denoiser import SCHEDULES, toy_setting
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 every_job = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -67,33 +73,36 @@ def ready(path: Path) -> None:
 # --- files -------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_recipes_and_tensors(tmp_path):
+def test_recipes_books_and_tensors(tmp_path):
     """A file is the former or the new one, whole; the rest are temporary files that nothing reads, and that go in time."""
     choice, kills = random.Random("files"), count(6, 120)
     versions = [calibrated(2), calibrated(9, "heun"), calibrated(20)]
-    recipe, tensors = tmp_path / "r.json", tmp_path / "t.safetensors"
+    books = [Book((uncalibrated(4),)), Book(tuple(map(uncalibrated, range(2, 40)))), Book((uncalibrated(4, 7.0), uncalibrated(5)))]
+    recipe, book, tensors = tmp_path / "r.json", tmp_path / "b.json", tmp_path / "t.safetensors"
     versions[0].save(recipe)
+    books[0].save(book)
     save_tensors(tensors, {"x": torch.zeros(20_000)}, {"n": 0})
 
     def work():
         for index in range(10**9):
             versions[index % 3].save(recipe)
+            books[index % 3].save(book)
             save_tensors(tensors, {"x": torch.full((20_000,), float(index % 3))}, {"n": index % 3})
 
     for _ in range(kills):
         assert ended(forked(work), choice.uniform(0.0, 0.06)) is None
-        assert Recipe.load(recipe) in versions
+        assert Recipe.load(recipe) in versions and Book.load(book) in books
         values, record = load_tensors(tensors)
         assert bool((values["x"] == record["n"]).all()) and values["x"].shape == (20_000,)
-    left = [path for path in tmp_path.iterdir() if path not in (recipe, tensors)]
+    left = [path for path in tmp_path.iterdir() if path not in (recipe, book, tensors)]
     assert all(path.suffix in (".tmp", ".part") for path in left)
     for path in left:
         for old in (*path.glob("*"), path):
             os.utime(old, (0, 0))
     save_tensors(tensors, {"x": torch.zeros(1)}, {})
     versions[0].save(recipe)
-    assert sorted(tmp_path.iterdir()) == [recipe, tensors]
-    tell("kills of processes that save recipes and tensors", kills=kills, left_over=len(left))
+    assert sorted(tmp_path.iterdir()) == [book, recipe, tensors]
+    tell("kills of processes that save recipes, books and tensors", kills=kills, left_over=len(left))
 
 
 def test_a_file_that_is_being_written_is_left_alone(tmp_path):
@@ -200,3 +209,57 @@ def test_jobs(case, tmp_path):
         assert outcome.finished and outcome.error is None
         assert all(torch.equal(now, right) for now, right in zip(case.numbers(outcome), wanted, strict=True))
     tell(f"kills of {case.name}", kills=killed, runs=runs)
+
+
+# --- several processes that train together -----------------------------------------------------------------------------------------------
+
+
+def train_together(folder: Path, rank: int, port: int) -> None:
+    """One of two processes, as torchrun starts them; both write what they hold at the end."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
+    join()
+    (folder / f"joined {os.getpid()}").touch()
+    setting = toy_setting(18, batch=4)
+    config = AmedConfig("ipndm3", tuple(baseline_sigmas("uniform_lambda", SCHEDULES["edm"], 3).tolist()), "edm", scale_dir=0.1)
+    teacher = Teacher(setting, 12, folder=folder / "teacher")
+    result = train_amed(setting, config, method="end", held_out=4, teacher=teacher, passes=4, checks=2, resume=folder / "state.safetensors")
+    save_amed(folder / f"net-{rank}.safetensors", result.net)
+    leave()
+
+
+def run_together(folder: Path, kill: tuple[int, ...] = (), after: float = 0.0) -> tuple[list[int | None], float]:
+    """The exit codes of both, and the seconds from when they met; those to kill are killed so many seconds after that."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    children = [forked(lambda rank=rank: train_together(folder, rank, port)) for rank in range(2)]
+    for child in children:
+        ready(folder / f"joined {child}")
+    start = time.monotonic()
+    codes = {rank: ended(children[rank], max(0.0, start + after - time.monotonic())) for rank in kill}
+    codes |= {rank: ended(children[rank], 900.0, 120.0) for rank in range(2) if rank not in kill}
+    return [codes[rank] for rank in range(2)], time.monotonic() - start
+
+
+def test_one_or_both_of_two_processes_that_train_together(tmp_path, capfd):
+    """The one that is left ends, too, and started again both reach the numbers of a run that was not disturbed."""
+    choice, kills, killed = random.Random("together"), count(1, 12), 0
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    codes, seconds = run_together(whole)
+    assert codes == [0, 0]
+    wanted = [load_amed(whole / f"net-{rank}.safetensors").state_dict() for rank in range(2)]
+    for number in range(kills):
+        folder, victims = tmp_path / str(number), choice.choice([(0,), (1,), (0, 1)])
+        folder.mkdir()
+        codes, _ = run_together(folder, victims, choice.uniform(0.0, 0.8 * seconds))
+        killed += codes.count(None)
+        assert all(codes[rank] in (None, 0) for rank in victims) and all(code in (None, 0, 1) for code in codes)
+        for path in folder.rglob("*.safetensors"):
+            load_tensors(path)
+        assert run_together(folder)[0] == [0, 0]
+        for rank, right in enumerate(wanted):
+            found = load_amed(folder / f"net-{rank}.safetensors").state_dict()
+            assert all(torch.equal(found[name], value) for name, value in right.items()), victims
+    capfd.readouterr()  # tracebacks of those that were left alone
+    tell("kills of processes that train together", kills=killed, runs=kills)

@@ -777,7 +777,8 @@ def test_identity_does_not_depend_on_storage_wrapping_or_order():
     assert model_identity(state | {"position_ids": torch.arange(9), "scale": torch.ones(3), "note": "x"}) == identity
     for dtype in (torch.float64, torch.float16, torch.bfloat16):
         assert model_identity(network().to(dtype)) == identity
-    assert model_identity({name: value.to(torch.float8_e4m3fn) for name, value in state.items()}) == identity
+    if hasattr(torch, "float8_e4m3fn"):  # since 2.1
+        assert model_identity({name: value.to(torch.float8_e4m3fn) for name, value in state.items()}) == identity
     assert model_identity({name: value.t().contiguous().t() if value.ndim == 2 else value for name, value in state.items()}) == identity
 
 

@@ -88,8 +88,8 @@ BUILDERS = {
     "FewStepApplyRecipe": lambda g, d: _shown(g, g.node("FewStepApplyRecipe", text="", recipe=_recipe(g)[0])[2]),
     "FewStepSaveRecipe": lambda g, d: g.node("FewStepSaveRecipe", recipe=_recipe(g)[0], name="of a prompt", overwrite=True),
     "FewStepRecipeToText": lambda g, d: g.node("FewStepRecipeToText", recipe=_recipe(g)[0]),
-    "FewStepSaveBook": lambda g, d: g.node("FewStepSaveBook", texts=_recipe(g)[1], name="of a prompt", overwrite=True),
-    "FewStepPickFromBook": lambda g, d: _shown(g, g.node("FewStepPickFromBook", book="of a prompt.json", calls=5, cfg=2.0)[1]),
+    "FewStepSaveBook": lambda g, d: g.node("FewStepSaveBook", texts=_recipe(g)[1], name="book of a prompt", overwrite=True),
+    "FewStepPickFromBook": lambda g, d: _shown(g, g.node("FewStepPickFromBook", book="book of a prompt.json", calls=4, cfg=2.0)[1]),
     "FewStepTeacherSettings": lambda g, d: g.node(
         "FewStepCompareRecipes", **_small(d), nfe=2, stock="none", recipe_1=_recipe_of_two(g, d),
         teacher=g.node("FewStepTeacherSettings", steps=16, store_on_disk=False)[0],

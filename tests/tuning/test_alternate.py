@@ -192,7 +192,7 @@ def test_memory_that_runs_out_in_the_second_round_keeps_the_best_so_far():
     alternate(setting, GivenTable(tables[0]), first, teacher=ends, **SPLIT, **LR)
 
     def run(at: int) -> tuple[LoraAdapters, Raising, object]:
-        model = Raising(setting.model, at, torch.OutOfMemoryError("CUDA out of memory."))
+        model = Raising(setting.model, at, torch.cuda.OutOfMemoryError("CUDA out of memory."))
         adapters, phase = LoraAdapters(setting.model, 3), Listed(setting.subset([0]), tables)
         try:
             result = alternate(replace(setting, model=model), phase, adapters, teacher=ends, rounds=2, **SPLIT, **LR)

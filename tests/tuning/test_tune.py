@@ -112,7 +112,7 @@ def test_the_network_stays_as_it_was(kind):
     arguments = {"held_out": 8, "teacher": ends_of(setting), "checkpointing": True, **LR}
     assert tune(setting, table_of(), adapters, **arguments).improved and unchanged()
     assert all(p.grad is None for p in adapters.parameters())
-    for error in (Interrupted("enough"), FitError("broken"), KeyboardInterrupt(), ValueError("x"), torch.OutOfMemoryError("CUDA: x")):
+    for error in (Interrupted("enough"), FitError("broken"), KeyboardInterrupt(), ValueError("x"), torch.cuda.OutOfMemoryError("CUDA: x")):
         for at in (0, 2, 9, 14):
             pressed = replace(setting, model=Raising(network, at, error))
             adapters = adapters_of(pressed, kind)
@@ -436,7 +436,7 @@ class Broken(nn.Module):
 
 @pytest.mark.parametrize("when", ["teacher", "tune"])
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError(), "too much"], ids=["cuda", "python", "cpu"]
+    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory."), MemoryError(), "too much"], ids=["cuda", "python", "cpu"]
 )
 def test_memory_that_runs_out(when, error):
     setting = tunable_setting(24)

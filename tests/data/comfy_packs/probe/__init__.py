@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -108,4 +109,40 @@ class ProbeOut:
         return {"ui": answer}
 
 
-NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (ProbeModel, ProbeConditioning, ProbeSigmas, ProbeOut)}
+class ProbeHost:
+    """Tell what packs could change in the host: its lists, what it calls, and how much hangs on it."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "tell", "probe", True
+    IS_CHANGED = classmethod(lambda cls, **kwargs: float("nan"))  # never cached
+
+    def tell(self):
+        import comfy.samplers
+        import comfy.utils
+        import folder_paths
+        from comfy.k_diffusion import sampling
+        from server import PromptServer
+
+        import nodes
+
+        server, lists = PromptServer.instance, comfy.samplers
+        told = {
+            "SAMPLER_NAMES": lists.SAMPLER_NAMES,
+            "SCHEDULER_NAMES": lists.SCHEDULER_NAMES,
+            "KSAMPLER_NAMES": lists.KSAMPLER_NAMES,
+            "KSampler.SAMPLERS": lists.KSampler.SAMPLERS,
+            "KSampler.SCHEDULERS": lists.KSampler.SCHEDULERS,
+            "KSampler.DISCARD_PENULTIMATE_SIGMA_SAMPLERS": sorted(lists.KSampler.DISCARD_PENULTIMATE_SIGMA_SAMPLERS),
+            "SCHEDULER_HANDLERS": {name: id(handler.handler) for name, handler in lists.SCHEDULER_HANDLERS.items()},
+            "samplers": {name: id(value) for name, value in vars(sampling).items() if name.startswith("sample_")},
+            "functions": [id(getattr(lists, name)) for name in ("sampling_function", "calc_cond_batch", "sample", "calculate_sigmas")],
+            "nodes": {name: id(value) for name, value in nodes.NODE_CLASS_MAPPINGS.items()},
+            "folders": {name: sorted(map(str, value[0])) for name, value in folder_paths.folder_names_and_paths.items()},
+            "routes": sorted(f"{route.method} {route.resource}" for route in server.app.router.routes()),
+            "prompt handlers": [id(handler) for handler in server.on_prompt_handlers],
+            "progress hook": id(comfy.utils.PROGRESS_BAR_HOOK),
+        }
+        return {"ui": {"text": [json.dumps(told)]}}
+
+
+NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (ProbeModel, ProbeConditioning, ProbeSigmas, ProbeOut, ProbeHost)}
