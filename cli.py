@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--steps", type=_positive, default=5, help="steps of the few-step rows (default 5)")
     demo.add_argument(
         "--images", type=_positive,
-        help="number of images to score, a multiple of the number of classes (default: 30 of fashion, 36 of emoji)",
+        help="number of images to score, a multiple of the number of classes (default: 30 of fashion, 18 of emoji)",
     )
     _model_options(demo)
     demo.add_argument("--out", type=_png, default=Path("fewstep-demo.png"), help="file for the picture (default ./fewstep-demo.png)")
@@ -124,10 +124,13 @@ def _parser() -> argparse.ArgumentParser:
 def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--problems", nargs="+", metavar="NAME", help="edm, vp, flow, emoji, mixture-157, mixture-flow (default: all)")
     parser.add_argument("--calls", type=_positive, nargs="+", help="model calls (default 3 4 5 6 8 10 12 15 20)")
-    parser.add_argument("--cfg", type=float, nargs="+", help="guidance scales (default 1 2 3; the shipped recipes are for 2)")
-    parser.add_argument("--seeds", type=_positive, help="images per problem and guidance (default 20)")
+    parser.add_argument("--cfg", type=float, nargs="+", help="guidance scales (default 1 2 3 7; the shipped recipes are for 2)")
+    parser.add_argument("--seeds", type=_positive, help="images per problem and guidance (default 200)")
     parser.add_argument("--quick", action="store_true", help="edm and emoji, 5 and 8 calls, guidance 1 and 2, 6 seeds: at most 3 minutes")
-    parser.add_argument("--recipes", type=Path, metavar="FOLDER", help="folder of recipes instead of the shipped ones")
+    parser.add_argument("--recipes", type=Path, nargs="+", metavar="FOLDER", help="folders of recipes instead of the shipped ones")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep what was measured of every seed: a later run with more of them measures the rest"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("fewstep-bench.json"), metavar="FILE", help="results (default ./fewstep-bench.json)"
     )

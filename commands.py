@@ -104,7 +104,6 @@ def sample(args: argparse.Namespace) -> Outcome:
     from .demo.model import load_demo_model
     from .demo.pictures import save_image_grid
     from .demo.showcase import set_threads
-    from .solvers import order_at_guidance
 
     set_threads()
     check_writable("--out", args.out)
@@ -115,7 +114,7 @@ def sample(args: argparse.Namespace) -> Outcome:
     model = load_demo_model(args.model, family=args.family)
     labels = _labels(args.classes, model)
     trial = Trial(model.initial_noise(len(labels), args.seed), labels, args.cfg)
-    method = Method(args.solver, args.schedule, args.order or order_at_guidance(args.solver, args.cfg), args.p)
+    method = Method(args.solver, args.schedule, args.order, args.p)
     with _bar(None, "sampling") as bar:
         images, calls = run(model, trial, method, args.steps, lambda _: bar.update())
     accuracy = judged_accuracy(images, labels, model)
@@ -167,7 +166,7 @@ def compare(args: argparse.Namespace) -> Outcome:
     from .demo.model import load_demo_model
     from .demo.pictures import save_comparison_plot
     from .demo.showcase import set_threads
-    from .solvers import SOLVERS, order_at_guidance
+    from .solvers import SOLVERS
 
     set_threads()
     check_writable("--csv", args.csv)
@@ -178,7 +177,6 @@ def compare(args: argparse.Namespace) -> Outcome:
     methods = []
     for solver in solvers:
         choice = args.order if solver in SOLVERS and len(SOLVERS[solver].orders) > 1 else None
-        choice = choice or order_at_guidance(solver, args.cfg)
         methods += [Method(solver, name, choice, args.p if name == "fewstep" else None) for name in schedules]
     model = load_demo_model(args.model, family=args.family)
     trial = Trial.of(model, args.images, args.cfg, args.seed)

@@ -1,4 +1,4 @@
-"""Does AMED reach its bars? `python benchmarks/amed.py --out docs/amed.md --json amed.json`
+"""Does AMED reach its bars? `python benchmarks/amed.py --out docs/measurements/amed.md --json amed.json`
 
 On the demo model as the shipped files are for it (edm, guidance 2), end points of a few model calls are compared with those of a 64-step
 teacher from the same noise, on seeds that neither training nor the guard has seen. Every result goes into the --json file when it is there;

@@ -1,7 +1,6 @@
-"""Writes the results of amed.py as Markdown, with a line for every target."""
+"""Writes the results of amed.py as Markdown: the tables, and at the end a line for every target. docs/amed.md says what they mean."""
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ PUBLISHED_TRAJECTORIES = 10_000
 _SCHEDULES = {
     "fewstep": "optimized steps", "recipe": "calibrated recipe", "karras": "Karras' schedule", "uniform_lambda": "uniform half-log-SNR",
 }  # fmt: skip
-_FINDINGS = Path(__file__).with_name("amed_findings.md")
 
 
 def ratio(part: Parts, reference: Parts) -> str:
@@ -81,7 +79,7 @@ def as_markdown(parts: Parts, options: dict[str, Any]) -> str:
     """The whole report, of what there is so far."""
     text = [
         "# AMED: measurements\n",
-        "Written by `python benchmarks/amed.py --out docs/amed.md`.\n",
+        "Written by `python benchmarks/amed.py --out docs/measurements/amed.md`. What it means: [AMED](../amed.md).\n",
         f"Demo model as {options['family']} at guidance {options['cfg']:g}. {options['held_out']} held-out seeds from {options['first']} "
         "on, used neither in training nor by the guard. All errors are root mean squares per pixel, in units of the "
         "images' range [-1, 1], between the end points of a method and of a 64-step teacher (UniPC 3 on uniform half-log-SNR down to "
@@ -90,13 +88,11 @@ def as_markdown(parts: Parts, options: dict[str, Any]) -> str:
         "stamps, and on a single grid of that many steps from the same schedule, each also with the analytical first step (AFS, one more "
         "step for the same calls); the best of these is used.\n",
     ]
+    text += _shipped(parts) + _bases(parts) + _stamps(parts) + _trainings(parts, options) + _limits(parts) + _guards(parts) + _cost(parts)
     found = bars(parts)
     if found:
         text.append(f"## Targets\n\n{sum(passed for _, passed in found)} of {len(found)} are met.\n")
         text += [f"* {'pass' if passed else '**FAIL**'}: {line}" for line, passed in found] + [""]
-    if _FINDINGS.exists():
-        text.append(_FINDINGS.read_text(encoding="utf-8"))
-    text += _shipped(parts) + _bases(parts) + _stamps(parts) + _trainings(parts, options) + _limits(parts) + _guards(parts) + _cost(parts)
     return "\n".join(text)
 
 

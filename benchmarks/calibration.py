@@ -1,4 +1,4 @@
-"""Does calibration reach its bars? `python benchmarks/calibration.py --out docs/calibration.md --json calibration.json`
+"""Does calibration reach its bars? `python benchmarks/calibration.py --out docs/measurements/calibration.md --json calibration.json`
 
 On the demo model as edm, vp and flow, end points of a few model calls are compared with those of a 64-step teacher from the same noise,
 on held-out seeds that no fit has seen. Compared are the best of all stock samplers and schedules (stock_samplers.py) at the same counted

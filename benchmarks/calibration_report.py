@@ -198,7 +198,8 @@ def as_markdown(parts: Parts, common: dict[str, Any], fit_seeds: Sequence[int], 
     hosts = "; ".join(note if note.startswith(host) else f"{host}: {note}" for host, note in common["hosts"].items())
     text = [
         "# Calibration: measurements\n",
-        "Written by `python benchmarks/calibration.py --out docs/calibration.md`.\n",
+        "Written by `python benchmarks/calibration.py --out docs/measurements/calibration.md`. How to use it: "
+        "[Calibrate your checkpoint](../calibrating.md).\n",
         f"{plan['held_out']} held-out seeds from {plan['first_seed']} on; fits on {', '.join(map(str, fit_seeds))} seeds. Device: "
         f"{common['device']}. Stock: {hosts}. Screening: {plan['first']} seeds, the best {plan['kept']} combinations on {plan['second']}, "
         f"{plan['finalists']} on all ({plan['few_finalists']} if the number of calls is not 5 or 8, or the guidance not 1).\n",
@@ -214,10 +215,6 @@ def as_markdown(parts: Parts, common: dict[str, Any], fit_seeds: Sequence[int], 
             if measure in part:
                 value = part[measure]["ratio"]
                 bars.append((f"memory ({measure}), {nfe} calls: {value:.2f} of plain sampling, at most {MEMORY_BAR}", value <= MEMORY_BAR))
-    if bars:
-        text.append(f"## Targets\n\n{sum(passed for _, passed in bars)} of {len(bars)} are met.\n")
-        text += [f"* {'pass' if passed else '**FAIL**'}: {line}" for line, passed in bars]
-        text.append("")
     for section in sections:
         name, cfg = section.key.split("/cfg")
         title = "Gaussian mixture in the plane" if name == "mixture" else f"Demo model as {name}, guidance {cfg}"
@@ -246,6 +243,10 @@ def as_markdown(parts: Parts, common: dict[str, Any], fit_seeds: Sequence[int], 
         text.append("## Time of a model call\n")
         for name, part in times.items():
             text.append(f"* {name.removeprefix('time/').rpartition('/')[0]}, {part['batch']} images: {part['milliseconds']:.1f} ms")
+        text.append("")
+    if bars:
+        text.append(f"## Targets\n\n{sum(passed for _, passed in bars)} of {len(bars)} are met.\n")
+        text += [f"* {'pass' if passed else '**FAIL**'}: {line}" for line, passed in bars]
         text.append("")
     return "\n".join(text)
 

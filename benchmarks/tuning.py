@@ -1,4 +1,4 @@
-"""Phase 2 on the demo model. `python benchmarks/tuning.py --out docs/tuning.md [--json STATE] [--cache FOLDER]`
+"""Phase 2 on the demo model. `python benchmarks/tuning.py --out docs/measurements/tuning.md [--json STATE] [--cache FOLDER]`
 
 Tunes LoRAs to few-step tables of the demo model (edm, guidance 2) and measures them on 500 images that nothing has seen: end-point RMSE
 to the teacher of the untuned model with a 95% bootstrap interval of the ratio, and what the judge recognises. With --json every finished
@@ -33,7 +33,6 @@ from fewstep.recipes import Recipe
 from fewstep.solvers import SolverTable
 
 ROOT = Path(__file__).resolve().parents[1]
-FINDINGS = Path(__file__).with_name("tuning_findings.md")
 CFG, TEACHER_STEPS, TUNED_ON, HELD_OUT, MEASURED_ON, BATCH = 2.0, 40, 1000, 100, 500, 32
 MORE, TEACHER_STEPS_OF_MORE = 3000, 24  # further seeds to tune on, for a start that is hard to beat
 FIRST_ORDER, RECIPES = (4, 5, 6), (4, 5, 6)
@@ -174,19 +173,19 @@ def markdown(state: dict[str, Any]) -> str:
         "| setting | phase 1 alone | phases 1 and 2 | ratio (95% interval) | median image | judged before | judged after | rounds | time |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    lines = [FINDINGS.read_text(encoding="utf-8").rstrip(), "", "## Measured", "", _conditions(state), ""]
+    lines = ["# Tuning: measurements", "", "What it means: [Tune a LoRA to its few steps](../tuning.md).", "", _conditions(state), ""]
     lines += head
     lines += [row(f"schedule-{n}", f"first order (DDIM), {n} calls") for n in FIRST_ORDER if f"schedule-{n}" in done]
     lines += [row(f"recipe-{n}", f"calibrated recipe, {n} calls") for n in RECIPES if f"recipe-{n}" in done]
     ways = [name for name in done if name.startswith("way: ")]
     if ways:
-        lines += ["", "### Ways to tune, first order, 5 calls, one round", "", *head]
+        lines += ["", "## Ways to tune, first order, 5 calls, one round", "", *head]
         lines += [row("schedule-5", "default: end points, rank 16, all layers, two rounds")] if "schedule-5" in done else []
         lines += [row(name, name.removeprefix("way: ")) for name in ways]
     for name, found in state.get("elsewhere", {}).items():
         kind = "first order" if name.startswith("schedule") else "calibrated recipe"
         lines += [
-            "", f"### Elsewhere: tuned for {name.split('-')[1]} calls ({kind}) at guidance {CFG:g}", "",
+            "", f"## Elsewhere: tuned for {name.split('-')[1]} calls ({kind}) at guidance {CFG:g}", "",
             "RMSE to the teacher at the same guidance, on 200 images; ratio below 1: the LoRA helps there.", "",
             "| used with | without | with | ratio | judged without | judged with |", "|---|---|---|---|---|---|",
         ]  # fmt: skip
@@ -202,7 +201,7 @@ def _conditions(state: dict[str, Any]) -> str:
         f"teacher of the untuned model (for the recipes' additional seeds, a teacher of {TEACHER_STEPS_OF_MORE} steps). Learning rate "
         f"{RATE:g}, for the recipe of 6 calls {RECIPE_RATES[6]:g}. \"median image\" is the median of each image's own ratio. Times are "
         f"wall time of phases 1 and 2 and the guard with {state['threads']} thread(s) (recipes of 5 and 6 calls: 2), without the teacher, "
-        "on a machine with other load. Made by `python benchmarks/tuning.py --out docs/tuning.md`."
+        "on a machine with other load. Made by `python benchmarks/tuning.py --out docs/measurements/tuning.md`."
     )
 
 

@@ -8,7 +8,8 @@
     emoji              the emoji model, flow from s = 1
     edm, vp, flow      the demo model, which hides what wide ranges do
 
-RANGE is 157 (a DDPM with linear betas), 700 (SVD), 4518 (zero terminal SNR), all down to 0.002, or flow (from s = 1). Guidance mixes
+RANGE is 157 (a DDPM with linear betas), 700 (SVD), 4518 (zero terminal SNR), all down to 0.002, flow (from s = 1), or sd (Stable
+Diffusion 1.5 and SDXL: 0.029 to 14.6, which is not wide). Guidance mixes
 the answer for the class with that for all classes, as in a network.
 """
 from __future__ import annotations
@@ -29,7 +30,7 @@ from fewstep.schedules import NoiseSchedule
 LOWEST = 0.002
 RANGES = {
     "157": NoiseSchedule.edm(LOWEST, 157.0), "700": NoiseSchedule.edm(LOWEST, 700.0), "4518": NoiseSchedule.edm(LOWEST, 4518.0),
-    "flow": NoiseSchedule.flow(),
+    "flow": NoiseSchedule.flow(), "sd": NoiseSchedule.edm(0.029, 14.6),
 }  # fmt: skip
 KINDS = ("gaussian", "mixture", "fashion")
 NETWORKS = ("fashion157", "emoji", "edm", "vp", "flow")

@@ -1,11 +1,13 @@
-"""FewStep's default against all stock settings on models whose noise range is wide: `python benchmarks/wide_ranges.py`.
+"""FewStep's default against all stock settings, most of all on models whose noise range is wide: `python benchmarks/wide_ranges.py`.
 
 The problems are those of `wide_problems.py`. FewStep's default is `few_step_table` with the structures of such pictures (0.6 per pixel):
 the same rule for every problem, not calibrated, and nothing of it chosen here. Errors are root mean squares of the distance to a
 teacher of 96 steps from the same noise, and medians over images. "Best stock" is the best of all stock settings at as many calls,
 chosen on the same images: an oracle that nobody has. Settings that are far behind on the first images are not run on all of them.
 
-    python benchmarks/wide_ranges.py --images 200 --out docs/wide_ranges.md
+    python benchmarks/wide_ranges.py --images 40 --out docs/measurements/wide_ranges.md
+    python benchmarks/wide_ranges.py --problems edm vp flow fashion-sd mixture-sd --calls 5 8 12 --cfg 1 3 7 --images 40 \
+        --common --out docs/measurements/narrow_ranges.md
 """
 from __future__ import annotations
 
@@ -22,14 +24,17 @@ from wide_problems import PROBLEMS, WideProblem, problem
 from fewstep.demo.linear_beta import FILE_VARIABLE
 from fewstep.fitting.candidates import MORE_SCHEDULES, STOCK_SOLVERS, candidates
 from fewstep.fitting.teacher import teacher_sigmas
-from fewstep.schedules import structure_scale
-from fewstep.solvers import SolverTable, build_table, few_step_table, sample
+from fewstep.schedules import NoiseSchedule, optimal_sigmas, structure_scale
+from fewstep.solvers import SolverTable, build_table, few_step_table, order_at_guidance, sample
 
 DEFAULT_PROBLEMS = ("emoji", "fashion-157", "fashion-flow", "mixture-4518", "mixture-flow", "gaussian-700", "gaussian-flow")
 DEVIATION = 0.6
+NARROW = ("edm", "vp", "flow")  # the demo model
 SCREENED = 16  # images on which all stock settings are run
 FINALISTS = 10
 USUAL = ("euler on simple", "dpmpp_2m on karras")
+COMMON = (("euler", None), ("dpmpp_2m", None), ("unipc", 3), ("deis", 3), ("ipndm", 3)), ("simple", "karras", "beta")
+ALL = (*STOCK_SOLVERS, ("euler", None)), MORE_SCHEDULES
 FACTORS = (0.5, 0.7, 1.4, 2.0)  # on the rule's first level, to show what it is worth
 
 
@@ -62,6 +67,11 @@ class Line:
         return (*first, *others)
 
 
+def is_wide(name: str) -> bool:
+    """Whether a problem's range begins far above its data."""
+    return name not in NARROW and not name.endswith("-sd")
+
+
 def distances(each: WideProblem, target: Tensor, table: SolverTable, images: int) -> Tensor:
     """Mean square distance of every image [images] to the teacher's."""
     end = sample(each.model, each.noise[:images] * table.sigmas[0], table, disable=True)
@@ -72,7 +82,7 @@ def error(squares: Tensor) -> Error:
     return Error(math.sqrt(float(squares.mean())), float(squares.sqrt().median()))
 
 
-def measure(name: str, cfg: float, calls: Sequence[int], images: int, seed: int) -> Iterable[Line]:
+def measure(name: str, cfg: float, calls: Sequence[int], images: int, seed: int, common: bool) -> Iterable[Line]:
     """Lines of one problem."""
     whole, some = problem(name, images, cfg, seed), min(images, SCREENED)
     few = replace(problem(name, some, cfg, seed), noise=whole.noise[:some])
@@ -86,15 +96,20 @@ def measure(name: str, cfg: float, calls: Sequence[int], images: int, seed: int)
 
     for nfe in calls:
         stock = {
-            each.name: each.table for each in candidates(ns, nfe, (*STOCK_SOLVERS, ("euler", None)), MORE_SCHEDULES, optimized=False)
+            each.name: each.table for each in candidates(ns, nfe, *(COMMON if common else ALL), optimized=False)
         }
         screened = {each: float(distances(few, target, table, some).mean()) for each, table in stock.items()}
         finalists = dict.fromkeys([*sorted(screened, key=lambda each: screened[each])[:FINALISTS], *USUAL])
         errors = {each: on_all(stock[each]) for each in finalists}
         best = min(errors, key=lambda each: errors[each].rmse)
-        default, before = (on_all(few_step_table(ns, nfe, scale, cfg)) for scale in (structure, None))
+        default, before = on_all(few_step_table(ns, nfe, structure, cfg)), on_all(of_version_1(ns, nfe, cfg))
         levels = tuple(on_all(few_step_table(ns, nfe, structure * factor, cfg)).rmse for factor in FACTORS)
         yield Line(name, cfg, nfe, best, errors[best], default, before, tuple(errors[each] for each in USUAL), levels)
+
+
+def of_version_1(ns: NoiseSchedule, nfe: int, cfg: float) -> SolverTable:
+    """The default that FewStep began with: UniPC on optimized steps from the highest level."""
+    return build_table("unipc", optimal_sigmas(ns, nfe), ns.family, order_at_guidance("unipc", cfg))
 
 
 def row(line: Line) -> str:
@@ -117,14 +132,20 @@ def main() -> None:
     parser.add_argument("--cfg", nargs="+", type=float, default=[1.0, 3.0])
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--common", action="store_true", help="compare with the common stock settings only: five solvers, three schedules")
     parser.add_argument("--out", type=Path, help="a Markdown file for the table")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    command = f"python benchmarks/wide_ranges.py --problems {' '.join(args.problems)} --images {args.images} --seed {args.seed}"
+    command = (
+        f"python benchmarks/wide_ranges.py --problems {' '.join(args.problems)} --calls {' '.join(map(str, args.calls))} "
+        f"--cfg {' '.join(f'{cfg:g}' for cfg in args.cfg)} --images {args.images} --seed {args.seed}{' --common' if args.common else ''}"
+    )
+    stock = "of five solvers on three schedules, ComfyUI's and with sigma_min as the end" if args.common else "of all stock settings"
+    wide = all(is_wide(name) for name in args.problems)
     text = [
-        "# Wide noise ranges: FewStep's default against stock", "",
-        f"Written by `{command} --out docs/wide_ranges.md`. Ratios of errors to a 96-step teacher; below 1 is better for FewStep. Best "
-        "stock is the best of all stock settings on these very images, an oracle that nobody has.", "",
+        f"# {'Wide' if wide else 'Narrow'} noise ranges: FewStep's default against stock", "",
+        f"Written by `{command} --out {args.out}`. Ratios of errors to a 96-step teacher; below 1 is better for FewStep. Best "
+        f"stock is the best {stock} on these very images, an oracle that nobody has.", "",
         "| problem | cfg | calls | best stock: RMSE | default / best stock | the same, median | default of version 1 / best stock | "
         f"default / Euler simple | default / DPM++ 2M Karras | {' | '.join(f'first level x {each:g} / best stock' for each in FACTORS)} |",
         "|---|---|---|---|---|---|---|---|---|" + "---|" * len(FACTORS),
@@ -133,7 +154,7 @@ def main() -> None:
     lines: list[Line] = []
     for name in args.problems:
         for cfg in args.cfg:
-            for line in measure(name, cfg, args.calls, args.images, args.seed):
+            for line in measure(name, cfg, args.calls, args.images, args.seed, args.common):
                 lines.append(line)
                 print(row(line), flush=True)
     text += [row(line) for line in lines]

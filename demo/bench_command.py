@@ -8,11 +8,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .bench import Plan, Results, about, measure
+from .bench import Plan, measure
 from .bench_report import as_markdown, headlines, headlines_as_text
+from .bench_results import Results, about
 from .bench_settings import AMED, CALIBRATED
 from .long_work import check_writable
-from .shipped import RECIPES_FOLDER
 from .showcase import set_threads
 
 QUICK = Plan(("edm", "emoji"), (5, 8), (1.0, 2.0), 6)
@@ -23,8 +23,9 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     set_threads()
     for option, path in (("--out", args.out), ("--report", args.report), ("--plot", args.plot)):
         check_writable(option, path)
-    if args.recipes is not None and not args.recipes.is_dir():
-        raise ValueError(f"--recipes was {args.recipes}; give a folder of recipes, as fewstep calibrate --out writes them.")
+    for folder in args.recipes or ():
+        if not folder.is_dir():
+            raise ValueError(f"--recipes contained {folder}; give folders of recipes, as fewstep calibrate --out writes them.")
     plan = plan_of(args)
     results = Results(args.out, about(shlex.join(["fewstep", *sys.argv[1:]])))
     lines = len(plan.problems) * len(plan.cfgs) * len(plan.calls)
@@ -58,5 +59,5 @@ def plan_of(args: argparse.Namespace) -> Plan:
     base = QUICK if args.quick else Plan()
     return Plan(
         args.problems or base.problems, args.calls or base.calls, args.cfg or base.cfgs, args.seeds or base.seeds,
-        RECIPES_FOLDER if args.recipes is None else args.recipes,
+        args.recipes or base.recipes, args.keep,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .bench_problems import title_of
-from .bench_report import Document, curve, scenes
+from .bench_report import Document, caches, curve, scenes
 from .bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP
 from .pictures import _pyplot, _save
 
@@ -20,6 +20,11 @@ _STYLES: dict[str, dict[str, Any]] = {
     CALIBRATED: {"color": "#d62728", "linewidth": 2.0},
     AMED: {"color": "#2ca02c", "linewidth": 0, "marker": "s"},
 }
+_CACHES: dict[str, dict[str, Any]] = {
+    "EasyCache": {"color": "#9467bd", "marker": "^"},
+    "LazyCache": {"color": "#e377c2", "marker": "v"},
+}
+_HIGHEST = 0.5
 _LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
@@ -42,8 +47,13 @@ def save_pareto_plot(document: Document, path: Path) -> None:
                 passes = [calls * (1 if cfg == 1 else 2) for calls in points]
                 if points:
                     (labelled[method],) = panel.plot(passes, list(points.values()), **({"marker": "o", "markersize": 3} | style))
+            for cache, style in _CACHES.items():
+                rows = [row for row in caches(document, name, cfg).values() if row["cache"] == cache]
+                if rows:
+                    errors = [min(row["rmse"], _HIGHEST) for row in rows]
+                    (labelled[cache],) = panel.plot([row["passes"] for row in rows], errors, linewidth=0, markersize=3.5, **style)
             panel.set(xscale="log", yscale="log")
-            ticks = [calls * (1 if cfg == 1 else 2) for calls in (3, 5, 8, 12, 20)]
+            ticks = [calls * (1 if cfg == 1 else 2) for calls in (3, 5, 8, 12, 20, 30)]
             panel.set_xticks(ticks, [str(tick) for tick in ticks])
             panel.set_xticks([], minor=True)
             low, high = panel.get_ylim()

@@ -60,6 +60,11 @@ class Problem:
     structure: float
     identity: str
 
+    @property
+    def judged(self) -> bool:
+        """Whether there is a judge of its pictures."""
+        return self.name in NETWORKS
+
 
 def title_of(name: str) -> str:
     """A problem's name for people."""

@@ -10,8 +10,11 @@ from .bench_problems import PROBLEMS, noise_schedule_of, title_of
 from .bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, USUAL, compared
 
 Document = Mapping[str, Any]
+Result = Mapping[str, Any]
 OURS = (FEWSTEP, CALIBRATED, AMED)
 HEADLINE_CALLS = (5, 8)
+JUDGED_CFGS = (1.0, 3.0)
+_SAVES = (0.25, 0.6)
 
 
 def scenes(document: Document) -> list[tuple[str, float]]:
@@ -26,15 +29,35 @@ def calls_in(document: Document, name: str, cfg: float) -> list[int]:
     return sorted({int(part.split("/")[2].split()[0]) for part in document["results"] if part.startswith(start)})
 
 
-def curve(document: Document, name: str, cfg: float, method: str, half: int | None = None) -> dict[int, float]:
-    """Error by number of calls; of every second seed, from the first (0) or second (1) on, or of all."""
+def curve(document: Document, name: str, cfg: float, method: str) -> dict[int, float]:
+    """Error by number of calls."""
     found = {}
     for calls in calls_in(document, name, cfg):
         result = document["results"].get(part_name(name, cfg, calls, method))
         if result is not None:
-            squares = result["squares"] if half is None else result["squares"][half::2]
-            found[calls] = math.sqrt(sum(squares) / len(squares))
+            found[calls] = result["rmse"]
     return found
+
+
+def relative_curve(document: Document, name: str, cfg: float, method: str, own: Result, part: int | None = None) -> dict[int, float]:
+    """Error of a method by number of calls, relative to that of one result: on the seeds that both have, or on one set of them."""
+    found = {}
+    for calls in calls_in(document, name, cfg):
+        result = document["results"].get(part_name(name, cfg, calls, method))
+        if result is not None:
+            both = min(len(result["sets"]), len(own["sets"]))
+            if part is None:
+                found[calls] = _error(result, own, both) / _error(own, result, both)
+            elif part < both:
+                found[calls] = result["sets"][part] / own["sets"][part]
+    return found
+
+
+def _error(result: Result, other: Result, sets: int) -> float:
+    """Of all seeds if the other has as many, else of the sets that both have."""
+    if result["seeds"] == other["seeds"]:
+        return float(result["rmse"])
+    return math.sqrt(sum(error**2 for error in result["sets"][:sets]) / sets)
 
 
 def matching_calls(errors: Mapping[int, float], error: float) -> float:
@@ -54,19 +77,20 @@ def matching_calls(errors: Mapping[int, float], error: float) -> float:
 
 
 def headlines(document: Document, calls: Sequence[int] = HEADLINE_CALLS) -> list[dict[str, Any]]:
-    """For each problem, guidance and setting of FewStep's: the calls of others that match, with all seeds and with each half."""
+    """For each problem, guidance and setting of FewStep's: the calls of others that match, with all seeds, then with each set of them."""
     found = []
     for name, cfg in scenes(document):
-        beside = compared(noise_schedule_of(name))
-        others = {method: [curve(document, name, cfg, method, half) for half in (None, 0, 1)] for method in beside}
         for method in OURS:
-            own = [curve(document, name, cfg, method, half) for half in (None, 0, 1)]
             for count in calls:
-                if count in own[0]:
-                    matched = {
-                        other: [_shown(curves[k], own[k][count]) for k in range(3)] for other, curves in others.items() if curves[0]
-                    }
-                    found.append({"problem": name, "cfg": cfg, "calls": count, "setting": method, "matched by": matched})
+                own = document["results"].get(part_name(name, cfg, count, method))
+                if own is None:
+                    continue
+                matched = {}
+                for other in compared(noise_schedule_of(name)):
+                    curves = [relative_curve(document, name, cfg, other, own, part) for part in (None, *range(len(own["sets"])))]
+                    if curves[0]:
+                        matched[other] = [_shown(errors, 1.0) for errors in curves if errors]
+                found.append({"problem": name, "cfg": cfg, "calls": count, "setting": method, "matched by": matched})
     return found
 
 
@@ -78,7 +102,15 @@ def _shown(errors: Mapping[int, float], error: float) -> str:
 
 
 def _with_spread(shown: Sequence[str]) -> str:
-    return shown[0] if shown[1] == shown[2] == shown[0] else f"{shown[0]} ({shown[1]}; {shown[2]})"
+    """Of all seeds, and the least and the most of their parts."""
+    if len(shown) < 2 or len(set(shown)) == 1:
+        return shown[0] if shown else ""
+    parts = sorted(shown[1:], key=_as_number)
+    return f"{shown[0]} ({parts[0]} to {parts[-1]})"
+
+
+def _as_number(shown: str) -> float:
+    return math.inf if shown.startswith(">") else float(shown.removeprefix("<= "))
 
 
 def headline_rows(found: Sequence[Mapping[str, Any]], spread: bool = True) -> list[str]:
@@ -86,8 +118,8 @@ def headline_rows(found: Sequence[Mapping[str, Any]], spread: bool = True) -> li
     lines = ["| model | guidance | FewStep's setting | calls | Euler, simple | DPM++ 2M, Karras (flow: simple) | best of all stock |"]
     lines.append("|---|---|---|---|---|---|---|")
     for row in found:
-        shown = [row["matched by"].get(other, ["", "", ""]) for other in compared(noise_schedule_of(row["problem"]))]
-        cells = [_with_spread(each) if spread else each[0] for each in shown]
+        shown = [row["matched by"].get(other, [""]) for other in compared(noise_schedule_of(row["problem"]))]
+        cells = [_with_spread(each if spread else each[:1]) for each in shown]
         first = (title_of(row["problem"]), f"{row['cfg']:g}", row["setting"], str(row["calls"]))
         lines.append(f"| {' | '.join((*first, *cells))} |")
     return lines
@@ -154,21 +186,101 @@ def as_markdown(document: Document) -> str:
     lines = [_HEAD, "## Calls that match", "", _MATCH, ""]
     lines += headline_rows(headlines(document))
     lines += ["", "## Where FewStep is behind", "", *tally(document), "", _BEHIND, "", *behind_rows(document)]
+    lines += ["", "## Pictures as a classifier sees them", "", _JUDGED, "", *judged_rows(document)]
+    if document.get("host"):
+        lines += ["", "## Many steps with a cache", "", _CACHES, "", caches_in_a_sentence(document), "", *cache_rows(document)]
+    if document.get("amed"):
+        lines += ["", "## AMED on the emoji model", "", _AMED, "", *amed_rows(document)]
     lines += ["", "## All errors", "", _ERRORS]
     for name, cfg in scenes(document):
         lines += ["", f"### {title_of(name)}, guidance {cfg:g}, {_seeds(document, name, cfg)} seeds", "", *_errors(document, name, cfg)]
     lines += ["", "## How it was made", ""]
     for run in document["runs"]:
         versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-        where = f"commit {run['commit'][:10]}, {run['date']}; {versions}; {run['machine']}; seeds {run['seeds']}"
+        host = f"{run['host']}; " if "host" in run else ""
+        where = f"commit {run['commit'][:10]}, {run['date']}; {host}{versions}; {run['machine']}; seeds {run['seeds']}"
         lines += [f"* `{run['command']}`  ", f"  {where}"]
     lines += ["", f"The teacher takes {document['runs'][0]['teacher']}." if document["runs"] else "", ""]
     return "\n".join(lines)
 
 
+def judged_rows(document: Document) -> list[str]:
+    """Lines of a Markdown table: Frechet distance to the teacher's pictures and recognised share relative to its, at few calls."""
+    columns = [(cfg, calls) for cfg in JUDGED_CFGS for calls in HEADLINE_CALLS]
+    lines = [f"| model | setting | {' | '.join(f'guidance {cfg:g}, {calls} calls' for cfg, calls in columns)} |"]
+    lines.append("|---" * (len(columns) + 2) + "|")
+    for name in dict.fromkeys(name for name, _ in scenes(document)):
+        for method in (*USUAL, BEST_STOCK, *OURS):
+            cells = [_judged(document["results"].get(part_name(name, cfg, calls, method), {})) for cfg, calls in columns]
+            if any(cells):
+                lines.append(f"| {title_of(name)} | {method} | {' | '.join(cells)} |")
+    return lines
+
+
+def _judged(result: Mapping[str, Any]) -> str:
+    if "frechet" not in result or not result["teacher judged"]:
+        return ""
+    return f"{result['frechet']:.3f}, {100 * result['judged'] / result['teacher judged']:.0f} %"
+
+
+def cache_scenes(document: Document) -> list[tuple[str, float]]:
+    """Problem and guidance of what was measured in the host."""
+    found = dict.fromkeys(tuple(part.split("/")[:2]) for part in document.get("host", {}))
+    return [(name, float(cfg.removeprefix("cfg "))) for name, cfg in found]
+
+
+def caches(document: Document, name: str, cfg: float) -> dict[str, Mapping[str, Any]]:
+    """What was measured in the host with a model and a guidance, by label."""
+    start = f"{name}/cfg {cfg:g}/"
+    return {part.removeprefix(start): row for part, row in document.get("host", {}).items() if part.startswith(start)}
+
+
+def times_the_passes(document: Document) -> list[float]:
+    """Of settings whose cache saves 25 to 60 %, their forward passes as a multiple of the default's for the same error; 0: out of reach."""
+    found = []
+    for name, cfg in cache_scenes(document):
+        own = _default_by_passes(document, name, cfg)
+        for row in caches(document, name, cfg).values():
+            if row["cache"] and _SAVES[0] <= 1 - row["passes"] / row["most"] <= _SAVES[1]:
+                found.append(row["passes"] / matching_calls(own, row["rmse"]))
+    return found
+
+
+def caches_in_a_sentence(document: Document) -> str:
+    """How often the default is as close with fewer passes, and by how much."""
+    times = times_the_passes(document)
+    more = sorted(each for each in times if each > 1)
+    if not more:
+        return ""
+    return (
+        f"Of {len(times)} settings whose cache saves 25 to 60 %, {len(more)} take more forward passes than FewStep's default does for the "
+        f"same error: {more[0]:.1f} to {more[-1]:.1f} times as many, {more[len(more) // 2]:.1f} in the middle."
+    )
+
+
+def _default_by_passes(document: Document, name: str, cfg: float) -> dict[int, float]:
+    """The default's error by forward passes, on the seeds of the host's rows."""
+    errors = document.get("host default", {}).get(f"{name}/cfg {cfg:g}", {"rmse": {}})["rmse"]
+    return {(1 if cfg == 1 else 2) * int(calls): error for calls, error in errors.items()}
+
+
+def cache_rows(document: Document) -> list[str]:
+    """Lines of a Markdown table: forward passes and error with the host's caches, and the passes with which FewStep is as close."""
+    lines = ["| model | guidance | in ComfyUI | forward passes | saved | error (median) | FewStep's passes for that error |"]
+    lines.append("|---" * 7 + "|")
+    for name, cfg in cache_scenes(document):
+        own = _default_by_passes(document, name, cfg)
+        for label, row in caches(document, name, cfg).items():
+            saved = f"{100 * (1 - row['passes'] / row['most']):.0f} %"
+            matched = _shown(own, row["rmse"]) if own else ""
+            cells = (f"{row['passes']:.1f}", saved, f"{row['rmse']:.4f} ({row['median']:.4f})", matched)
+            lines.append(f"| {title_of(name)} | {cfg:g} | {label} | {' | '.join(cells)} |")
+    return lines
+
+
 def _seeds(document: Document, name: str, cfg: float) -> str:
     start = f"{name}/cfg {cfg:g}/"
-    counts = sorted({len(result["squares"]) for part, result in document["results"].items() if part.startswith(start)})
+    counts = sorted({result["seeds"] for part, result in document["results"].items() if part.startswith(start)})
     return " or ".join(map(str, counts))
 
 
@@ -186,6 +298,15 @@ def _errors(document: Document, name: str, cfg: float) -> list[str]:
     return [*lines, f"| which is | {' | '.join(winners)} |"]
 
 
+def amed_rows(document: Document) -> list[str]:
+    """Lines of a Markdown table: AMED tables beside the solvers that they start from."""
+    lines = ["| guidance | calls | setting | error (median) |", "|---|---|---|---|"]
+    for part, row in document.get("amed", {}).items():
+        _, cfg, calls, label = part.split("/", 3)
+        lines.append(f"| {cfg.removeprefix('cfg ')} | {calls.split()[0]} | {label} | {row['rmse']:.4f} ({row['median']:.4f}) |")
+    return lines
+
+
 _HEAD = """# FewStep side by side
 
 How far the end of few-step sampling is from where the same noise ends with a 64-step teacher, against model calls. `fewstep bench` measured
@@ -193,13 +314,24 @@ everything here and wrote this page; `fewstep bench --quick` repeats the core of
 
 ![Error against forward passes](bench.png)
 """
-_MATCH = """With so many calls, FewStep is as close to the teacher as each of the others with the number in its column; "> 12" means that
-12 calls, the most that were measured there, are not enough. In parentheses: the same with each half of the seeds. The best of all stock
-is an oracle: the best of 60 to 75 combinations of solver and schedule, chosen on these very seeds for each number of calls (all run on the
-first few seeds, the six best on all). Nobody has it, but it is what a patient search could find. DPM++ 2M is computed with the
-half-log-SNR of flow models where the model is one; older hosts did not."""
+_MATCH = """With so many calls, FewStep is as close to the teacher as each of the others with the number in its column; "> 8" means that
+8 calls, the most that were measured there, are not enough, "<= 5" that 5, the fewest, are. In parentheses: the least and the most of sets of 25 seeds, each for
+itself. The best of all stock is an oracle: the best of 60 to 75 combinations of solver and schedule, chosen on these very seeds for each
+number of calls (all run on the first few seeds; the best of those, and the usual settings, on all). Nobody has it, but it is what a patient
+search could find. DPM++ 2M is computed with the half-log-SNR of flow models where the model is one; ComfyUI does not."""
 _ERRORS = """Root mean square error over all seeds, and of the median seed in parentheses. With guidance every call is two forward
-passes. The recipes were fitted at guidance 2 and are used where their own check does not object. Left out: EasyCache and LazyCache,
-Frechet distances, tuned weights."""
+passes. The recipes are those that ship, fitted at guidance 2 and used where their own check does not object, and those of other folders
+named below. Tuned weights are left out: no LoRA ships with the demo models, and training one belongs to `benchmarks/tuning.py`
+([tuning](tuning.md))."""
 _BEHIND = """Where one of the usual settings is closer to the teacher than FewStep's default with as many calls, and FewStep's error
 relative to it:"""
+_JUDGED = """The Frechet distance between the features of the pictures and those of the teacher's pictures from the same noise, and how many
+are recognised as what was asked for, as a share of the teacher's. Both use the classifier that comes with the demo models, and as many
+pictures as there are seeds: far fewer than the thousands that such distances are usually computed with, so compare them only within a
+column. Equal pictures have the distance 0."""
+_CACHES = """What many would do instead of using fewer steps: 20 or 30 of them, with the node EasyCache or LazyCache of ComfyUI, which
+skips forward passes where the model's answer hardly changes. Measured in the real host (`benchmarks/host_caches.py`), each picture sampled
+alone, its forward passes counted in the network, on the first 8 seeds (emoji: 4). The last column has the passes after which FewStep's
+default is as close to the teacher, on the same seeds."""
+_AMED = """Tables fitted with forward passes on 32 other seeds (`benchmarks/amed_emoji.py`), on every second level of the optimized steps
+from s = 1, beside their own solver, UniPC on all of those steps, and FewStep's default."""

@@ -1,6 +1,8 @@
 """The settings that `fewstep bench` compares, each as a table: what people use, all of stock, and what FewStep offers."""
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..fitting.candidates import STOCK_SCHEDULES, STOCK_SOLVERS, candidates
@@ -27,7 +29,7 @@ USUAL: dict[str, tuple[str, int | None, str]] = {
 not on flow models, with which nobody uses it."""
 
 BEST_STOCK = "best of all stock (an oracle)"
-FEWSTEP, CALIBRATED, AMED = "FewStep", "calibrated (shipped recipe)", "AMED (shipped table, iPNDM 3)"
+FEWSTEP, CALIBRATED, AMED = "FewStep", "calibrated (recipe)", "AMED (shipped table, iPNDM 3)"
 AMED_FORM = "ipndm3"
 
 
@@ -54,7 +56,7 @@ def stock(problem: Problem, calls: int) -> dict[str, SolverTable]:
     return known | {each.name: each.table for each in pool if each.table.rows not in rows and each.nfe == calls}
 
 
-def ours(problem: Problem, calls: int, cfg: float, recipes: Path = RECIPES_FOLDER) -> dict[str, SolverTable]:
+def ours(problem: Problem, calls: int, cfg: float, recipes: Sequence[Path] = (RECIPES_FOLDER,)) -> dict[str, SolverTable]:
     """FewStep's default, and a recipe and an AMED table where there is one for this model, number of calls and guidance."""
     found = {FEWSTEP: few_step_table(problem.noise_schedule, calls, problem.structure, cfg)}
     recipe = fitting_recipe(problem.name, calls, cfg, recipes)
@@ -66,10 +68,15 @@ def ours(problem: Problem, calls: int, cfg: float, recipes: Path = RECIPES_FOLDE
     return found
 
 
-def fitting_recipe(name: str, calls: int, cfg: float, folder: Path) -> Recipe | None:
-    """The recipe in a folder for a network, as `fewstep calibrate --out` names it, if it may be used at this guidance."""
-    path = recipe_file(name, calls, folder)
-    if name not in NETWORKS or not path.is_file():
+def fitting_recipe(name: str, calls: int, cfg: float, folders: Sequence[Path]) -> Recipe | None:
+    """The recipe for a network, in folders as `fewstep calibrate --out` writes them, that was fitted nearest to a guidance.
+
+    None if there is none, or none that may be used at this guidance.
+    """
+    if name not in NETWORKS:
         return None
-    recipe = Recipe.load(path)
-    return None if recipe.check_use(family=demo_noise_schedule_of(name).family, cfg=cfg) else recipe
+    paths = [recipe_file(name, calls, folder) for folder in folders]
+    found = [Recipe.load(path) for path in paths if path.is_file()]
+    family = demo_noise_schedule_of(name).family
+    fitting = [recipe for recipe in found if not recipe.check_use(family=family, cfg=cfg)]
+    return min(fitting, key=lambda recipe: abs(math.log((recipe.facts.cfg or cfg) / cfg)), default=None)

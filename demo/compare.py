@@ -54,7 +54,7 @@ def compare_methods(
     """
     planned = {budget: [(method, method.steps_for(budget)) for method in methods if method.steps_for(budget) >= 1] for budget in budgets}
     for method, steps in (pair for pairs in planned.values() for pair in pairs):
-        method.plan(model, steps)  # what cannot be done is told before anything is sampled
+        method.plan(model, steps, trial.cfg)  # what cannot be done is told before anything is sampled
     progress("teacher")
     target = teacher_images(model, trial)
     scores = []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, few_step_sigmas, optimal_sigmas
-from ..solvers import SOLVERS, SolverTable, can_jump, sample, solver_named, table_on
+from ..solvers import SOLVERS, SolverTable, can_jump, sample, solver_named, table_on, tapers
 from .judge import load_judge
 from .model import DemoModel
 
@@ -72,12 +72,12 @@ class Method:
         strength = f" p={self.p:g}" if self.p is not None else ""
         return f"{self.solver}{order} on {self.schedule}{strength}"
 
-    def sigmas(self, ns: NoiseSchedule, steps: int, structure: float | None = None) -> Tensor:
-        """The schedule's list for `steps` steps; with a structure (`few_step_sigmas`) it may begin with a jump."""
+    def sigmas(self, ns: NoiseSchedule, steps: int, structure: float | None = None, cfg: float = 1.0) -> Tensor:
+        """The schedule's list for `steps` steps; with a structure it is one of `few_step_sigmas`, as is best for the guidance."""
         if self.schedule != "fewstep":
             return baseline_sigmas(self.schedule, ns, steps)
         if self.p is None and not self.solver.startswith(STOCK) and can_jump(self.solver, ns.sigma_max, ns.family):
-            return few_step_sigmas(ns, steps, structure)
+            return few_step_sigmas(ns, steps, structure, tapers(cfg))
         solver = self.solver.removeprefix(STOCK)
         entry = SOLVERS.get(solver, SOLVERS["dpmpp_2m"])
         return optimal_sigmas(ns, steps, entry.name, self.order or entry.default_order, self.p)
@@ -90,13 +90,16 @@ class Method:
         if self.schedule != "fewstep" and self.schedule not in BASELINES:
             raise ValueError(f"schedule was {self.schedule!r}; it must be 'fewstep' or one of {', '.join(BASELINES)}.")
 
-    def plan(self, model: DemoModel, steps: int) -> tuple[Tensor, SolverTable | None]:
-        """Noise levels, and the table that walks them (None for k-diffusion's samplers). All errors come from here, before any call."""
+    def plan(self, model: DemoModel, steps: int, cfg: float) -> tuple[Tensor, SolverTable | None]:
+        """Noise levels, and the table that walks them (None for k-diffusion's samplers). All errors come from here, before any call.
+
+        The guidance scale decides an order that is not given.
+        """
         ns = model.noise_schedule
-        sigmas = self.sigmas(ns, steps, model.structure)
+        sigmas = self.sigmas(ns, steps, model.structure, cfg)
         if self.solver.startswith(STOCK):
             return sigmas, None
-        return sigmas, table_on(self.solver, sigmas, ns, self.order)
+        return sigmas, table_on(self.solver, sigmas, ns, self.order, cfg)
 
     def steps_for(self, nfe: int) -> int:
         """Largest number of steps within `nfe` model calls; 0 if there is none."""
@@ -121,7 +124,7 @@ class CountedModel:
 def run(model: DemoModel, trial: Trial, method: Method, steps: int, callback: Callable | None = None) -> tuple[Tensor, int]:
     """Images and counted model calls of a method."""
     counted = CountedModel(model, trial)
-    sigmas, table = method.plan(model, steps)
+    sigmas, table = method.plan(model, steps, trial.cfg)
     x = model.initial_state(trial.noise, float(sigmas[0]))
     if table is None:
         images = _stock_sampler(method.solver.removeprefix(STOCK))(counted, x, sigmas.float(), callback=callback, disable=True)

@@ -1,6 +1,6 @@
 """Makes the recipes that ship with the demo models: `python -m fewstep.demo.make_recipes`.
 
-For fashion in every family, recipes with 3 to 10 model calls, for emoji with 4 to 6, each warm-started from the one before. Each is
+For fashion in every family, recipes with 3 to 10 model calls, for emoji with 4 to 10, each warm-started from the one before. Each is
 written when it is finished. Existing ones (for this network and guidance) are not made again, so an interrupted run resumes; with --cache
 the teacher's pass does, too.
 """
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--models", nargs="+", choices=RECIPE_KINDS, default=list(RECIPE_KINDS), help="families of fashion, and emoji (default: all)"
     )
-    parser.add_argument("--nfe", nargs="+", type=int, help="default: 3 to 10, for emoji 4 to 6")
+    parser.add_argument("--nfe", nargs="+", type=int, help="default: 3 to 10, for emoji 4 to 10")
     parser.add_argument("--cfg", type=float, default=RECIPE_CFG)
     parser.add_argument("--seeds", type=int, default=192, help="images of the fit (default 192)")
     parser.add_argument("--held-out", type=int, default=96, help="further images that decide (default 96)")

@@ -12,7 +12,7 @@ RECIPE_CFG = 2.0
 RECIPE_NFES = (3, 4, 5, 6, 8, 10)
 RECIPE_KINDS = ("edm", "vp", "flow", "emoji")
 """Fashion in each family, and emoji."""
-EMOJI_NFES = (4, 5, 6)
+EMOJI_NFES = (4, 5, 6, 8, 10)
 """Numbers of calls for which recipes of the emoji model ship."""
 
 

@@ -87,8 +87,8 @@ def note(text: str, height: int) -> Node:
     return Node("MarkdownNote", height, {"": text.strip()}, "Note")
 
 
-def fixed_seed(seed: int) -> dict[str, Any]:
-    return {"noise_seed": seed, "control_after_generate": "fixed"}
+def fixed_seed(seed: int, name: str = "noise_seed") -> dict[str, Any]:
+    return {name: seed, "control_after_generate": "fixed"}
 
 
 FIVE_STEPS = Graph(
@@ -229,8 +229,7 @@ Higher denoise: further from the input.
                 "positive": ("first", "positive"),
                 "negative": ("first", "negative"),
                 "latent_image": ("first", "LATENT"),
-                "seed": 11,
-                "control_after_generate": "fixed",
+                **fixed_seed(11, "seed"),
                 "cfg": 3.0,
                 "preset": "Balanced 8",
             },
@@ -253,8 +252,7 @@ Higher denoise: further from the input.
                 "positive": ("second", "positive"),
                 "negative": ("second", "negative"),
                 "latent_image": ("encode", "LATENT"),
-                "seed": 12,
-                "control_after_generate": "fixed",
+                **fixed_seed(12, "seed"),
                 "cfg": 3.0,
                 "preset": "Fast 5",
                 "denoise": 0.6,
@@ -276,8 +274,8 @@ Higher denoise: further from the input.
 )
 
 
-def text_to_image(name: str, notes: str, checkpoint: str, latent: Node, steps: int, cfg: float, negative: str) -> Graph:
-    """A checkpoint with text encoders and VAE, and FewStep's scheduler and sampler."""
+def text_to_image(name: str, notes: str, checkpoint: str, latent: Node, preset: str, cfg: float, negative: str) -> Graph:
+    """A checkpoint with text encoders and VAE, and FewStep's all-in-one node, which chooses steps and solver by the guidance."""
     prompt = "a lighthouse on a cliff at dusk, waves below, photograph"
     return Graph(
         name,
@@ -287,61 +285,42 @@ def text_to_image(name: str, notes: str, checkpoint: str, latent: Node, steps: i
             "latent": latent,
             "positive": Node("CLIPTextEncode", 150, {"clip": ("loader", "CLIP"), "text": prompt}, "Prompt"),
             "negative": Node("CLIPTextEncode", 110, {"clip": ("loader", "CLIP"), "text": negative}, "Negative prompt"),
-            "scheduler": Node("FewStepScheduler", 510, {"model": ("loader", "MODEL"), "steps": steps}),
-            "sampler": Node("FewStepSampler", 252, {"solver": "unipc"}),
-            "guider": Node(
-                "CFGGuider",
-                98,
+            "sample": Node(
+                "FewStepKSampler",
+                560,
                 {
                     "model": ("loader", "MODEL"),
                     "positive": ("positive", "CONDITIONING"),
                     "negative": ("negative", "CONDITIONING"),
-                    "cfg": cfg,
-                },
-            ),
-            "noise": Node("RandomNoise", 82, fixed_seed(7)),
-            "run": Node(
-                "SamplerCustomAdvanced",
-                106,
-                {
-                    "noise": ("noise", "NOISE"),
-                    "guider": ("guider", "GUIDER"),
-                    "sampler": ("sampler", "SAMPLER"),
-                    "sigmas": ("scheduler", "SIGMAS"),
                     "latent_image": ("latent", "LATENT"),
+                    **fixed_seed(7, "seed"),
+                    "cfg": cfg,
+                    "preset": preset,
                 },
             ),
-            "decode": Node("VAEDecode", 46, {"samples": ("run", "output"), "vae": ("loader", "VAE")}),
+            "decode": Node("VAEDecode", 46, {"samples": ("sample", "LATENT"), "vae": ("loader", "VAE")}),
             "save": Node("SaveImage", 620, {"images": ("decode", "IMAGE"), "filename_prefix": "FewStep"}),
         },
-        (
-            (330, "note loader latent"),
-            (340, "positive negative scheduler"),
-            (300, "sampler guider noise"),
-            (270, "run decode"),
-            (460, "save"),
-        ),
+        ((330, "note loader latent"), (320, "positive negative"), (320, "sample"), (220, "decode"), (420, "save")),
     )
 
 
 STABLE_DIFFUSION = text_to_image(
     "02 Your checkpoint",
     """
-## Six steps with Stable Diffusion 1.5, 2.x or SDXL
+## Eight steps with Stable Diffusion 1.5, 2.x or SDXL
 
 1. Choose your checkpoint below. For SDXL set width and height to 1024.
-2. **Run**: 6 model calls, 12 with guidance.
+2. **Run**: 8 model calls, 16 with guidance. The preset *Fast 5* takes 5.
 
-The scheduler reads the noise levels from the checkpoint itself, including v-prediction and zero terminal SNR. Until the first run the
-curve is a preview based on the file name.
-
-The sampler uses order 3, and order 2 from cfg 4 up, where higher orders overshoot.
+The sampler reads the noise levels from the checkpoint itself, including v-prediction and zero terminal SNR, and chooses steps and solver by
+the guidance. Until the first run the curve is a preview based on the file name.
 
 **Not** for checkpoints distilled to few steps (Turbo, Lightning, LCM, Hyper, DMD): they were trained for their own steps.
     """,
     "v1-5-pruned-emaonly-fp16.safetensors",
     Node("EmptyLatentImage", 106, {"width": 512, "height": 512, "batch_size": 1}),
-    6,
+    "Balanced 8",
     6.0,
     "blurry, text, watermark",
 )
@@ -354,16 +333,17 @@ FLOW = text_to_image(
 **SD 3.5**: choose a checkpoint that contains the text encoders.
 
 **FLUX.1 dev**: choose the all-in-one *flux1-dev-fp8.safetensors*, set *cfg* to **1** (no negative prompt, half the work), and put
-*FluxGuidance* (3.5) between the prompt and *CFGGuider*. With separate files use *Load Diffusion Model*, *DualCLIPLoader* and *Load VAE*
-in place of the checkpoint loader.
+*FluxGuidance* (3.5) between the prompt and *FewStep KSampler*. With separate files use *Load Diffusion Model*, *DualCLIPLoader* and
+*Load VAE* in place of the checkpoint loader.
 
-A *ModelSamplingSD3* or *ModelSamplingFlux* node before the scheduler is respected: its shift is read from the model.
+A *ModelSamplingSD3* or *ModelSamplingFlux* node before the sampler is respected: its shift is read from the model. Sampling begins with a
+step that needs no model call, because these models start far above the picture.
 
 **Not** for schnell, Turbo or Lightning models.
     """,
     "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors",
     Node("EmptySD3LatentImage", 106, {"width": 1024, "height": 1024, "batch_size": 1}),
-    8,
+    "Balanced 8",
     4.5,
     "",
 )

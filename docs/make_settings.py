@@ -14,7 +14,8 @@ import numpy as np
 
 from fewstep.schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas
 from fewstep.schedules.families import half_log_snr
-from fewstep.schedules.template_settings import TEMPLATE_SETTINGS, TemplateSettings
+from fewstep.schedules.model_families import PRESETS
+from fewstep.schedules.template_settings import DISTILLED_VARIANTS, NOT_LISTED, TEMPLATE_SETTINGS, WITHOUT_TEMPLATE, TemplateSettings
 
 DOCS = Path(__file__).resolve().parent
 STEPS = 8
@@ -35,6 +36,18 @@ of the steps; upwards: noise level (flow models), or its logarithm.
 | template | its settings | noisy | its levels with {STEPS} steps | noisy | FewStep's levels | noisy |
 |---|---|---|---|---|---|---|
 """
+
+
+FAMILIES = """
+## Families
+
+The levels of each preset are those of the host's own class of the family (tests/test_noise_schedule.py, ComfyUI 0.3.75 and 0.33.0), the
+settings those of its official template (tests/test_template_settings.py, templates 0.1.50). FewStep Scheduler reads the connected model
+in any case; the preset's name selects what it compares with. Nothing in the weights tells a model that was distilled to few steps from
+the others: the report judges by the names of the model and LoRA files before the node, and says so.
+
+| family | preset | compared with | distilled variants |
+|---|---|---|---|"""
 
 
 def schedule_of(known: TemplateSettings) -> NoiseSchedule:
@@ -101,7 +114,20 @@ def picture() -> str:
 
 
 def page() -> str:
-    return INTRODUCTION + "\n".join(row(known) for known in drawable()) + "\n"
+    return INTRODUCTION + "\n".join(row(known) for known in drawable()) + "\n" + families()
+
+
+def families() -> str:
+    """Which families have a preset, what it was compared with, and how distilled variants are told apart."""
+    lines = [FAMILIES]
+    known: dict[str, list[str]] = {}
+    for each in TEMPLATE_SETTINGS:
+        known.setdefault(each.preset, []).append(f"{each.template}: {each}")
+    for name in [*known, *WITHOUT_TEMPLATE]:
+        compared = "<br>".join(known.get(name, [])) or WITHOUT_TEMPLATE[name]
+        lines.append(f"| {PRESETS[name].title} | `{name}` | {compared} | {DISTILLED_VARIANTS.get(name, '')} |")
+    lines += [f"| {name} | none | {reason} | |" for name, reason in NOT_LISTED.items()]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

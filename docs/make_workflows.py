@@ -225,7 +225,7 @@ def main() -> None:
                     page.run(LONGEST_RUN)
                     image = picture_of(graph, page, comfy, ids)
                 else:
-                    shown = "FewStepCalibrate" if graph is CALIBRATE_OWN else "FewStepScheduler"
+                    shown = "FewStepCalibrate" if graph is CALIBRATE_OWN else "FewStepKSampler"
                     image = thumbnail([[node_picture(page, shown)]], [graph.name[3:]])
                 save(image, FOLDER / f"{graph.name}.jpg")
                 if graph is FIVE_STEPS:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas
+from ..schedules import BASELINES, NoiseSchedule, baseline_sigmas, optimal_sigmas, tapered_sigmas
 from ..schedules.first_level import jump_sigmas
-from ..solvers import SOLVERS, Row, SolverTable, build_table, options_on, solver_named
+from ..solvers import SOLVERS, Row, SolverTable, build_table, can_jump, habits_on, solver_named
 from .setting import Setting
 
 Kind = Literal["stock", "optimized", "fitted"]
@@ -32,6 +32,8 @@ class Candidate:
         What `candidates` made it of, as given there; "optimized" for this package's steps.
     zero : bool
         Whether its schedule ends in 0 as published, and not at sigma_min.
+    setting : str
+        The name without numbers that depend on the number of calls; empty if it is the name.
     """
 
     name: str
@@ -41,6 +43,12 @@ class Candidate:
     order: int | None = None
     schedule: str = ""
     zero: bool = True
+    setting: str = ""
+
+    @property
+    def any_calls(self) -> str:
+        """What candidates of the same setting for other numbers of calls are called, too."""
+        return self.setting or self.name
 
     @property
     def nfe(self) -> int:
@@ -79,8 +87,8 @@ class SamplerCandidate:
 STOCK_SOLVERS: tuple[tuple[str, int | None], ...] = (
     ("dpmpp_2m", None), ("unipc", 2), ("unipc", 3), ("deis", 3), ("ipndm", 3), ("ipndm_v", 3), ("gradient_estimation", None),
 )  # fmt: skip
-"""Deterministic samplers of ComfyUI, k-diffusion or diffusers, with their order: those that are best with few calls. (docs/calibration.md
-lists the best of all for each problem.)"""
+"""Deterministic samplers of ComfyUI, k-diffusion or diffusers, with their order: those that are best with few calls. (docs/measurements/
+calibration.md lists the best of all for each problem.)"""
 
 STOCK_SCHEDULES = ("karras", "uniform_lambda", "sgm_uniform", "beta")
 """Schedules of the same hosts, chosen in the same way."""
@@ -98,6 +106,8 @@ OPTIMIZED_SOLVERS: tuple[tuple[str, int | None], ...] = (
 )  # fmt: skip
 
 JUMP_SOLVERS: tuple[tuple[str, int | None], ...] = (("unipc", 2), ("unipc", 3), ("dpmpp_2m", None))
+GUIDED_SOLVERS: tuple[tuple[str, int | None], ...] = (("deis", 2), ("ipndm", 2))
+"""Those of FewStep's default at high guidance (`solvers.default_solver`)."""
 
 
 def candidates(
@@ -152,7 +162,13 @@ def candidates(
     return list(found.values())
 
 
-def after_jump(ns: NoiseSchedule, nfe: int, structure: float, factors: Sequence[float] = (1.0,)) -> list[Candidate]:
+def after_jump(
+    ns: NoiseSchedule,
+    nfe: int,
+    structure: float,
+    factors: Sequence[float] = (1.0,),
+    solvers: Sequence[tuple[str, int | None]] = JUMP_SOLVERS,
+) -> list[Candidate]:
     """Solvers on optimized steps that begin with a jump without a call (solvers/jump.py); none on ranges that begin too low for one.
 
     They are no part of `candidates`; calibrations start from them (`default_starts`).
@@ -163,16 +179,31 @@ def after_jump(ns: NoiseSchedule, nfe: int, structure: float, factors: Sequence[
         The data's largest structures, see schedules/first_level.py.
     factors : sequence of float
         Of the first level, see `first_call_level`.
+    solvers : sequence of (str, int or None)
+        Name and order; those that cannot jump on this range are left out.
     """
     found: list[Candidate] = []
+    solvers = [(solver, order) for solver, order in solvers if can_jump(solver, ns.sigma_max, ns.family)]
     for factor in factors:
         sigmas = jump_sigmas(ns, nfe, structure, factor)
         if sigmas is None:
             continue
-        for solver, order in JUMP_SOLVERS:
-            table = build_table(solver, sigmas, ns.family, order, **options_on(solver, sigmas, ns))
-            name = f"{_label(solver, order)} on optimized steps after a jump to {float(sigmas[1]):.3g}"
-            found.append(Candidate(name, table, "optimized"))
+        for solver, order in solvers:
+            table = build_table(solver, sigmas, ns.family, order, **habits_on(solver, sigmas, ns).options)
+            setting = f"{_label(solver, order)} on optimized steps after a jump"
+            name = f"{setting} to {float(sigmas[1]):.3g}"
+            found.append(Candidate(name, table, "optimized", setting=f"{setting} of {factor:g}"))
+    return found
+
+
+def on_tapered_steps(ns: NoiseSchedule, nfe: int) -> list[Candidate]:
+    """FewStep's defaults where no jump is worth a step: on `tapered_sigmas`, and those for high guidance on `optimal_sigmas`."""
+    found = []
+    lists = ("tapered", tapered_sigmas(ns, nfe), JUMP_SOLVERS), ("optimized", optimal_sigmas(ns, nfe), GUIDED_SOLVERS)
+    for what, sigmas, solvers in lists:
+        for solver, order in solvers:
+            table = build_table(solver, sigmas, ns.family, order, **habits_on(solver, sigmas, ns).options)
+            found.append(Candidate(f"{_label(solver, order)} on {what} steps", table, "optimized"))
     return found
 
 

@@ -54,11 +54,11 @@ WEBUI = Menus(
         ("dpmpp_multistep", 3): "FewStep DPM++ 3M",
     },
     {
-        "karras": "Karras", "exponential": "Exponential", "sgm_uniform": "SGM Uniform", "simple": "Simple", "beta": "Beta",
-        "kl_optimal": "KL Optimal", "uniform_lambda": "FewStep uniform lambda", "ays": "FewStep AYS", "gits": "FewStep GITS",
-        "optimized": "FewStep",
+        "karras": "Karras", "exponential": "Exponential", "sgm_uniform": "SGM Uniform", "simple": "Simple",
+        "uniform_lambda": "FewStep uniform lambda", "ays": "FewStep AYS", "gits": "FewStep GITS", "optimized": "FewStep",
     },
 )  # fmt: skip
+"""Without Beta and KL Optimal: A1111's lists of these names are others (docs/faq.md)."""
 
 
 def in_menus(candidate: Candidate) -> bool:

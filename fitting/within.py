@@ -165,7 +165,8 @@ class Within:
         scorer.expect(round(self.layout.costs["start", nfe] / min(held.batch, len(held.seeds))))
         pool = self._pool(nfe, ends, before, ranking)
         run = self.races[nfe] = race(pool, len(held.seeds), runner(scorer, held, ends))
-        ranking = [*(score.candidate.name for score in run.finalists), *run.screened_out]
+        settings = {candidate.name: candidate.any_calls for candidate in pool}
+        ranking = [settings[name] for name in (*(score.candidate.name for score in run.finalists), *run.screened_out)]
         raced = decided(run.finalists, run.screened_out, scorer.calls)
         winner = raced.winner.candidate
         assert isinstance(winner, Candidate)

@@ -18,6 +18,7 @@ import torch
 
 from ..solvers import solver_named
 from .host import noise_schedule_of_sampling, structure_of
+from .inputs import AUTO
 from .lists import ScheduleRequest
 from .sampling import SamplerFunction, solver_function
 
@@ -38,7 +39,11 @@ SCHEDULERS: Mapping[str, str] = {
 }
 """Names of the scheduler entries, and the solver for which each makes its list."""
 
+AUTO_SAMPLER = "fewstep_auto"
+"""The solver that FewStep KSampler takes for the guidance and the number of steps."""
+
 SAMPLERS: Mapping[str, str] = {
+    AUTO_SAMPLER: AUTO,
     "fewstep_unipc": "unipc",
     "fewstep_dpmpp_2m": "dpmpp_2m",
     "fewstep_dpmpp_3m": "dpmpp_3m",
@@ -48,7 +53,7 @@ SAMPLERS: Mapping[str, str] = {
     "fewstep_res_multistep": "res_multistep",
     "fewstep_dpmpp_2m_sde": "dpmpp_2m_sde",
 }
-"""Names of the sampler entries, and their solvers."""
+"""Names of the sampler entries, and their solvers; "auto" is chosen while sampling."""
 
 _logger = logging.getLogger("fewstep")
 

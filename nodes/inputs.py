@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from comfy_api.latest import io
 
-from ..schedules import BASELINES
-from ..solvers import SOLVERS, Solver
+from ..schedules import BASELINES, NoiseSchedule
+from ..solvers import DEFAULT_SOLVER, SOLVERS, Solver, default_solver
 from .omitted import means_if_omitted
 
 AUTO = "auto"
@@ -29,16 +29,19 @@ NOT_CHECKED = 0.0
 
 
 class CoreVersions(NamedTuple):
-    """What computes the nodes' results: `ALGORITHM_VERSION` of the two packages, and where FewStep KSampler makes its first call."""
+    """What computes the nodes' results: `ALGORITHM_VERSION` of the two packages, and for FewStep KSampler whether its first call may be
+    lower than the highest level, and whether guidance decides over steps and solver (`solvers.tapers`, `solvers.default_solver`)."""
 
     schedules: int
     solvers: int
     lower_first_call: bool = False
+    by_guidance: bool = False
 
 
 ALGORITHM_VERSIONS: Mapping[int, CoreVersions] = {
     1: CoreVersions(schedules=1, solvers=1),
     2: CoreVersions(schedules=1, solvers=1, lower_first_call=True),
+    3: CoreVersions(schedules=1, solvers=1, lower_first_call=True, by_guidance=True),
 }
 """Versions of the nodes' results, oldest first, with the core versions behind each. A workflow keeps the version it was made with, so a
 change of results adds a version here and keeps the code for the old ones in `lists` or `sampling`."""
@@ -46,6 +49,12 @@ change of results adds a version here and keeps the code for the old ones in `li
 NEWEST_VERSION = max(ALGORITHM_VERSIONS)
 OLDEST_VERSION = min(ALGORITHM_VERSIONS)
 """Of prompts that do not name one: they were written before there was another."""
+
+
+def auto_solver(ns: NoiseSchedule, steps: int, cfg: float, version: CoreVersions) -> str:
+    """What the solver "auto" of FewStep KSampler means for a version of its results."""
+    return default_solver(ns, steps, cfg) if version.by_guidance else DEFAULT_SOLVER
+
 
 SchedulerFunc = io.Custom("SCHEDULER_FUNC")
 """Socket of Impact Pack and Inspire Pack: f(model, sampler_name, steps) -> SIGMAS."""

@@ -12,15 +12,15 @@ from comfy_api.latest import io
 from comfy_extras.nodes_custom_sampler import Noise_EmptyNoise, Noise_RandomNoise, SamplerCustomAdvanced
 
 from .. import __version__
-from ..schedules import begins_with_jump
 from ..schedules.text import sigma_text
-from ..solvers import HIGH_GUIDANCE, SOLVERS, order_at_guidance, solver_named, table_on
+from ..solvers import DEFAULT_SOLVER, HIGH_GUIDANCE, ORDINARY, SOLVERS, habits_on, solver_named, table_on, tapers
 from .host import latent_shape, noise_schedule_of, structure_of
 from .inputs import (
     ALGORITHM_VERSIONS,
     AUTO,
     NEWEST_VERSION,
     advanced,
+    auto_solver,
     check,
     denoise_input,
     problem_with,
@@ -38,7 +38,6 @@ CUSTOM = "Custom"
 PRESETS: Mapping[str, int | None] = {"Fast 5": 5, "Balanced 8": 8, "Quality 12": 12, CUSTOM: None}
 """Preset names and their numbers of steps."""
 
-AUTO_SOLVER = "unipc"
 
 
 @records
@@ -51,9 +50,9 @@ class FewStepKSampler(io.ComfyNode):
             node_id="FewStepKSampler",
             display_name="FewStep KSampler (all in one)",
             category="FewStep",
-            description="Samples in few steps with nothing else to connect: optimized noise levels for the model, and the solver. Gives "
-            "the same pictures as FewStep Scheduler and FewStep Sampler with SamplerCustomAdvanced. Not for models distilled to few steps "
-            "(Turbo, Lightning, LCM, Hyper, schnell, DMD).",
+            description="Samples in few steps with nothing else to connect: optimized noise levels for the model, and the solver, both as "
+            "is best for the guidance. Its sigmas with FewStep Sampler and SamplerCustomAdvanced give the same pictures. Not for models "
+            "distilled to few steps (Turbo, Lightning, LCM, Hyper, schnell, DMD).",
             inputs=[
                 io.Model.Input("model", tooltip="The model that removes the noise."),
                 io.Conditioning.Input("positive", tooltip="What the picture should show."),
@@ -85,8 +84,8 @@ class FewStepKSampler(io.ComfyNode):
                 solver_input(
                     first=(AUTO,),
                     default=AUTO,
-                    tooltip=f"auto is {AUTO_SOLVER}. Every solver uses its default order (3 for {AUTO_SOLVER}), and order 2 from cfg "
-                    f"{HIGH_GUIDANCE:g} up if it has one.",
+                    tooltip=f"auto is {DEFAULT_SOLVER}; from cfg {HIGH_GUIDANCE:g} up and with at most 8 steps it is deis, and ipndm for "
+                    "flow models that begin at 1. The order is chosen by the guidance.",
                 ),
                 advanced(
                     io.Boolean.Input(
@@ -126,28 +125,30 @@ class FewStepKSampler(io.ComfyNode):
         algorithm_version: int = NEWEST_VERSION,
     ) -> io.NodeOutput:
         check(_problem(str(preset), str(solver), algorithm_version) or steps_problem(steps) or _nothing_to_show(denoise, latent_image))
-        chosen = AUTO_SOLVER if solver == AUTO else solver
-        ns = noise_schedule_of(model)
+        ns, number = noise_schedule_of(model), PRESETS[preset] or steps
+        version = ALGORITHM_VERSIONS[algorithm_version]
+        chosen = auto_solver(ns, number, cfg, version) if solver == AUTO else solver
         structure = None
-        if ALGORITHM_VERSIONS[algorithm_version].lower_first_call and add_noise:
+        if version.lower_first_call and add_noise:
             structure = structure_of(model, latent_shape(latent_image, model))
-        request = ScheduleRequest(solver=chosen, denoise=denoise, structure=structure)
-        sigmas = request.sigmas(ns, PRESETS[preset] or steps)
+        tapered = version.by_guidance and tapers(cfg)
+        request = ScheduleRequest(solver=chosen, denoise=denoise, structure=structure, tapered=tapered)
+        sigmas = request.sigmas(ns, number)
         sampler = comfy.samplers.KSAMPLER(solver_function(chosen))
         latent = sample_latent(model, positive, negative, latent_image, seed if add_noise else None, cfg, sampler, sigmas)
 
-        jump = begins_with_jump(sigmas, ns)
+        habits = habits_on(chosen, sigmas, ns) if len(sigmas) else ORDINARY
         nfe = table_on(chosen, sigmas, ns).nfe if len(sigmas) else 0
         halves = 1 if math.isclose(cfg, 1.0) else 2
-        order = order_at_guidance(chosen, cfg, jump) or solver_named(chosen).default_order
+        order = habits.order(chosen, cfg) or solver_named(chosen).default_order
         guidance = "cfg 1, no guidance" if halves == 1 else f"{2 * nfe} model evaluations with guidance at cfg {cfg:g}"
         report = "\n".join(
             [
-                headline(request, sigmas, jump),
+                headline(request, sigmas, habits.jump),
                 model_line(ns),
                 solver_line(chosen, order),
                 f"Model calls: {nfe} ({guidance})",
-                *jump_lines(sigmas, jump),
+                *jump_lines(sigmas, habits.jump),
                 sigmas_line(sigmas),
                 *distilled_lines(model, cls.hidden),
                 version_line(algorithm_version),

@@ -10,6 +10,7 @@ import torch
 
 from ..schedules import NoiseSchedule, baseline_sigmas, few_step_sigmas, optimal_sigmas
 from ..schedules.cache import default_cache
+from ..schedules.first_level import few_step_problem
 from ..schedules.optimal import LARGEST_OPTIMISED, Problem, make_problem
 from ..schedules.presets import preset_nodes
 from ..schedules.split import with_level_at
@@ -43,6 +44,8 @@ class ScheduleRequest:
     structure : float or None
         The data's largest structures (schedules/first_level.py), if an optimized list may begin with a jump without a call. It does so
         where the model's range is wide, denoise is 1, and p and boundary are None.
+    tapered : bool
+        Whether it is one of `tapered_sigmas` where it does not begin with a jump. It needs a structure and the same conditions.
     boundary : float or None
         A noise level at which one model hands over to another; one level is placed exactly there.
     """
@@ -53,6 +56,7 @@ class ScheduleRequest:
     p: float | None = None
     denoise: float = 1.0
     structure: float | None = None
+    tapered: bool = False
     boundary: float | None = None
 
     @property
@@ -74,8 +78,8 @@ class ScheduleRequest:
         if self.denoise == 0:
             return torch.zeros(0)
         if self.schedule == OPTIMIZED:
-            if self._may_jump(ns):
-                values = few_step_sigmas(ns, steps, self.structure)
+            if self.for_own_samplers(ns):
+                values = few_step_sigmas(ns, steps, self.structure, self.tapered)
             else:
                 values = optimal_sigmas(ns, steps, self.solver, self.highest_order, self.p, self.denoise)
         else:
@@ -96,12 +100,16 @@ class ScheduleRequest:
             )
         return sigmas
 
-    def _may_jump(self, ns: NoiseSchedule) -> bool:
-        plain = self.denoise == 1 and self.p is None and self.boundary is None  # a list with moved levels is not known as one with a jump
+    def for_own_samplers(self, ns: NoiseSchedule) -> bool:
+        """Whether the list is one of `few_step_sigmas`, which FewStep's samplers know."""
+        plain = self.denoise == 1 and self.p is None and self.boundary is None  # a list with moved levels would not be known
         return self.structure is not None and plain and can_jump(self.solver, ns.sigma_max, ns.family)
 
     def problem(self, ns: NoiseSchedule, steps: int) -> Problem:
         """The minimisation behind an optimized list with denoise above 0."""
+        if self.tapered and self.for_own_samplers(ns):
+            assert self.structure is not None
+            return few_step_problem(ns, steps, self.structure)
         return make_problem(ns, steps, self.solver, self.highest_order, self.p, self.denoise)
 
 

@@ -23,9 +23,22 @@ from ..demo.model import demo_noise_schedule_of
 from ..schedules import BASELINES, NoiseSchedule
 from ..schedules.clocks import CosineClock, FlowClock, RatioClock, SigmaClock
 from ..schedules.model_families import PRESETS
-from ..solvers import solver_named, table_on
+from ..solvers import solver_named, table_on, tapers
 from .host import structure_of
-from .inputs import AUTO, FIRST_CALLS, HIGHEST, LOWER, OPTIMIZED, ORDERS, chosen_order, problem_with
+from .inputs import (
+    ALGORITHM_VERSIONS,
+    AUTO,
+    FIRST_CALLS,
+    HIGHEST,
+    LOWER,
+    NEWEST_VERSION,
+    OPTIMIZED,
+    ORDERS,
+    CoreVersions,
+    auto_solver,
+    chosen_order,
+    problem_with,
+)
 from .lists import ScheduleRequest
 from .remembered import remembered
 from .report import curve
@@ -39,7 +52,8 @@ DEMO_PRESETS = {
 }  # fmt: skip
 
 _SCHEDULE_PARAMETERS = ("preset", "shift", "mu", "sigma_min", "sigma_max")
-_PARAMETERS = ("key", *_SCHEDULE_PARAMETERS, "schedule", "solver", "order", "steps", "denoise", "p", "first_call")
+_ALL_IN_ONE = ("cfg", "algorithm_version")  # inputs that only FewStep KSampler has
+_PARAMETERS = ("key", *_SCHEDULE_PARAMETERS, "schedule", "solver", "order", "steps", "denoise", "p", "first_call", *_ALL_IN_ONE)
 _LARGEST_MU = 50.0
 
 
@@ -64,6 +78,7 @@ def preview(params: Mapping[str, str]) -> dict[str, Any]:
         - preset: a name in `model_families.PRESETS` or `DEMO_PRESETS`; default "sd15"
         - shift, mu, sigma_min, sigma_max: change the preset as ComfyUI's ModelSampling nodes do
         - schedule, solver, order, steps, denoise, p, first_call: the node's inputs, with its defaults
+        - cfg, algorithm_version: of FewStep KSampler, whose guidance decides over its list; its solver may be "auto"
 
     Returns
     -------
@@ -83,10 +98,22 @@ def preview(params: Mapping[str, str]) -> dict[str, Any]:
     ns, assumed = remembered(params.get("key", "")), {"source": "model", "title": "this model"}
     if ns is None:
         ns, assumed = _assumed(tuple((name, params[name]) for name in _SCHEDULE_PARAMETERS if name in params))
+    steps = _steps(params)
+    return {"curves": [_curve(ns, _all_in_one(params, ns, steps) if "cfg" in params else _scheduler(params), steps)], "assumed": assumed}
+
+
+def _scheduler(params: Mapping[str, str]) -> ScheduleRequest:
     request = _schedule_request(params)
-    if params.get("first_call", HIGHEST) == LOWER:
-        request = replace(request, structure=structure_of())
-    return {"curves": [_curve(ns, request, _steps(params))], "assumed": assumed}
+    return replace(request, structure=structure_of()) if params.get("first_call", HIGHEST) == LOWER else request
+
+
+def _all_in_one(params: Mapping[str, str], ns: NoiseSchedule, steps: int) -> ScheduleRequest:
+    """As FewStep KSampler makes it, for the usual size of a latent."""
+    cfg, version = _number(params, "cfg", 1.0), _version(params)
+    solver = params.get("solver", AUTO)
+    known = {**params, "solver": auto_solver(ns, steps, cfg, version) if solver == AUTO else solver}
+    structure = structure_of() if version.lower_first_call else None
+    return replace(_schedule_request(known), structure=structure, tapered=version.by_guidance and tapers(cfg))
 
 
 def _schedule_request(params: Mapping[str, str]) -> ScheduleRequest:
@@ -101,6 +128,14 @@ def _schedule_request(params: Mapping[str, str]) -> ScheduleRequest:
     if not 0 <= denoise <= 1:
         raise ValueError(f"denoise was {denoise:g}; it must lie between 0 and 1.")
     return ScheduleRequest(schedule, solver, chosen_order(order), None if strength == AUTO else _number(params, "p", 0.0), denoise)
+
+
+def _version(params: Mapping[str, str]) -> CoreVersions:
+    version = _number(params, "algorithm_version", NEWEST_VERSION)
+    wrong = problem_with(int(version) if version == int(version) else version)
+    if wrong:
+        raise ValueError(wrong)
+    return ALGORITHM_VERSIONS[int(version)]
 
 
 def _steps(params: Mapping[str, str]) -> int:

@@ -16,7 +16,7 @@ from ..schedules.model_families import PRESETS, recognise
 from ..schedules.optimal import Problem
 from ..schedules.template_settings import DISTILLED_VARIANTS, settings_for
 from ..schedules.text import sigma_text
-from ..solvers import solver_named
+from ..solvers import Habits, solver_named
 from .checkpoints import looks_distilled, model_files_behind
 from .host import architecture_of, percent_of
 from .inputs import OPTIMIZED
@@ -193,9 +193,11 @@ def pairing_line(solver: str, dropdown_sampler: str | None, unipc_entry: str | N
     )
 
 
-GUIDANCE_LINE = (
-    "Order: from cfg 4 up, order 2 is better than 3 in few steps; FewStep's samplers use it automatically if their order is auto."
-)
+
+def guidance_line(habits: Habits) -> str:
+    """From which guidance on FewStep's samplers use order 2 on a list."""
+    when = f"from cfg {habits.order_2_from:g} up" if habits.order_2_from > 0 else "on this list"
+    return f"Order: {when}, order 2 is better than 3 in few steps; FewStep's samplers use it automatically if their order is auto."
 
 
 def template_lines(ns: NoiseSchedule) -> list[str]:

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..solvers import SOLVERS, SolverTable, build_any_table, options_on, order_at_guidance, sample
+from ..schedules import begins_with_jump
+from ..solvers import DEFAULT_SOLVER, ORDINARY, SOLVERS, Habits, SolverTable, build_any_table, default_solver, habits_on, sample
 from ..solvers.keeping import restored
 from ..solvers.noise import BrownianNoise
 from .asked import called_at_levels, levels_asked, with_levels
 from .host import family_of_sampling, guidance_of, model_sampling_of, noise_schedule_of_sampling
+from .inputs import AUTO
 from .mask import MaskWatch
 from .report import numbers
 
@@ -29,9 +31,9 @@ def solver_function(solver: str, order: int | None = None, **options: Any) -> Sa
     Parameters
     ----------
     solver : str
-        Name in `SOLVERS`.
+        Name in `SOLVERS`, or "auto": `solvers.default_solver` for the guidance and the number of steps.
     order : int or None
-        None for the solver's default, or 2 from guidance 4 up if the guider has a scale.
+        None for the solver's default, or 2 where the guider has a scale that is high for the list (`solvers.Habits`).
     **options
         Options of `build_table`.
     """
@@ -48,9 +50,11 @@ def solver_function(solver: str, order: int | None = None, **options: Any) -> Sa
         if len(levels) < 2:  # nothing to do, as in the host's samplers
             return x
         model_sampling = model_sampling_of(model)
-        more = {} if options.get("afs") else _options_on(solver, levels, model_sampling)
-        chosen = order if order is not None else order_at_guidance(solver, guidance_of(model) or 1.0, bool(more))
-        table = table_for(solver, levels, model_sampling, chosen, **options, **more)
+        cfg = guidance_of(model) or 1.0
+        name = _solver_for(levels, model_sampling, cfg) if solver == AUTO else solver
+        habits = ORDINARY if options.get("afs") else _habits_on(name, levels, model_sampling)
+        chosen = order if order is not None else habits.order(name, cfg)
+        table = table_for(name, levels, model_sampling, chosen, **options, **habits.options)
         return sample_in_host(model, x, table, extra_args, callback, disable)
 
     sampler.__name__ = sampler.__qualname__ = f"sample_fewstep_{solver}"
@@ -79,11 +83,19 @@ def table_for(solver: str, levels: np.ndarray, model_sampling: Any, order: int |
     return build_any_table(solver, levels, family_of_sampling(model_sampling), order, **options)
 
 
-def _options_on(solver: str, levels: np.ndarray, model_sampling: Any) -> dict[str, Any]:
+def _solver_for(levels: np.ndarray, model_sampling: Any, cfg: float) -> str:
     try:
-        return options_on(solver, levels, noise_schedule_of_sampling(model_sampling))
+        ns = noise_schedule_of_sampling(model_sampling)
+        return default_solver(ns, len(levels) - 1 - begins_with_jump(levels, ns), cfg)
+    except ValueError:  # levels of an unknown class
+        return DEFAULT_SOLVER
+
+
+def _habits_on(solver: str, levels: np.ndarray, model_sampling: Any) -> Habits:
+    try:
+        return habits_on(solver, levels, noise_schedule_of_sampling(model_sampling))
     except ValueError:  # levels of an unknown class are sampled as they are
-        return {}
+        return ORDINARY
 
 
 def applicable(solver: str, options: Mapping[str, Any]) -> dict[str, Any]:

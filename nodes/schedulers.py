@@ -10,7 +10,7 @@ from .. import __version__
 from ..schedules import BASELINES, begins_with_jump
 from ..schedules.split import split_at_boundary
 from ..schedules.text import sigma_text
-from ..solvers import SOLVERS, solver_named, table_on
+from ..solvers import ORDINARY, SOLVERS, habits_on, solver_named, table_on
 from .boundary import BOUNDARIES, NO_BOUNDARY, USUAL_BOUNDARY, boundary_at, boundary_inputs, boundary_line
 from .dropdown import sampler_entry
 from .host import noise_schedule_of, structure_of
@@ -42,11 +42,11 @@ from .inputs import (
 from .lists import ScheduleRequest, origin, scheduler_function
 from .metadata import records, write_entry
 from .report import (
-    GUIDANCE_LINE,
     as_ui,
     calls_line,
     curve,
     distilled_lines,
+    guidance_line,
     headline,
     jump_lines,
     model_line,
@@ -153,11 +153,12 @@ class FewStepScheduler(io.ComfyNode):
         check(problem_with(boundary=(str(boundary), BOUNDARIES)))
         at = boundary_at(boundary, boundary_sigma)
         structure = structure_of(model) if first_call == LOWER and at is None else None
-        request = ScheduleRequest(schedule, solver, chosen_order(order), chosen_number(p), denoise, structure, at)
+        request = ScheduleRequest(schedule, solver, chosen_order(order), chosen_number(p), denoise, structure, boundary=at)
         ns = noise_schedule_of(model)
         distilled = distilled_lines(model, cls.hidden)
         source = origin(request.problem(ns, steps)) if schedule == OPTIMIZED and denoise > 0 else ""
         sigmas = request.sigmas(ns, steps)
+        habits = habits_on(solver, sigmas, ns) if len(sigmas) else ORDINARY
         jump = begins_with_jump(sigmas, ns)
         nfe = table_on(solver, sigmas, ns).nfe if len(sigmas) else 0
         high, low = (sigmas, sigmas[:0]) if at is None else split_at_boundary(sigmas, at)
@@ -172,7 +173,7 @@ class FewStepScheduler(io.ComfyNode):
                 sigmas_line(sigmas),
                 *([] if at is None else [boundary_line(at, high, low)]),
                 pairing_line(solver, sampler_entry(solver), sampler_entry("unipc")),
-                *([GUIDANCE_LINE] if request.order is None and solver_named(solver).default_order > 2 else []),
+                *([guidance_line(habits)] if request.order is None and solver_named(solver).default_order > 2 else []),
                 *distilled,
                 *variants_line(ns, distilled),
                 *template_lines(ns),

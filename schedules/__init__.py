@@ -7,6 +7,7 @@ from .noise import NoiseSchedule
 from .objective import order_profile, released_objective
 from .optimal import DEFAULT_BOUND, optimal_sigmas
 from .optimize import optimize_released_objective
+from .tapered import is_tapered, tapered_sigmas
 
 __all__ = [
     "BASELINES",
@@ -17,6 +18,7 @@ __all__ = [
     "begins_with_jump",
     "few_step_sigmas",
     "first_call_level",
+    "is_tapered",
     "jump_sigmas",
     "measured_structure_scale",
     "optimal_sigmas",
@@ -24,4 +26,5 @@ __all__ = [
     "order_profile",
     "released_objective",
     "structure_scale",
+    "tapered_sigmas",
 ]

@@ -8,7 +8,7 @@ CPU, because some devices (Apple MPS, DirectML) do not have it.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -84,3 +84,8 @@ def _not_real(values: object, what: str) -> str:
 def _require_real(is_real: bool, values: object, what: str) -> None:
     if not is_real:
         raise ValueError(_not_real(values, what))
+
+
+def float64_list(levels: torch.Tensor | np.ndarray | Sequence[float]) -> np.ndarray:
+    """Noise levels of any kind as a float64 array on the CPU; float32 values are kept exactly."""
+    return levels.detach().cpu().double().numpy() if isinstance(levels, torch.Tensor) else np.asarray(levels, dtype=np.float64)

@@ -22,13 +22,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
+from .elementwise import float64_list
 from .families import half_log_snr, sigma_from_half_log_snr
 from .noise import NoiseSchedule
-from .optimal import optimal_sigmas
+from .optimal import Problem, make_problem, optimal_sigmas
+from .tapered import tapered_sigmas, tapered_strength
 
 STRUCTURES = (2.3, 0.09)
 """First level in units of S: a constant, and as much more for every call."""
@@ -116,10 +119,12 @@ def jump_sigmas(ns: NoiseSchedule, steps: int, structure: float, factor: float =
     return torch.cat([torch.tensor([float(ns.sigma_max)], dtype=torch.float64), _levels_from(ns, level, steps)])
 
 
-def few_step_sigmas(ns: NoiseSchedule, steps: int, structure: float | None) -> torch.Tensor:
-    """`jump_sigmas` where the range is wide enough for them and S is known, else `optimal_sigmas`."""
+def few_step_sigmas(ns: NoiseSchedule, steps: int, structure: float | None, tapered: bool = False) -> torch.Tensor:
+    """`jump_sigmas` where the range is wide enough for them, else `tapered_sigmas`; `optimal_sigmas` if S is None or without `tapered`."""
     found = None if structure is None else jump_sigmas(ns, steps, structure)
-    return optimal_sigmas(ns, steps) if found is None else found
+    if found is None:
+        return optimal_sigmas(ns, steps) if structure is None or not tapered else tapered_sigmas(ns, steps)
+    return found
 
 
 def begins_with_jump(sigmas: torch.Tensor | np.ndarray | Sequence[float], ns: NoiseSchedule) -> bool:
@@ -135,7 +140,7 @@ def begins_with_jump(sigmas: torch.Tensor | np.ndarray | Sequence[float], ns: No
     ns : NoiseSchedule
         The model's.
     """
-    levels = np.asarray(sigmas.detach().cpu().double() if isinstance(sigmas, torch.Tensor) else sigmas, dtype=np.float64)
+    levels = float64_list(sigmas)
     if len(levels) < _FEWEST + 1 or not math.isclose(levels[0], ns.sigma_max, rel_tol=_SAME):
         return False
     first = _rounded(float(levels[1]))
@@ -154,13 +159,28 @@ def _begins_with(levels: np.ndarray, ns: NoiseSchedule, first: float, steps: int
     return len(levels) <= len(expected) and bool(np.allclose(levels, expected[: len(levels)], rtol=_SAME, atol=0))
 
 
+def few_step_problem(ns: NoiseSchedule, steps: int, structure: float) -> Problem:
+    """What is minimised for a list of `few_step_sigmas` with `tapered`."""
+    level = first_call_level(ns, steps, structure) if steps >= _FEWEST else None
+    if level is None:
+        return make_problem(ns, steps, p=tapered_strength(steps), bound_order=1)
+    below, options = _below(ns, level, steps)
+    return make_problem(below, steps, **options)
+
+
 def _levels_from(ns: NoiseSchedule, level: float, steps: int) -> torch.Tensor:
     """float64 [steps + 1] from `level` to 0."""
+    below, options = _below(ns, level, steps)
+    return optimal_sigmas(below, steps, **options)
+
+
+def _below(ns: NoiseSchedule, level: float, steps: int) -> tuple[NoiseSchedule, dict[str, Any]]:
+    """The range below a level that steps are optimised on, and the bound."""
     highest = math.exp(-float(half_log_snr(level, ns.family)))
     end = min(_LOW_END * (5 / steps) ** _LOW_POWER, highest * _NARROWEST)
     lowest = max(float(ns.sigma_min), float(sigma_from_half_log_snr(-math.log(end), ns.family)))
     below = NoiseSchedule.flow(t_eps=lowest, t_end=level) if ns.family == "flow" else NoiseSchedule.edm(lowest, level)
-    return optimal_sigmas(below, steps, p=_LEVEL_P, bound_order=1)
+    return below, {"p": _LEVEL_P, "bound_order": 1}
 
 
 def _rounded(level: float) -> float:

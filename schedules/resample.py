@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .checks import whole_number
+from .elementwise import float64_list
 from .families import check_family, half_log_snr, sigma_from_half_log_snr
 from .noise import FIRST_SIGMA_OFFSET
 
@@ -38,7 +39,7 @@ def resample_sigmas(sigmas: torch.Tensor | Sequence[float] | np.ndarray, steps: 
     ValueError
         If the list does not decrease, is too short, or leaves the family's range.
     """
-    given = sigmas.detach().cpu().double().numpy() if isinstance(sigmas, torch.Tensor) else np.asarray(sigmas, dtype=np.float64)
+    given = float64_list(sigmas)
     given = given.reshape(-1)
     steps = whole_number(steps, "steps", 1)
     family = check_family(family)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .checks import real_number
+from .elementwise import float64_list
 from .families import half_log_snr
 
 _SLACK = 1e-5  # levels are typed with 5 or 6 digits
@@ -32,7 +33,7 @@ def step_at_sigma(sigmas: torch.Tensor | Sequence[float] | np.ndarray, sigma: fl
     sigma : float
         The noise level.
     """
-    values = sigmas.detach().cpu().double().numpy() if isinstance(sigmas, torch.Tensor) else np.asarray(sigmas, dtype=np.float64)
+    values = float64_list(sigmas)
     at = real_number(sigma, "sigma")
     reached = values >= at * (1 - _SLACK) if values[-1] > values[0] else values <= at * (1 + _SLACK)
     return int(reached.argmax()) if reached.any() else len(values) - 1

@@ -100,6 +100,22 @@ DISTILLED_VARIANTS = {
 """Variants of the families that were distilled to few steps. Only the names of their files tell them apart, not their weights."""
 
 
+WITHOUT_TEMPLATE = {
+    "auraflow": "levels of the host's class; no template samples it",
+    "zsnr": "levels of the host's class with zero terminal SNR (SDXL v-prediction such as NoobAI); no template samples it",
+    "cosmos": "levels of the host's class; no template samples it",
+    "cosmos_predict2": "levels of the host's class; no template samples it (Anima has one of its own)",
+}
+"""Families whose levels are known but whose usual settings are not, because none of those templates names a model of theirs."""
+
+NOT_LISTED = {
+    "LTX-2 and later": "the host's class has the levels of LTX-Video (`ltxv`); their templates sample with distilled models or LoRAs, at "
+    "least in a second pass, so there is no one list to compare with",
+    "FLUX.3": "ComfyUI 0.33.0 has no class for it; its templates call the maker's service",
+}
+"""What people ask for and why there is no preset of that name."""
+
+
 def settings_for(preset: str) -> list[TemplateSettings]:
     """The templates of a family; none where no template samples it."""
     return [known for known in TEMPLATE_SETTINGS if known.preset == preset]

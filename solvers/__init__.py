@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from .build import HIGH_GUIDANCE, SOLVERS, Solver, build_table, can_jump, order_at_guidance, solver_named
-from .few_step import few_step_table, options_on, table_on
+from .few_step import DEFAULT_SOLVER, ORDINARY, Habits, default_solver, few_step_table, habits_on, table_on, tapers
 from .functions import (
     SAMPLERS,
     sample_ddim,
@@ -28,18 +28,22 @@ from .turning import build_any_table
 
 __all__ = [
     "ALGORITHM_VERSION",
+    "DEFAULT_SOLVER",
     "HIGH_GUIDANCE",
+    "ORDINARY",
     "SAMPLERS",
     "SOLVERS",
     "Corrector",
+    "Habits",
     "Row",
     "Solver",
     "SolverTable",
     "build_any_table",
     "build_table",
     "can_jump",
+    "default_solver",
     "few_step_table",
-    "options_on",
+    "habits_on",
     "order_at_guidance",
     "sample",
     "sample_ddim",
@@ -60,4 +64,5 @@ __all__ = [
     "sample_unipc",
     "solver_named",
     "table_on",
+    "tapers",
 ]

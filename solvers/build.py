@@ -133,8 +133,8 @@ HIGH_GUIDANCE = 4.0
 """Guidance scale from which order 2 is the default."""
 
 
-def order_at_guidance(solver: str, cfg: float, jump: bool = False) -> int | None:
-    """Order to use where none is asked for: 2 at high guidance and after a jump, where higher orders overshoot (docs/choices.md).
+def order_at_guidance(solver: str, cfg: float, order_2_from: float = HIGH_GUIDANCE) -> int | None:
+    """Order to use where none is asked for: 2 at high guidance, where higher orders overshoot (docs/choices.md).
 
     Parameters
     ----------
@@ -142,15 +142,15 @@ def order_at_guidance(solver: str, cfg: float, jump: bool = False) -> int | None
         A name; one that is not in `SOLVERS` has no orders to choose from.
     cfg : float
         Guidance scale; 1 means no guidance.
-    jump : bool
-        Whether the first step makes no call (jump.py).
+    order_2_from : float
+        What high guidance is; it depends on the list (`few_step.Habits`).
 
     Returns
     -------
     int or None
         2, or None for the solver's own default.
     """
-    return 2 if (jump or cfg >= HIGH_GUIDANCE) and solver in SOLVERS and 2 in SOLVERS[solver].orders[1:] else None
+    return 2 if cfg >= order_2_from and solver in SOLVERS and 2 in SOLVERS[solver].orders[1:] else None
 
 
 def solver_named(name: str) -> Solver:

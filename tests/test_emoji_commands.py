@@ -103,5 +103,5 @@ def test_without_a_recipe_the_demo_says_how_to_make_one(capsys, tmp_path, monkey
     monkeypatch.setattr("fewstep.demo.shipped.RECIPES_FOLDER", tmp_path)
     assert demo_recipe("emoji", 2) is None
     result = run(capsys, "demo", "--model", "emoji", "--steps", 2, "--images", 18, "--out", tmp_path / "demo.png")
-    assert "there are some for 4, 5, 6 calls at cfg 2" in result["note"]
+    assert "there are some for 4, 5, 6, 8, 10 calls at cfg 2" in result["note"]
     assert "fewstep calibrate --model emoji --nfe 2 --cfg 2 makes one" in result["note"]

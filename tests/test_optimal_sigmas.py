@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import fewstep.schedules.optimal as optimal
 from fewstep.schedules import NoiseSchedule, optimal_sigmas, presets, released_objective
 from fewstep.schedules.cache import default_cache
+from fewstep.schedules.first_level import few_step_problem
 from fewstep.schedules.model_families import PRESETS
-from fewstep.schedules.presets.make import MOST_STEPS, ORDERS, preset_problems
+from fewstep.schedules.presets.make import MOST_STEPS, ORDERS, STRUCTURE, preset_problems
 from fewstep.solvers import SOLVERS
 
 SD15 = NoiseSchedule.preset("sd15")
@@ -111,6 +112,7 @@ def test_presets_hold_every_family_step_and_order():
     for name in PRESETS:
         ns = NoiseSchedule.preset(name)
         assert optimal.make_problem(ns, 7) in problems and optimal.make_problem(ns, 7, bound_order=3) in problems
+        assert few_step_problem(ns, 7, STRUCTURE) in problems
     missing = [p for p in problems if presets.preset_nodes(p.parameters()) is None]
     assert not missing
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from fewstep.schedules.model_families import PRESETS
-from fewstep.schedules.template_settings import DISTILLED_VARIANTS, TEMPLATE_SETTINGS, settings_for
+from fewstep.schedules.template_settings import DISTILLED_VARIANTS, NOT_LISTED, TEMPLATE_SETTINGS, WITHOUT_TEMPLATE, settings_for
 
-TEMPLATES = json.loads((Path(__file__).parent / "data" / "comfyui_newer.json").read_text(encoding="utf-8"))["templates"]
+NEWER = json.loads((Path(__file__).parent / "data" / "comfyui_newer.json").read_text(encoding="utf-8"))
+TEMPLATES = NEWER["templates"]
 
 
 def widgets(template: str, name: str) -> list:
@@ -44,3 +45,12 @@ def test_families_without_a_template_have_no_settings():
     assert settings_for("auraflow") == settings_for("mochi") == settings_for("no such family") == []
     assert [str(known) for known in settings_for("z_image")] == ["res_multistep / simple, 25 steps, cfg 4, shift 3"]
     assert set(DISTILLED_VARIANTS) <= set(PRESETS)
+
+
+def test_what_is_said_to_have_no_template_has_none():
+    for name in WITHOUT_TEMPLATE:
+        assert name in PRESETS and not settings_for(name) and NEWER["named"][name] == [], name
+    assert set(NEWER["named"]) == {*WITHOUT_TEMPLATE, "LTX-2", "FLUX.3"}
+    assert NEWER["named"]["FLUX.3"] == [] and not any("Flux3" in name for name in NEWER["classes"])
+    two_passes = [name for name in NEWER["named"]["LTX-2"] if "distilled-lora" in name]
+    assert two_passes and {name.split(" ")[0] for name in NOT_LISTED} == {"LTX-2", "FLUX.3"}

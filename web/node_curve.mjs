@@ -7,7 +7,6 @@ import { CurveView } from "./view.mjs";
 const DEBOUNCE = 150; // ms after the last edit
 const PRESET_PROPERTY = "FewStep preview"; // "" or absent: from the graph
 const AXIS_PROPERTY = "FewStep axis";
-const LOWER_FIRST_CALL = 2; // algorithm version from which FewStep KSampler makes its first call lower on wide ranges
 const MIN_HEIGHT = 176;
 const MIN_WIDTH = 300;
 
@@ -18,12 +17,10 @@ const PARAMETERS = {
   FewStepScheduler: (node) => plain(node, ["schedule", "solver", "order", "steps", "denoise", "p", "first_call"]),
   FewStepBaselineScheduler: (node) => plain(node, ["schedule", "steps", "denoise"]),
   FewStepKSampler: (node) => {
-    const { solver, denoise, steps, preset, algorithm_version: version } =
-      plain(node, ["solver", "denoise", "steps", "preset", "algorithm_version"]);
+    const { steps, preset, ...shown } = plain(node, ["solver", "cfg", "denoise", "algorithm_version", "steps", "preset"]);
     // "Fast 5", "Balanced 8": the number of steps is in the name.
     const named = /(\d+)\s*$/.exec(String(preset));
-    const first_call = Number(version) >= LOWER_FIRST_CALL ? "lower" : undefined;
-    return { solver: solver === "auto" ? undefined : solver, denoise, steps: named ? named[1] : steps, first_call };
+    return { ...shown, steps: named ? named[1] : steps };
   },
   FewStepPlotSigmas: null,
   FewStepApplyRecipe: null,

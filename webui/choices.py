@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__
 from ..recipes import Recipe
-from ..solvers import SOLVERS, order_at_guidance
+from ..solvers import ORDINARY, SOLVERS, Habits
 from .names import AMED, CALIBRATED, RECIPE_SCHEDULE, SamplerEntry, ScheduleEntry
 
 AUTO = "Auto"
@@ -147,14 +147,14 @@ def solver_options(entry: SamplerEntry, choices: Choices) -> dict[str, Any]:
     return options
 
 
-def solver_order(entry: SamplerEntry, choices: Choices, cfg: float, jump: bool = False) -> int | None:
+def solver_order(entry: SamplerEntry, choices: Choices, cfg: float, habits: Habits = ORDINARY) -> int | None:
     """The order for `build_table`: the panel's if the solver has it, else the entry's own, else by guidance."""
     solver = SOLVERS[entry.solver]
     if choices.order is not None and choices.order in solver.orders:
         return choices.order
     if entry.order is not None:
         return entry.order
-    return order_at_guidance(entry.solver, cfg, jump) if choices.order_at_guidance else None
+    return habits.order(entry.solver, cfg) if choices.order_at_guidance else None
 
 
 def read_recipe(text: str) -> Recipe:

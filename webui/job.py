@@ -7,6 +7,7 @@ host's denoiser and through it the picture, look there first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ class Job:
         The levels of the AMED predictor if it samples; schedule functions then give these.
     structure : float or None
         Largest structures of the picture (schedules/first_level.py), if it begins with noise alone and one of FewStep's samplers makes it.
+    refuse : callable or None
+        Takes an error where it must not be raised (refused.py); None: errors are raised.
     """
 
     choices: Choices | Exception | None = None
@@ -40,6 +43,7 @@ class Job:
     drops_penultimate: bool = False
     stamps: tuple[float, ...] | Exception | None = None
     structure: float | None = None
+    refuse: Callable[[Exception], None] | None = None
 
 
 current = Job()

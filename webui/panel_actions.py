@@ -20,7 +20,7 @@ from ..jobs.calibrate import budget_lines, menu_lines
 from ..jobs.in_short import in_short
 from . import job
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
-from .books import PREFIX, books
+from .books import PREFIX, books, with_book
 from .calibration import DISTILLED, Course, Picture, plan_of, run
 from .choices import NO_PREDICTOR, Choices, read_recipe
 from .folders import load_recipe, predictor_names, recipe_names
@@ -34,7 +34,7 @@ from .host import (
     set_shift,
     structure_of_picture,
 )
-from .names import AMED, RECIPE_SCHEDULE, SAMPLERS, entries_of, sampler_entry, schedule_entry
+from .names import AMED, CALIBRATED, RECIPE_SCHEDULE, SAMPLERS, entries_of, sampler_entry, schedule_entry
 from .plot import sigma_plot
 from .report_html import report_html
 from .schedules import schedule_function
@@ -112,6 +112,9 @@ def _plot_of(choices: Choices, controls: dict[str, Any]) -> str:
     drops = shared.opts.always_discard_next_to_last_sigma or sampler_options(name).get("discard_next_to_last_sigma", False)
     stamps: Any = None
     entry, schedule_chosen = entries_of(name, schedule)
+    if entry == CALIBRATED or schedule_chosen == RECIPE_SCHEDULE:
+        asked = SimpleNamespace(steps=steps, cfg_scale=controls.get("cfg_scale") or 7.0, sd_model=shared.sd_model)
+        choices = with_book(choices, asked)
     if schedule_chosen == RECIPE_SCHEDULE and entry != AMED and strength is None:
         steps = read_recipe(choices.recipe).steps  # as in a picture
     if entry == AMED:

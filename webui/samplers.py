@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..recipes import Recipe
-from ..solvers import SolverTable, build_any_table, build_table, options_on, sample
+from ..solvers import ORDINARY, SolverTable, build_any_table, build_table, habits_on, sample
 from ..solvers.keeping import restored
 from ..solvers.noise import BrownianNoise
 from ..solvers.rebuild import asked_order
@@ -24,6 +24,7 @@ from .choices import read_recipe, solver_options, solver_order
 from .levels import noise_schedule_of
 from .mask import kept_by
 from .names import AMED, CALIBRATED, SamplerEntry
+from .refused import excused
 
 SamplerFunction = Callable[..., Tensor]
 
@@ -35,7 +36,7 @@ _logger = logging.getLogger("fewstep")
 
 def sampler_function(entry: SamplerEntry) -> SamplerFunction:
     """The function of an entry; its name is the entry's alias."""
-    function = _function(entry)
+    function = excused(_function(entry), lambda model, x, *given, **named: x)
     function.__name__ = function.__qualname__ = f"sample_{entry.alias}"
     function.is_fewstep = True  # type: ignore[attr-defined]
     return function
@@ -90,9 +91,9 @@ def _walk(
     if options.get("afs") and (len(levels) < 3 or getattr(model, "mask", None) is not None):
         del options["afs"]  # nothing would be sampled; and a guess without the model knows nothing of what is masked
     ns = noise_schedule_of(model)
-    more = {} if options.get("afs") else options_on(entry.solver, levels, ns)
-    order = solver_order(entry, choices, guidance(model, extra_args), bool(more))
-    table = build_any_table(entry.solver, levels, ns.family, order, **options, **more)
+    habits = ORDINARY if options.get("afs") else habits_on(entry.solver, levels, ns)
+    order = solver_order(entry, choices, guidance(model, extra_args), habits)
+    table = build_any_table(entry.solver, levels, ns.family, order, **options, **habits.options)
     if options.get("afs") and isinstance(getattr(model, "step", None), int):
         model.step += 1  # prompt editing counts calls
     return walk(table, model, x, extra_args, callback, disable, noise_sampler)

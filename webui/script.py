@@ -18,10 +18,12 @@ from . import job, panel_actions
 from .amed_sampler import NOT_FROM_NOISE, stamps_of
 from .books import is_book_text, with_book
 from .calibration import DISTILLED
-from .choices import AUTO, LABELS, NO_PREDICTOR, ORDERS, VARIANTS, Choices, panel_value, read_recipe, to_infotext
+from .choices import AUTO, LABELS, NO_PREDICTOR, ORDERS, VARIANTS, VERSION, Choices, panel_value, read_recipe, to_infotext
 from .folders import load_recipe, predictor_names, recipe_names
-from .host import architecture, has_schedule_choice, sampler_options, structure_of_picture
+from .host import architecture, has_schedule_choice, sampler_options, schedule_of_loaded_model, structure_of_picture
 from .names import AMED, CALIBRATED, RECIPE_SCHEDULE, SamplerEntry, ScheduleEntry, entries_of, sampler_entry, schedule_entry
+from .refused import EXPECTED, IN_INFOTEXT, REASON, Place, card, place_of, tell
+from .schedules import check_family, recipe_sigmas
 from .settings import from_settings
 from .xyz import AXES_ATTRIBUTE
 
@@ -129,13 +131,16 @@ class FewStepScript(scripts.Script):
 
     def process(self, p: Any, *arguments: Any) -> None:
         """Before a picture: read the choices, set the number of steps of a recipe or predictor, write infotext."""
+        setattr(p, REASON, "")
+        own = {*LABELS.values(), VERSION, IN_INFOTEXT}
+        # The cells of a grid share one dict, and each would have what the cells before it wrote.
+        p.extra_generation_params = {name: value for name, value in p.extra_generation_params.items() if name not in own}
         try:
             choices = from_settings(Choices.from_panel(*arguments))
             choices = _with_axes(choices, getattr(p, AXES_ATTRIBUTE, {}))
         except Exception as error:  # raised again only if the picture uses FewStep
-            setattr(p, job.ATTRIBUTE, error)
-            job.begin(job.Job(choices=error))
-            _stop_before_the_first_pass(p, error)
+            job.begin(job.Job(choices=error, refuse=_refusal(p)))
+            _refuse(p, error)
             return
         setattr(p, job.ATTRIBUTE, choices)
         try:
@@ -144,10 +149,11 @@ class FewStepScript(scripts.Script):
             if any(CALIBRATED in later or RECIPE_SCHEDULE in later for later in passes):
                 choices = with_book(choices, p)
                 setattr(p, job.ATTRIBUTE, choices)
-            if any(AMED in later for later in passes[1:]):
+            if any(AMED in later for later in passes[1:]) or (AMED in first and hasattr(p, "init_images")):
                 raise ValueError(NOT_FROM_NOISE)  # fail before the first pass rather than after it
             if any(CALIBRATED in each or RECIPE_SCHEDULE in each for each in passes):
                 read_recipe(choices.recipe)
+            _check_model(passes, choices)
             warnings: list[str] = []
             if not hasattr(p, "init_images"):
                 if AMED in first:
@@ -171,8 +177,7 @@ class FewStepScript(scripts.Script):
                 if hasattr(p, "comment"):
                     p.comment(f"FewStep: {warning}")  # shown below the picture
         except Exception as error:
-            setattr(p, job.ATTRIBUTE, error)
-            _stop_before_the_first_pass(p, error)
+            _refuse(p, error)
         self.process_before_every_sampling(p)
 
     def process_before_every_sampling(self, p: Any, *arguments: Any, **kwargs: Any) -> None:
@@ -189,12 +194,52 @@ class FewStepScript(scripts.Script):
                 stamps = stamps_of(choices.predictor)
         from_noise = not second and not hasattr(p, "init_images")
         structure = structure_of_picture(name, p.width, p.height) if from_noise else None
-        job.begin(job.Job(choices, architecture(), bool(drops), stamps, structure))
+        job.begin(job.Job(choices, architecture(), bool(drops), stamps, structure, _refusal(p)))
         if not has_schedule_choice():
             _choose_schedule(p, sampler_entry(name))
 
+    def postprocess_image(self, p: Any, made: Any, *arguments: Any) -> None:
+        """In a grid, a picture of the reason in place of one that could not be made."""
+        reason = getattr(p, REASON, "")
+        if reason:
+            made.image = card(reason, made.image.size)
+
     def postprocess(self, p: Any, processed: Any, *arguments: Any) -> None:
         job.end()
+
+
+def _refuse(p: Any, error: Exception) -> None:
+    """Keep a picture from being made: see refused.py for how. One that does not use FewStep is made."""
+    setattr(p, job.ATTRIBUTE, error)
+    place = place_of(p) if isinstance(error, EXPECTED) else Place.API
+    if not any(entry for each in entries_of_passes(p) for entry in each):
+        return
+    if place == Place.PAGE:
+        tell(p, error)
+        p.n_iter = 0  # the host goes through its work without a picture, and shows what `tell` left
+    elif place == Place.GRID:
+        tell(p, error)
+    else:
+        _stop_before_the_first_pass(p, error)
+
+
+def _refusal(p: Any) -> Any:
+    """What takes later errors of a picture, None where they are raised."""
+    return (lambda error: tell(p, error)) if place_of(p) == Place.GRID else None
+
+
+def _check_model(passes: list[tuple[SamplerEntry | None, ScheduleEntry | None]], choices: Choices) -> None:
+    """Raise a ValueError where a published table or the recipe is for another family of models than the loaded one."""
+    tables = [schedule for _, schedule in passes if schedule is not None and schedule.baseline]
+    recipe = any(CALIBRATED in each or RECIPE_SCHEDULE in each for each in passes)
+    if not tables and not recipe:
+        return
+    ns = schedule_of_loaded_model()
+    for schedule in tables:
+        check_family(schedule, ns)
+    if recipe:
+        wanted = read_recipe(choices.recipe)
+        recipe_sigmas(wanted, ns.family, wanted.steps)
 
 
 def _stop_before_the_first_pass(p: Any, error: Exception) -> None:

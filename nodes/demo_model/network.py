@@ -13,10 +13,11 @@ learned "no class". So zeros are unconditional (also what ComfyUI's Conditioning
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import comfy.patcher_extension
 import torch
 from torch import Tensor, nn
 
@@ -78,8 +79,13 @@ class HostUNet(UNet):
 
     log_levels: Tensor
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, **_: object) -> Tensor:
+    def forward(
+        self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, transformer_options: dict | None = None, **_: object
+    ) -> Tensor:
         """F [B, 1, H, W] for scaled images x, the host's timesteps [B] and class weights [B, tokens, 10] (None: no class)."""
+        return through_wrappers(self, self._answer, x, timesteps, context, transformer_options)
+
+    def _answer(self, x: Tensor, timesteps: Tensor, context: Tensor | None, _: object = None) -> Tensor:
         if x.ndim != 4 or x.shape[1] != 1 or x.shape[2] % _STRIDE or x.shape[3] % _STRIDE:
             raise ValueError(
                 f"The latent had shape {tuple(x.shape)}; the demo model takes [batch, 1, height, width] with height and width multiples of "
@@ -101,6 +107,24 @@ class HostUNet(UNet):
     def _denoise(self, noised: Tensor, sigma: Tensor, weights: Tensor) -> Tensor:
         denoiser = EDMPrecond(partial(super().forward), self.sigma_data)
         return denoiser(noised, sigma.clamp(SIGMA_MIN, SIGMA_MAX), weights)
+
+
+def through_wrappers(
+    network: nn.Module,
+    answer: Callable[..., Tensor],
+    x: Tensor,
+    timesteps: Tensor,
+    context: Tensor | None,
+    transformer_options: dict | None,
+) -> Tensor:
+    """What a network answers, through whatever was put around it (EasyCache, for example), as the host's own networks do it."""
+    options = {} if transformer_options is None else transformer_options
+    wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
+    if not wrappers:
+        return answer(x, timesteps, context)
+    # A copy, because EasyCache writes to what it is given: of a flow model in float32 that is the sampler's own state.
+    executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(answer, network, wrappers)
+    return executor.execute(x.clone(), timesteps, context, options)  # type: ignore[no-any-return]
 
 
 def class_weights(x: Tensor, context: Tensor | None, num_classes: int) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...demo.emoji.network import CHANNELS, IMAGE_SIZE, EmojiTransformer, FlowPrecond
-from .network import SHIFTED_TIME, ClassWeights, class_weights
+from .network import SHIFTED_TIME, ClassWeights, class_weights, through_wrappers
 
 
 class HostTransformer(EmojiTransformer):
@@ -50,8 +50,13 @@ class HostTransformer(EmojiTransformer):
         self.data_mean, self.data_deviation = tuple(data_mean), data_deviation
         self.to(device=device)
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, **_: object) -> Tensor:
+    def forward(
+        self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, transformer_options: dict | None = None, **_: object
+    ) -> Tensor:
         """The velocity [B, 3, 32, 32] for images x, the host's timesteps [B] and class weights [B, tokens, 18] (None: no class)."""
+        return through_wrappers(self, self._answer, x, timesteps, context, transformer_options)
+
+    def _answer(self, x: Tensor, timesteps: Tensor, context: Tensor | None, _: object = None) -> Tensor:
         if x.shape[1:] != (CHANNELS, IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(
                 f"The latent had shape {tuple(x.shape)}; the emoji demo model takes [batch, {CHANNELS}, {IMAGE_SIZE}, {IMAGE_SIZE}], "

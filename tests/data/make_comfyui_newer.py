@@ -10,6 +10,7 @@ The tests read only the JSON file, so they need none of these.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -66,6 +67,19 @@ def connected(node: dict, name: str, origins: dict, value):
     return source["widgets_values"][0] if source["type"].startswith("Primitive") else value
 
 
+WORDS = {
+    "auraflow": r"aura[_-]?flow", "zsnr": r"zsnr|v[_-]?pred|noob", "cosmos": r"cosmos.*2world", "cosmos_predict2": r"cosmos[_-]?predict",
+    "LTX-2": r"ltx[_-]2", "FLUX.3": r"flux[._-]?3",
+}  # fmt: skip
+
+
+def files_named(templates: Path, word: str) -> set[str]:
+    """Model files that the templates name and that a pattern is found in."""
+    texts = (path.read_text(encoding="utf-8") for path in templates.glob("*.json"))
+    named = {file for text in texts for file in re.findall(r'"([^"/\s]+\.(?:safetensors|sft|gguf|ckpt))"', text)}
+    return {file for file in named if re.search(word, file, re.IGNORECASE)}
+
+
 def main() -> None:
     comfyui, templates = sys.argv[1], Path(sys.argv[2])
     sys.path.insert(0, comfyui)
@@ -85,8 +99,10 @@ def main() -> None:
         MODELS[name] = (name, kind)
         found[name] = {"preset": preset, **levels_of(host_model_sampling(name))}
     settings = {known.template: settings_of(templates / f"{known.template}.json") for known in TEMPLATE_SETTINGS}
+    named = {name: sorted(files_named(templates, word)) for name, word in WORDS.items()}
     note = f"Produced by ComfyUI {comfyui_version.__version__} and its templates through tests/data/make_comfyui_newer.py."
-    text = json.dumps({"note": note, "classes": found, "templates": settings}, separators=(",", ":")).replace('},"', '},\n"')
+    content = {"note": note, "classes": found, "templates": settings, "named": named}
+    text = json.dumps(content, separators=(",", ":")).replace('},"', '},\n"')
     Path(__file__).with_name("comfyui_newer.json").write_text(text.replace(']],"', ']],\n"') + "\n", encoding="utf-8")
 
 

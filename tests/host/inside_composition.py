@@ -199,8 +199,34 @@ def cfg_override(model, positive, negative, x):
     return node.execute(model, 1.0, 0.0, 0.5).args[0], positive, negative, {"samples": x}
 
 
+def tiles(model, positive, negative, x):
+    """What packs that sample in tiles do: a model function wrapper that calls the model on parts and joins them."""
+
+    def wrapper(apply_model, given):
+        halves = [apply_model(part, given["timestep"], **given["c"]) for part in given["input"].chunk(2, dim=-1)]
+        return torch.cat(halves, dim=-1)
+
+    model = model.clone()
+    model.set_model_unet_function_wrapper(wrapper)
+    return model, positive, negative, {"samples": x}
+
+
+def compiled(model, positive, negative, x):
+    """The node's own wrapper with the backend that runs what was traced as it is: machine code would take a minute to make."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    model = model.clone()
+    set_torch_compile_wrapper(model=model, backend="eager")
+    return model, positive, negative, {"samples": x}
+
+
 ROWS = {  # by group; each row: name, model, composition, and the model without it
-    "caches": (("EasyCache", sd15, easy_cache, sd15), ("LazyCache", sd15, lazy_cache, sd15)),
+    "caches": (
+        ("EasyCache", sd15, easy_cache, sd15),
+        ("LazyCache", sd15, lazy_cache, sd15),
+        ("Tiles by a model function wrapper", sd15, tiles, sd15),
+        ("torch.compile (backend eager)", sd3, compiled, None),
+    ),
     "prompts": (
         ("ControlNet for the first 70 %", sd15, control_net, sd15),
         ("Areas, masks and a time range of prompts", sd15, regions, sd15),
@@ -286,6 +312,8 @@ def compose(part, group):
     for name, make, composition, bare in ROWS[group]:
         if composition is cfg_override and not has_cfg_override():
             continue
+        if composition is compiled and not os.environ.get("FEWSTEP_COMFYUI_DIR"):
+            continue  # ten seconds, which the ordinary suite does not have
         for maker in filter(None, (make, bare)):
             made.setdefault(maker, None)
             made[maker] = made[maker] or maker()

@@ -483,3 +483,34 @@ def test_the_emoji_recipes_know_the_hosts_model():
     facts = part("nodes.common.facts")
     assert facts.warnings_for(recipe, model, 2.0, (3, 32, 32)) == []
     assert facts.warnings_for(recipe, load("flow")[0], 2.0, (1, 32, 32)) != []
+
+
+# --- What the host puts around networks -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family, kind", [("edm", "fashion"), ("vp", "fashion"), ("flow", "emoji")])
+def test_easycache_skips_forward_passes(family, kind):
+    """The nodes that hosts have for fewer passes act on the demo models, and a skipped pass leaves the sampler's state alone."""
+    import asyncio
+
+    extras = Path(comfy.samplers.__file__).parents[1] / "comfy_extras/nodes_easycache.py"
+    asyncio.run(host_nodes.load_custom_node(str(extras), module_parent="comfy_extras"))
+    model, positive, negative, latent, _ = load(family, batch_size=2, model=kind)
+    network, passes = model.model.diffusion_model, []
+    answer = network._answer
+    network._answer = lambda x, *more: passes.append(len(x)) or answer(x, *more)
+
+    def ends(sampled_model, cfg):
+        passes.clear()
+        sampled = host_nodes.common_ksampler(sampled_model, 1, 20, cfg, "euler", "simple", positive, negative, latent)[0]["samples"]
+        return sampled, sum(passes)
+
+    def cached(threshold):
+        return host_nodes.NODE_CLASS_MAPPINGS["EasyCache"].execute(model, threshold, 0.15, 0.95, False).args[0]
+
+    plain, all_passes = ends(model, 3.0)
+    assert all_passes == 20 * 2 * 2  # steps, pictures, with and without the class
+    same, none_saved = ends(cached(0.0), 3.0)
+    assert none_saved == all_passes and torch.equal(same, plain)
+    found, fewer = ends(cached(0.1), 3.0)
+    assert fewer < all_passes and 0 < float((found - plain).square().mean().sqrt()) < 0.3

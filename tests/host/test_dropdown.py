@@ -11,7 +11,7 @@ from .graphs import demo, ksampler, ksampler_advanced, sampler_custom, sd3, tens
 
 SCHEDULERS = ["fewstep", "fewstep_unipc", "fewstep_dpmpp_2m", "fewstep_dpmpp_3m", "fewstep_deis", "fewstep_ipndm", "fewstep_jump"]
 SAMPLERS = [
-    "fewstep_unipc", "fewstep_dpmpp_2m", "fewstep_dpmpp_3m", "fewstep_deis", "fewstep_ipndm", "fewstep_gradient_estimation",
+    "fewstep_auto", "fewstep_unipc", "fewstep_dpmpp_2m", "fewstep_dpmpp_3m", "fewstep_deis", "fewstep_ipndm", "fewstep_gradient_estimation",
     "fewstep_res_multistep", "fewstep_dpmpp_2m_sde",
 ]  # fmt: skip
 
@@ -159,6 +159,21 @@ def test_all_of_them_draw_pictures_in_every_family(comfy, tmp_path, family):
     errors = {name: np.sqrt(np.mean((p - pictures["reference"]) ** 2)) for name, p in pictures.items() if name != "reference"}
     del errors["fewstep_dpmpp_2m_sde"]  # draws noise of its own
     assert max(errors.values()) < 0.25, errors
+
+
+@pytest.mark.parametrize(
+    ("model", "cfg", "steps", "solver"),
+    [("fashion", 2.0, 5, "unipc"), ("fashion", 5.0, 5, "deis"), ("fashion", 5.0, 9, "unipc"), ("emoji", 2.0, 5, "unipc"),
+     ("emoji", 5.0, 5, "ipndm"), ("emoji", 5.0, 8, "ipndm")],
+)  # fmt: skip
+def test_auto_is_the_solver_for_the_guidance(comfy, tmp_path, model, cfg, steps, solver):
+    source = demo("flow" if model == "emoji" else "vp", class_name="mixed", model=model, batch_size=2)
+    names = ("fewstep_auto", f"fewstep_{solver}")
+    made = [ksampler(source, scheduler="fewstep_jump", sampler_name=name, steps=steps, cfg=cfg) for name in names]
+    outs = [source.out(tmp_path, latent=each[0]) for each in made]
+    result = comfy.run(source.graph)
+    assert np.array_equal(*(tensor(result, out) for out in outs))
+    assert {*result.ui(outs[0], "calls"), *result.ui(outs[1], "calls")} == {steps}
 
 
 @pytest.mark.parametrize(("steps", "denoise"), [(4, 0.5), (5, 0.37), (3, 0.9), (1, 0.2)])

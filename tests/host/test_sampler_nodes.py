@@ -8,7 +8,7 @@ import torch
 
 from fewstep.demo import load_demo_model
 from fewstep.schedules import optimal_sigmas
-from fewstep.solvers import HIGH_GUIDANCE, SOLVERS, build_table, sample
+from fewstep.solvers import HIGH_GUIDANCE, SOLVERS, SolverTable, build_table, few_step_table, sample
 from fewstep.solvers.noise import BrownianNoise
 
 from .comfyui import PromptRefused
@@ -203,15 +203,14 @@ def test_variants_that_do_not_fit_the_model_are_a_red_node(comfy, tmp_path):
 # --- All in one -------------------------------------------------------------------------------------------------------
 
 
-def wired(source: Source, latent: list, seed: int, cfg: float, steps: int, denoise: float, solver: str, add_noise: bool = True):
+def wired(source: Source, latent: list, seed: int, cfg: float, sigmas: list, solver: str, add_noise: bool = True):
     """The nodes that FewStepKSampler stands for."""
     graph = source.graph
-    scheduler = graph.node("FewStepScheduler", model=source.model, solver=solver, steps=steps, denoise=denoise)
     sampler = graph.node("FewStepSampler", solver=solver)
     guider = graph.node("CFGGuider", model=source.model, positive=source.positive, negative=source.negative, cfg=cfg)
     noise = graph.node("RandomNoise", noise_seed=seed) if add_noise else graph.node("DisableNoise")
-    links = {"noise": noise[0], "guider": guider[0], "sampler": sampler[0], "sigmas": scheduler[0], "latent_image": latent}
-    return graph.node("SamplerCustomAdvanced", **links), scheduler
+    links = {"noise": noise[0], "guider": guider[0], "sampler": sampler[0], "sigmas": sigmas, "latent_image": latent}
+    return graph.node("SamplerCustomAdvanced", **links)
 
 
 def all_in_one(source: Source, latent: list, **inputs):
@@ -247,8 +246,14 @@ CASES = {
 ALL_FAMILIES = ("plain", "image to image", "inpainting", "fresh noise")
 
 
-@pytest.mark.parametrize(("family", "case"), [(f, c) for f in FAMILIES for c in (CASES if f == "vp" else ALL_FAMILIES)])
-def test_all_in_one_is_byte_for_byte_what_the_wired_nodes_give(comfy, tmp_path, family, case):
+OF_VERSION_2 = ("plain", "high guidance", "quality")
+
+
+@pytest.mark.parametrize(
+    ("family", "case", "version"),
+    [*((f, c, 3) for f in FAMILIES for c in (CASES if f == "vp" else ALL_FAMILIES)), *(("vp", c, 2) for c in OF_VERSION_2)],
+)
+def test_all_in_one_is_byte_for_byte_what_the_wired_nodes_give(comfy, tmp_path, family, case, version):
     settings = {"cfg": 3.0, "preset": "Custom", "steps": 6, "solver": "auto", "denoise": 1.0, "add_noise": True, **CASES[case]}
     start = settings.pop("start", "empty")
     source = demo(family, batch_size=3)
@@ -259,11 +264,16 @@ def test_all_in_one_is_byte_for_byte_what_the_wired_nodes_give(comfy, tmp_path, 
         latent = masked(source, latent)
     if start == "batch":  # the host then draws the noise that the whole batch would have had
         latent = source.graph.node("LatentFromBatch", samples=latent, batch_index=1, length=2)[0]
-    one = all_in_one(source, latent, seed=77, **settings)
+    one = all_in_one(source, latent, seed=77, algorithm_version=version, **settings)
     steps = {"Fast 5": 5, "Quality 12": 12}.get(settings["preset"], settings["steps"])
-    solver = "unipc" if settings["solver"] == "auto" else settings["solver"]
-    parts, scheduler = wired(source, latent, 77, settings["cfg"], steps, settings["denoise"], solver, settings["add_noise"])
-    outs = [source.out(tmp_path, latent=one[0], sigmas=one[1], text=one[2]), source.out(tmp_path, latent=parts[0], sigmas=scheduler[0])]
+    solver = settings["solver"]
+    if solver == "auto":
+        solver = "deis" if version >= 3 and settings["cfg"] >= 4 else "unipc"
+    sigmas = one[1]  # guidance decides over them, of which the scheduler node knows nothing
+    if version < 3:
+        sigmas = source.graph.node("FewStepScheduler", model=source.model, solver=solver, steps=steps, denoise=settings["denoise"])[0]
+    parts = wired(source, latent, 77, settings["cfg"], sigmas, solver, settings["add_noise"])
+    outs = [source.out(tmp_path, latent=one[0], sigmas=one[1], text=one[2]), source.out(tmp_path, latent=parts[0], sigmas=sigmas)]
     before = source.out(tmp_path, latent=latent)
     result = comfy.run(source.graph)
     whole, separate = (tensor(result, out) for out in outs)
@@ -283,16 +293,24 @@ def test_all_in_one_is_byte_for_byte_what_the_wired_nodes_give(comfy, tmp_path, 
         assert np.abs(whole - kept)[..., :15].max() < 1e-4 < np.abs(whole - kept)[..., 17:].max()
 
 
-def test_all_in_one_has_the_orders_of_the_reports(comfy, tmp_path):
-    for cfg, order in ((1.0, 3), (7.0, 2)):
-        source = demo()
-        one = all_in_one(source, source.latent, seed=5, cfg=cfg, preset="Fast 5")
+def _of_version_2(ns, cfg: float) -> SolverTable:
+    return build_table("unipc", optimal_sigmas(ns, 5).to(torch.float32), "vp", 2 if cfg >= 4 else 3)
+
+
+def _of_version_3(ns, cfg: float) -> SolverTable:
+    return few_step_table(ns, 5, 9.6, cfg)
+
+
+@pytest.mark.parametrize(("version", "table_of"), [(2, _of_version_2), (3, _of_version_3)])
+def test_all_in_one_samples_by_guidance_as_the_report_says(comfy, tmp_path, version, table_of):
+    for cfg in (1.0, 3.0, 7.0):
+        source, table = demo(), table_of(load_demo_model("vp").noise_schedule, cfg)
+        one = all_in_one(source, source.latent, seed=5, cfg=cfg, preset="Fast 5", algorithm_version=version)
         out = source.out(tmp_path, latent=one[0], text=one[2])
         result = comfy.run(source.graph)
-        assert f"order {order}" in result.ui(out, "text")[0]
-        sigmas = optimal_sigmas(load_demo_model("vp").noise_schedule, 5).to(torch.float32)
-        expected = standalone("vp", build_table("unipc", sigmas, "vp", order), 5, cfg)
-        np.testing.assert_allclose(tensor(result, out), expected, atol=2e-4)
+        report = result.ui(out, "text")[0]
+        assert f"order {max(table.orders)}" in report and f"Solver: {SOLVERS[table.solver].title} " in report
+        np.testing.assert_allclose(tensor(result, out), standalone("vp", table, 5, cfg), atol=2e-4)
 
 
 @pytest.mark.parametrize("inputs", [{"preset": "Slow 50"}, {"solver": "unipcc"}, {"algorithm_version": 99}, {"steps": 0}])

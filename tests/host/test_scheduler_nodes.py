@@ -431,7 +431,7 @@ def test_saved_pictures_say_which_levels_made_them_also_from_the_cache(comfy):
     assert len(found) == 4 and all(entry == found[0] for entry in found)
     expected = optimal_sigmas(load_demo_model("vp").noise_schedule, 4).to(torch.float32)
     np.testing.assert_allclose(parse_sigmas(found[0][scheduler.id]["sigmas"]), expected, rtol=2e-6)
-    assert found[0][scheduler.id]["solver"] == "unipc" and found[0][scheduler.id]["algorithm_version"] == 2
+    assert found[0][scheduler.id]["solver"] == "unipc" and found[0][scheduler.id]["algorithm_version"] == 3
     assert found[0][sampler.id]["order"] == 2 and found[0][sampler.id]["corrector"] is True
 
     source.graph.prompt[scheduler.id]["inputs"]["steps"] = 6

@@ -2,7 +2,7 @@
 
 A host is whatever checkout the environment names; nothing is downloaded and nothing is written into it (data go to a folder of the test).
 
-    FEWSTEP_WEBUI_DIR      the checkout: AUTOMATIC1111, Forge, reForge or Forge Classic
+    FEWSTEP_WEBUI_DIR      the checkout: AUTOMATIC1111, Forge, reForge, Forge Classic or Forge Neo
     FEWSTEP_WEBUI_PYTHON   the interpreter of its environment; default CHECKOUT/venv/bin/python
     FEWSTEP_WEBUI_MODEL    the checkpoint; default the first in CHECKOUT/models/Stable-diffusion
     FEWSTEP_WEBUI_FLOW     a checkpoint of a flow model (Forge: SD3, Flux) for the tests of these; without one they are skipped
@@ -15,6 +15,7 @@ import base64
 import io
 import json
 import os
+import re
 import subprocess
 import time
 import urllib.error
@@ -53,7 +54,7 @@ def why_no_host() -> str:
     folder = os.environ.get("FEWSTEP_WEBUI_DIR", "")
     if not folder:
         return (
-            "No WebUI was tested: FEWSTEP_WEBUI_DIR does not name a checkout of AUTOMATIC1111, Forge or reForge. With one, and "
+            "No WebUI was tested: FEWSTEP_WEBUI_DIR does not name a checkout of AUTOMATIC1111, Forge, reForge or Forge Neo. With one, and "
             "FEWSTEP_WEBUI_PYTHON for its environment, these tests boot it."
         )
     if not (Path(folder) / "launch.py").is_file():
@@ -86,13 +87,19 @@ def flow_model() -> Path | None:
 
 
 def kind() -> str:
-    """ "a1111", "forge", "reforge" or "classic"."""
+    """ "a1111", "forge", "neo", "reforge" or "classic"."""
     folder = checkout()
     if not (folder / "modules_forge").is_dir():
         return "a1111"
     if (folder / "backend").is_dir():
-        return "forge"
+        return "forge" if '"--always-cpu"' in (folder / "backend/args.py").read_text(encoding="utf-8") else "neo"
     return "reforge" if (folder / "modules/sd_schedulers.py").is_file() else "classic"
+
+
+def _neo_version() -> str:
+    """What Forge Neo expects in its settings."""
+    text = (checkout() / "modules/launch_utils.py").read_text(encoding="utf-8")
+    return re.search(r'^VERSION_UID\b.*"(.*)"', text, re.MULTILINE)[1]
 
 
 class Refused(Exception):
@@ -111,8 +118,12 @@ class WebUI:
         self.port = int(os.environ.get("FEWSTEP_WEBUI_PORT", "7871")) + next_port
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = data / "webui.log"
-        for folder in ("extensions", "models/Stable-diffusion", "models/fewstep/recipes", "models/fewstep/amed"):
+        for folder in ("extensions", "models/Stable-diffusion", "models/fewstep/recipes", "models/fewstep/amed", "tmp"):  # the last: Neo
             (data / folder).mkdir(parents=True, exist_ok=True)
+        chosen = checkpoint or model()
+        assert chosen is not None
+        if self.kind == "neo":
+            (data / "models/Stable-diffusion" / chosen.name).symlink_to(chosen)
         # The probe comes first in one alphabet and the order of loading, FewStep between the two.
         for name, folder in (("a_probe", PROBE), ("fewstep", ROOT)):
             (data / "extensions" / name).symlink_to(folder, target_is_directory=True)
@@ -120,8 +131,11 @@ class WebUI:
             "live_previews_enable": False, "samples_save": False, "grid_save": False, "sd_checkpoint_hash": "",
             # A request's overrides are taken back only where the settings are written down.
             "sigma_min": 0.0, "sigma_max": 0.0, "always_discard_next_to_last_sigma": False, "img2img_fix_steps": False,
-            # Of a text encoder of random weights the usual emphasis makes 0 / 0 there.
-            **({"k_sched_type": "Automatic", "emphasis": "No norm"} if self.kind == "classic" else {}),
+            # Of a text encoder of random weights the usual emphasis makes 0 / 0 in some hosts.
+            "emphasis": "No norm",
+            **({"k_sched_type": "Automatic"} if self.kind == "classic" else {}),
+            # Without it, it takes the settings for those of another generation and waits for a key; the checkpoint is a setting there.
+            **({"VERSION_UID": _neo_version(), "sd_model_checkpoint": chosen.name} if self.kind == "neo" else {}),
         }  # fmt: skip
         (data / "config.json").write_text(json.dumps(settings), encoding="utf-8")
         (data / "boot.py").write_text(WRAPPER, encoding="utf-8")
@@ -137,12 +151,15 @@ class WebUI:
         }
         environment.pop("PYTHONPATH", None)
         # Some flags are of one host only; most call the others unknown and go on, Forge Classic ends.
-        cpu = ["--use-cpu", "all", "--no-half", "--precision", "full"] if self.kind == "a1111" else ["--always-cpu", "--all-in-fp32"]
-        others = [] if self.kind == "classic" else ["--do-not-download-clip"]
+        cpu = {"a1111": ["--use-cpu", "all", "--no-half", "--precision", "full"], "neo": ["--cpu", "--force-fp32"]}.get(
+            self.kind, ["--always-cpu", "--all-in-fp32"]
+        )
+        others = [] if self.kind == "neo" else ["--no-download-sd-model", "--ckpt", str(chosen)]
+        others += ["--do-not-download-clip"] if self.kind not in ("classic", "neo") else []
         command = [
             str(interpreter()), str(data / "boot.py"), "launch.py", "--skip-prepare-environment", "--skip-torch-cuda-test",
-            "--skip-python-version-check", "--skip-version-check", "--no-download-sd-model", "--no-hashing", "--data-dir", str(data),
-            "--ckpt", str(checkpoint or model()), "--server-name", "127.0.0.1", "--api", "--port", str(self.port), *cpu, *others,
+            "--skip-python-version-check", "--skip-version-check", "--no-hashing", "--data-dir", str(data),
+            "--server-name", "127.0.0.1", "--api", "--port", str(self.port), *cpu, *others,
             # Forge's page gets its own scripts and styles only where the checkout is the data folder, or is named here.
             "--gradio-allowed-path", str(checkout()),
         ]  # fmt: skip
@@ -208,7 +225,7 @@ class WebUI:
         usual = {"prompt": "a cat", "negative_prompt": "a dog", "steps": 4, "width": 64, "height": 64, "cfg_scale": 5, "seed": 7}
         if "infotext" in settings:
             # Forge reads these fields of its own with isinstance(value, list[str]), which raises; fields that are given are not read.
-            usual = {"hr_additional_modules": ["Use same choices"], "styles": []} if self.kind == "forge" else {}
+            usual = {"hr_additional_modules": ["Use same choices"], "styles": []} if self.kind in ("forge", "neo") else {}
         body = {**usual, **settings}
         body = {name: value for name, value in body.items() if value is not None}
         if self.kind == "classic" and "scheduler" in body:  # a setting there
@@ -237,7 +254,5 @@ class Picture:
     @property
     def fields(self) -> dict[str, str]:
         """Names and values of the last line, as the host reads them."""
-        import re
-
         found = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', self.infotext.split("\n")[-1])
         return {name: json.loads(value) if value.startswith('"') else value for name, value in found}

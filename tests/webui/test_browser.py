@@ -7,6 +7,8 @@ import hashlib
 import pytest
 
 from fewstep.recipes import Recipe
+from fewstep.schedules import NoiseSchedule, optimal_sigmas
+from fewstep.solvers import build_table
 
 from .hosts import why_no_host
 from .pages import calibrate, calibrated, choose, chosen, generate, go_to, number, open_panel, opened, prepare
@@ -93,11 +95,13 @@ def test_calibrate_the_loaded_checkpoint(webui, page):
     prepare(page)
     open_panel(page)
     open_panel(page, "fewstep_txt2img_calibration")
+    folder = webui.data / "models/fewstep/recipes"
+    before = set(folder.glob("*.json"))
     calibrate(page, 3, 3)
     recipe = calibrated(page)
     assert recipe.nfe == 3 and recipe.facts.cfg == 5 and recipe.facts.resolution == (4, 8, 8)
-    saved = list((webui.data / "models/fewstep/recipes").glob("*.json"))
-    assert [Recipe.load(path) for path in saved] == [recipe]
+    [saved] = set(folder.glob("*.json")) - before
+    assert Recipe.load(saved) == recipe
     choose(page, "txt2img_sampling", "FewStep Calibrated")
     choose(page, "txt2img_scheduler", "Automatic")
     text, _ = generate(webui, page)
@@ -109,3 +113,33 @@ def test_calibrate_the_loaded_checkpoint(webui, page):
     page.click("#fewstep_txt2img_interrupt")
     page.wait_for_function("() => document.querySelector('#fewstep_txt2img_report').innerText.includes('Interrupted')")
     assert webui.picture(sampler_name="FewStep UPC 3", scheduler="FewStep").fields["Sampler"] == "FewStep UPC 3"
+
+
+def refused(page, tab="txt2img"):
+    """What the page says after a click on Generate that makes no picture."""
+    page.click(f"#{tab}_generate")
+    page.wait_for_function("(id) => document.querySelector(id).innerText.includes('no picture was made')", arg=f"#html_log_{tab}")
+    return page.locator(f"#html_log_{tab}").first.inner_text()
+
+
+def test_what_cannot_be_made_is_said_below_the_picture_and_in_one_line_of_the_log(webui, page):
+    prepare(page)
+    choose(page, "txt2img_sampling", "FewStep Calibrated")
+    choose(page, "txt2img_scheduler", "Automatic")
+    open_panel(page)
+    before = len(webui.log)
+    assert "recipe is empty" in refused(page)
+    recipe = Recipe.from_table(build_table("unipc", optimal_sigmas(NoiseSchedule.preset("sd15"), 4), "vp", 3)).to_text()
+    page.fill("#fewstep_txt2img_recipe textarea", recipe[:-9])
+    page.wait_for_timeout(500)
+    page.click("#txt2img_generate")
+    page.wait_for_function("() => document.querySelector('#html_log_txt2img').innerText.includes('cut off')")
+    log = webui.log[before:]
+    assert log.count("FewStep: no picture was made.") == 2
+    assert "Traceback" not in log and recipe[:-9] not in log
+    page.fill("#fewstep_txt2img_recipe textarea", recipe)
+    page.wait_for_timeout(3000)  # a change of the recipe clears what was shown
+    page.click("#fewstep_txt2img_show")
+    page.wait_for_function("() => document.querySelector('#fewstep_txt2img_shown').innerText.includes('4 steps')")
+    text, _ = generate(webui, page)
+    assert "Steps: 4," in text and "FewStep error" not in text

@@ -363,6 +363,23 @@ def test_a_recipe_is_shown_with_its_own_number_of_steps(shown, sampling, schedul
     assert shown(recipe.to_text(), sampling=sampling, scheduler=scheduler, steps=5) == pytest.approx(recipe.levels)
 
 
+def test_a_book_is_shown_with_its_recipe_for_the_steps(shown, host, monkeypatch):
+    from fewstep.recipes import Book
+    from fewstep.solvers import build_table
+
+    levels = {3: [1.0, 0.8, 0.3, 0.0], 4: [1.0, 0.9, 0.6, 0.25, 0.0]}
+    made = tuple(Recipe.from_table(build_table("euler", each, "flow"), model_identity="a" * 64) for each in levels.values())
+    host.folder.mkdir(parents=True)
+    Book(made).save(host.folder / "shelf.json")
+    monkeypatch.setattr("fewstep.webui.books._identity", lambda p: made[0].facts.model_identity)
+    for text in ("book", "book shelf"):
+        for steps, expected in levels.items():
+            for sampling, scheduler in (("FewStep Calibrated", "Automatic"), ("Euler", "FewStep recipe")):
+                assert shown(text, sampling=sampling, scheduler=scheduler, steps=steps, cfg_scale=2.0) == pytest.approx(expected)
+    with pytest.raises(AssertionError, match="no recipe for 5 model calls; it has recipes for 3, 4"):
+        shown("book", sampling="FewStep Calibrated", scheduler="Automatic", steps=5)
+
+
 def test_reports_become_html():
     from fewstep.webui.report_html import report_html
 

@@ -13,7 +13,7 @@ from fewstep.solvers import build_table
 from fewstep.webui.choices import AUTO
 from fewstep.webui.names import SAMPLERS, SCHEDULES
 
-from .hosts import ROOT, Refused, why_no_host
+from .hosts import ROOT, Picture, Refused, why_no_host
 
 if why_no_host():
     pytest.skip(why_no_host(), allow_module_level=True)
@@ -140,14 +140,15 @@ def test_img2img(webui, start, strength, fixed):
 
 
 def of_hires(webui):
-    """What Forge's API must be given beside the rest."""
-    return {"hr_additional_modules": ["Use same choices"]} if webui.kind == "forge" else {}
+    """The upscaler, and what Forge's API must be given beside the rest."""
+    upscaler = "None" if webui.kind == "neo" else "Latent"
+    return {"hr_upscaler": upscaler, **({"hr_additional_modules": ["Use same choices"]} if webui.kind in ("forge", "neo") else {})}
 
 
 @pytest.mark.parametrize("second", [None, "FewStep DEIS"])
 def test_hires(webui, second):
     picture = webui.picture(
-        sampler_name="FewStep UPC 2", scheduler="FewStep", enable_hr=True, hr_scale=2, hr_upscaler="Latent", denoising_strength=0.6,
+        sampler_name="FewStep UPC 2", scheduler="FewStep", enable_hr=True, hr_scale=2, denoising_strength=0.6,
         hr_second_pass_steps=3, hr_sampler_name=second, **of_hires(webui),
     )  # fmt: skip
     assert picture.fields["Sampler"] == "FewStep UPC 2"
@@ -259,7 +260,7 @@ def test_a_recipe_in_img2img_and_hires_is_its_solver_on_its_list(webui, recipe, 
     )
     assert picture.fields["Sampler"] == "FewStep Calibrated"
     webui.picture(
-        sampler_name="FewStep Calibrated", enable_hr=True, hr_scale=2, hr_upscaler="Latent", denoising_strength=0.6,
+        sampler_name="FewStep Calibrated", enable_hr=True, hr_scale=2, denoising_strength=0.6,
         panel=panel(recipe=text), **of_hires(webui),
     )  # fmt: skip
 
@@ -288,7 +289,8 @@ def plotted(webui, axis, values, sampler="FewStep UPC 3", schedule="FewStep"):
     nothing, as_text = [0, "", []], True
     # legend, (labels, no grid, cells a grid: reForge), lone pictures, sub-grids
     layout = [False, *([False, False, 0] if webui.kind == "reforge" else []), True, False]
-    arguments = [place, values, [], *nothing, *nothing, *layout, False, False, False, False, 0, as_text]
+    rows = [0] if webui.kind == "neo" else []
+    arguments = [place, values, [], *nothing, *nothing, *layout, False, False, False, False, *rows, 0, as_text]
     return webui.post(
         "/sdapi/v1/txt2img", prompt="a cat", steps=5, width=64, height=64, seed=7, sampler_name=sampler, scheduler=schedule,
         script_name="x/y/z plot", script_args=arguments, cfg_scale=5,
@@ -301,6 +303,7 @@ def plotted(webui, axis, values, sampler="FewStep UPC 3", schedule="FewStep"):
         ("Order", "2,3,4", ["FewStep order: 2", "FewStep order: 3", "FewStep order: 4"]),
         ("Variant", "bh1,lagrange", ["FewStep variant: bh1", "FewStep variant: lagrange"]),
         ("Corrector", "True,False", ["FewStep version", "FewStep corrector: False"]),
+        ("Corrector", "False,True", ["FewStep corrector: False", "FewStep version"]),
         ("AFS", "False,True", ["FewStep version", "FewStep AFS: True"]),
         ("Strength", "1,2", ["FewStep strength: 1", "FewStep strength: 2"]),
     ],
@@ -310,6 +313,8 @@ def test_the_plot_script_of_the_host_varies_what_an_axis_names(webui, axis, valu
     answer = plotted(webui, axis, values)
     texts = json.loads(answer["info"])["infotexts"][-len(expected) :]
     assert [wanted in text for wanted, text in zip(expected, texts, strict=True)] == [True] * len(expected)
+    for wanted in expected:  # and no cell says what only another has
+        assert sum(wanted in text for text in texts) == (len(texts) if wanted == "FewStep version" else 1)
 
 
 def test_the_plot_script_varies_recipes_and_predictors(webui, recipe, predictors):
@@ -321,6 +326,22 @@ def test_the_plot_script_varies_recipes_and_predictors(webui, recipe, predictors
         answer = plotted(webui, axis, f'"{value}"', sampler, "Automatic")
         text = json.loads(answer["info"])["infotexts"][-1]
         assert f"Steps: {steps}," in text and f"Sampler: {sampler}" in text
+
+
+def test_a_cell_that_cannot_be_made_says_why_and_the_others_are_made(webui, recipe):
+    """Errors before sampling and while the host asks for levels; in the picture, in the infotext, and as one line of the log."""
+    before = len(webui.log)
+    answer = plotted(webui, "Order", "seven,2")
+    failed, made = json.loads(answer["info"])["infotexts"][-2:]
+    assert "FewStep error" in failed and "order was" in failed
+    assert "FewStep error" not in made and "FewStep order: 2" in made
+    assert Picture(answer["images"][-2], failed).pixels != Picture(answer["images"][-1], made).pixels
+    answer = plotted(webui, "Recipe", '"no such recipe"', "FewStep Calibrated", "Automatic")
+    assert "no recipe" in json.loads(answer["info"])["infotexts"][-1]
+    answer = plotted(webui, "Strength", "1", "Euler", "FewStep OptimalSteps")
+    assert "is for flow" in json.loads(answer["info"])["infotexts"][-1]
+    log = webui.log[before:]
+    assert log.count("FewStep: no picture was made.") == 3 and "Traceback" not in log
 
 
 def test_reload_of_the_user_interface(webui):
@@ -380,7 +401,7 @@ def test_amed_where_the_host_discards_a_level(webui, predictors):
 
 def test_amed_with_another_sampler_in_the_second_pass(webui, predictors):
     hires = dict(
-        enable_hr=True, hr_scale=2, hr_upscaler="Latent", denoising_strength=0.6, hr_second_pass_steps=4, **of_hires(webui),
+        enable_hr=True, hr_scale=2, denoising_strength=0.6, hr_second_pass_steps=4, **of_hires(webui),
     )  # fmt: skip
     picture = amed(webui, "random.safetensors", hr_sampler_name="FewStep UPC 2", **hires)
     assert picture.fields["Sampler"] == "FewStep AMED" and picture.fields["Hires sampler"] == "FewStep UPC 2"

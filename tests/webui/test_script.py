@@ -19,6 +19,8 @@ from fewstep.webui.choices import AUTO, VERSION
 from fewstep.webui.xyz import AXES_ATTRIBUTE
 
 STAMPS = (14.6, 3.0, 0.5, 0.0)
+host_model = {}
+"""What the host's denoiser has for the loaded model."""
 RECIPE = Recipe.from_table(build_table("unipc", optimal_sigmas(NoiseSchedule.preset("sd15"), 4), "vp", 3))
 
 
@@ -26,13 +28,17 @@ RECIPE = Recipe.from_table(build_table("unipc", optimal_sigmas(NoiseSchedule.pre
 def script(monkeypatch, tmp_path):
     """Return a function: the script for a host with ("new") or without ("old") `modules.sd_schedulers`."""
     made = ["fewstep.webui.script", "fewstep.webui.panel_actions"]
+    monkeypatch.setitem(host_model, "noise_schedule", NoiseSchedule.preset("sd15"))
 
     def make(kind):
         content = {
             "scripts": {"Script": object, "AlwaysVisible": object()},
             "shared": {"opts": SimpleNamespace(always_discard_next_to_last_sigma=False, k_sched_type="Automatic"), "sd_model": None},
             "call_queue": {"queue_lock": None},
-            "sd_samplers": {"find_sampler_config": lambda name: None},
+            "sd_samplers": {
+                "find_sampler_config": lambda name: None,
+                "create_sampler": lambda name, model: SimpleNamespace(model_wrap_cfg=SimpleNamespace(**host_model)),
+            },
             "paths": {"models_path": str(tmp_path)},
             **({"sd_schedulers": {}} if kind == "new" else {}),
         }
@@ -189,6 +195,7 @@ def test_another_distilled_guidance_or_shift_than_the_recipe_s_is_warned_about(s
     levels = optimal_sigmas(NoiseSchedule.flow(3.0), 4)
     known = {"extra": {"distilled_cfg_scale": 3.5, "shift": 3.0}}
     recipe = Recipe.from_table(build_table("unipc", levels, "flow", 3), **known).to_text()
+    host_model["noise_schedule"] = NoiseSchedule.flow(3.0)
     loaded = sys.modules["modules.shared"].sd_model = SimpleNamespace(use_distilled_cfg_scale=True, use_shift=False)
     for value, warned in ((3.5, False), (5.0, False), (1.0, True), (6.0, True)):
         p = prepared(own, commented(picture("FewStep Calibrated", distilled_cfg_scale=value)), recipe=recipe)
@@ -206,3 +213,110 @@ def test_a_broken_recipe_of_a_grid_cell_is_named(script):
     prepared(own, p)
     with pytest.raises(ValueError, match="no recipe 'no such recipe'"):
         job.choices_of(p)
+
+
+# --- Told without an error of the host: on the page and in grids --------------------------------------------------------------------------
+
+
+def waited_for(p, script="", is_api=False):
+    """The picture as the page, the API or a script of the host asks for it."""
+    chosen = SimpleNamespace(filename=f"/host/scripts/{script}")
+    p.scripts = SimpleNamespace(selectable_scripts=[SimpleNamespace(filename="/host/scripts/other.py"), chosen])
+    p.script_args, p.is_api, p.n_iter = (2 if script else 0, "more"), is_api, 3
+    return commented(p)
+
+
+FAILING = {
+    "wrong choice": ({"sampler": "FewStep UPC 3"}, {"order": "seven"}, "order was 'seven'"),
+    "no recipe": ({"sampler": "FewStep Calibrated"}, {}, "recipe is empty"),
+    "no predictor": ({"sampler": "FewStep AMED"}, {}, "no predictor is chosen"),
+    "second pass": (
+        {"sampler": "Euler", "scheduler": "Karras", "enable_hr": True, "hr_sampler_name": "FewStep AMED", "hr_scheduler": None},
+        {"predictor": "table.safetensors"}, "pure noise",
+    ),
+    "img2img": ({"sampler": "FewStep AMED", "init_images": [None]}, {"predictor": "table.safetensors"}, "pure noise"),
+    "other family": ({"sampler": "Euler", "scheduler": "FewStep OptimalSteps"}, {}, "is for flow"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_on_the_page_the_reason_stands_where_the_picture_would_be(script, case, caplog):
+    asked, panel, reason = FAILING[case]
+    p = prepared(script("new"), waited_for(picture(**asked)), **panel)
+    assert p.n_iter == 0 and p.sampler_noise_scheduler_override is None
+    assert len(p.comments) == 1 and reason in p.comments[0]
+    assert reason in p.extra_generation_params["FewStep error"]
+    [line] = [record for record in caplog.records if record.name == "fewstep"]
+    assert line.exc_info is None and reason in line.getMessage() and "\n" not in line.getMessage()
+
+
+@pytest.mark.parametrize("case", FAILING)
+@pytest.mark.parametrize("who", [{"is_api": True}, {"script": "loopback.py"}])
+def test_the_api_and_other_scripts_get_the_error(script, case, who):
+    asked, panel, reason = FAILING[case]
+    p = prepared(script("new"), waited_for(picture(**asked), **who), **panel)
+    assert p.n_iter == 3 and p.comments == [] and "FewStep error" not in p.extra_generation_params
+    with pytest.raises(ValueError, match=reason):
+        (p.sampler_noise_scheduler_override or (lambda steps: job.choices_of(p)))(20)
+
+
+@pytest.mark.parametrize("case", FAILING)
+@pytest.mark.parametrize("is_api", [False, True])
+def test_a_cell_of_a_grid_shows_the_reason(script, case, is_api):
+    from PIL import Image
+
+    asked, panel, reason = FAILING[case]
+    own = script("new")
+    p = prepared(own, waited_for(picture(**asked), "xyz_grid.py", is_api), **panel)
+    assert p.n_iter == 3 and reason in p.extra_generation_params["FewStep error"] and reason in p.comments[0]
+    made = SimpleNamespace(image=Image.new("RGB", (192, 96)))
+    own.postprocess_image(p, made)
+    assert made.image.size == (192, 96) and len(made.image.getcolors(10_000)) > 1
+
+
+def test_what_fails_while_a_cell_is_sampled_is_told_and_goes_on(script):
+    import torch
+
+    from fewstep.webui.names import sampler_entry, schedule_entry
+    from fewstep.webui.samplers import sampler_function
+    from fewstep.webui.schedules import schedule_function
+
+    own = script("new")
+    p = prepared(own, waited_for(picture("FewStep UPC 3"), "xyz_grid.py"))
+    levels = schedule_function(schedule_entry("FewStep"))(n=4, sigma_min=3.0, sigma_max=1.0, inner_model=SimpleNamespace())
+    assert levels.shape == (5,) and levels[-1] == 0 and bool(levels.isfinite().all())
+    assert p.fewstep_refused
+    first = p.fewstep_refused
+    x = torch.ones(1, 4, 8, 8)
+    model = SimpleNamespace(p=p)
+    assert sampler_function(sampler_entry("FewStep UPC 3"))(model, x, levels) is x and p.fewstep_refused == first
+    other = prepared(own, waited_for(picture("FewStep UPC 3")))
+    with pytest.raises(ValueError, match="found no noise levels"):
+        sampler_function(sampler_entry("FewStep UPC 3"))(SimpleNamespace(p=other), x, levels)
+
+
+def test_a_cell_says_nothing_of_those_before_it(script):
+    import copy
+
+    own, grid = script("new"), waited_for(picture("FewStep UPC 3"), "xyz_grid.py")
+    grid.extra_generation_params["Script"] = "X/Y/Z plot"
+    found = []
+    for order in ("seven", "2", "Auto"):
+        cell = copy.copy(grid)
+        setattr(cell, AXES_ATTRIBUTE, {"order": order})
+        found.append(prepared(own, cell).extra_generation_params)
+    assert "FewStep error" in found[0] and found[1]["FewStep order"] == 2
+    assert "FewStep error" not in found[1] and not {"FewStep error", "FewStep order"} & set(found[2])
+    assert all(each["Script"] == "X/Y/Z plot" for each in found) and grid.extra_generation_params == {"Script": "X/Y/Z plot"}
+
+
+def test_pictures_without_fewstep_are_made_whatever_the_panel_says(script):
+    p = prepared(script("new"), waited_for(picture("Euler", scheduler="Karras")), order="seven")
+    assert p.n_iter == 3 and p.comments == [] and p.extra_generation_params == {}
+
+
+def test_a_reason_is_a_card_of_any_size():
+    from fewstep.webui.refused import card
+
+    for size in ((8, 8), (64, 64), (512, 768)):
+        assert card("The recipe is empty, and " * 9, size).size == size

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+import types
 from pathlib import Path
 
 import nodes  # its own, or the isolation failed
@@ -29,6 +30,7 @@ def standalone():
     return sys.modules[ALONE]
 
 
+kept = []  # the predictor of the model as it was loaded
 handed = []  # the levels of the last picture of the sampler below
 
 
@@ -120,6 +122,28 @@ def addresses(demo, app):
         for name, value in json.loads(text).items():
             shared.opts.set(name, value)
         return {}
+
+    @app.post("/probe/flow")
+    def flow(on: int):
+        """Make the loaded model one of rectified flow whose shift each picture sets (Forge Neo), and back."""
+        from backend.modules.k_prediction import PredictionDiscreteFlow
+
+        loaded = shared.sd_model
+        network = loaded.forge_objects.unet.model
+        if on:
+            kept.append(network.predictor)
+            network.predictor = PredictionDiscreteFlow(types.SimpleNamespace(sampling_settings={"shift": 3.0}))
+        else:
+            network.predictor = kept.pop()
+        loaded.use_shift = bool(on)
+        return {}
+
+    @app.post("/probe/panel")
+    def panel(action: str, given: str):
+        """What a button of FewStep's panel gives for the arguments [.., {control: value}]."""
+        actions = sys.modules["fewstep_webui_extension.webui.panel_actions"]
+        made = getattr(actions, action)(*json.loads(given))
+        return {"made": made if isinstance(made, str) else [each if isinstance(each, str) else None for each in list(made)[-1]]}
 
     @app.get("/probe/axes")
     def axes():
