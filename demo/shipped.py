@@ -44,3 +44,9 @@ def demo_recipe(kind: str, nfe: int, cfg: float = RECIPE_CFG) -> Recipe | None:
         return None
     recipe = Recipe.load(path)
     return None if recipe.check_use(family=demo_noise_schedule_of(kind).family, cfg=real_number(cfg, "cfg")) else recipe
+
+
+def shipped_recipes(family: str, cfg: float) -> list[Recipe]:
+    """All shipped recipes for models of a family at about this guidance scale."""
+    recipes = (Recipe.load(recipe_file(kind, nfe)) for kind in RECIPE_KINDS for nfe in recipe_nfes(kind))
+    return [recipe for recipe in recipes if not recipe.check_use(family=family, cfg=real_number(cfg, "cfg"))]

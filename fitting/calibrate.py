@@ -100,7 +100,15 @@ class Calibration:
     @property
     def fit_won(self) -> bool:
         """Whether `table` is the fitted one."""
-        return self.comparison is not None and self.comparison.winner.candidate.kind == "fitted"
+        if self.comparison is None or self.fit is None:
+            return False
+        winner = self.comparison.winner.candidate
+        return isinstance(winner, Candidate) and winner.kind == "fitted" and winner.table == self.fitted
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was interrupted before the fit had come to its end."""
+        return self.comparison is None or (self.fit is not None and self.fit.ending is Ending.INTERRUPTED)
 
     @property
     def verdict(self) -> str:
@@ -121,7 +129,7 @@ class Calibration:
             return f"not fitted: {winner.candidate.name} was best"[:180]
         if stock is not None and winner.error >= stock.error:
             return "closer than stock on the typical seed; a few seeds that end elsewhere decide the errors"
-        return ""
+        return "the fit was interrupted" if self.interrupted else ""
 
     def report(self) -> str:
         """Readable account, several lines."""

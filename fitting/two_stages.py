@@ -4,9 +4,9 @@
     all     the other seeds are taken in where that has led, and each one's Jacobian is measured there, once; steps on all
     rest    with what is left of the budget, Jacobians are measured again, some chunks at a time
 
-A Jacobian that was measured far from the end is worth little, and one costs as much as eight trials. Of the 0.088 that fits reached with
-seeds taken in by fours (demo edm, guidance 3, 5 calls, 200 new seeds), this leaves 0.084 for the same calls; 0.052 becomes 0.050 at
-guidance 1. Outliers count less, see robust.py.
+A Jacobian that was measured far from the end is worth little, and one costs as much as eight trials. Against seeds taken in by fours, with
+the same start and calls (demo, 5 calls, 200 new seeds): 0.0499 instead of 0.0517 and 0.0478 instead of 0.0499 at guidance 1 (edm, flow),
+0.0839 instead of 0.0881 and 0.0840 instead of 0.0788 at guidance 3. Outliers count less, see robust.py; docs/budgets.md has the rest.
 """
 from __future__ import annotations
 

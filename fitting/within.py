@@ -8,8 +8,8 @@
     guard        the fitted table on the held-out seeds, against the finalists of the race
 
 The race's finalists have been chosen on the seeds that decide, which favours them against the fit: the guard stays on the safe side.
-What is left of one table's share goes to the next. An interrupt keeps the tables that are finished, and the fit so far of the one that is
-being made.
+What is left of one table's share goes to the next. An interrupt keeps the tables that are finished, and of the one that is being made the
+fit so far, which is still compared with the others unless that is interrupted, too (a host that has stopped for good makes no more calls).
 """
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ..schedules import NoiseSchedule, optimal_sigmas
 from ..schedules.first_level import measured_structure_scale
-from ..solvers import build_table
+from ..solvers import SolverTable, build_table
+from ..solvers.rebuild import rebuilt
 from ..solvers.rounding import rounded_table
 from .budget import CHECKED, CHECKED_STEPS, FOLLOWING, Budget, FitPlan, Layout, StepCost, lay_out
 from .calibrate import DEFAULT_RIDGE, Calibration, Calls, check_calls, default_groups, resampled
@@ -33,10 +34,10 @@ from .menus import in_menus
 from .meter import Meter
 from .parameters import FULL_DEPTH, Parameters
 from .pool import following, race_pool, trimmed
-from .progress import Ending, Progress, Stage
+from .progress import INTERRUPTED, Ending, Progress, Stage
 from .race import Race, race, runner
 from .residual import Residual
-from .setting import Setting
+from .setting import Interrupted, Setting
 from .teacher import Teacher
 from .teacher_check import difference, enough_steps
 from .two_stages import fit_in_two_stages
@@ -114,7 +115,7 @@ class Within:
         FitError
             The model or the teacher fails.
         Interrupted
-            Before a fit has begun; a calibration that is interrupted later is the last, and has no comparison.
+            Before a fit has begun; a calibration that is interrupted later is the last, and has no comparison if that was interrupted.
         """
         steps = self._checked()
         pools = {nfe: race_pool(self.setting.noise_schedule, nfe, 0.0, self._more(nfe)) for nfe in self.nfes[:1]}
@@ -129,7 +130,7 @@ class Within:
         for nfe in self.nfes:
             result, ranking = self._table(nfe, used, targets, before, ranking)
             yield result
-            if result.comparison is None:
+            if result.interrupted:
                 return
             before = (nfe, result.fit) if result.fit is not None else before
 
@@ -183,11 +184,16 @@ class Within:
             result, table=start.table, fitted=fitted.table, start=start, fit=fit, comparison=None, calls=self._calls(spent),
             seconds=time.monotonic() - began,
         )  # fmt: skip
-        if fit.ending is Ending.INTERRUPTED:
-            return result, ranking
         self.meter.what = "guard"
-        scorer.progress = self._staged("guard", nfe)
-        comparison = decided([*run.finalists, *scorer.scores(held, ends, [fitted])], run.screened_out, scorer.calls)
+        # who has interrupted once need not do so again for every call, but may: the model raises, too
+        scorer.progress = None if fit.ending is Ending.INTERRUPTED else self._staged("guard", nfe)
+        try:
+            scores = scorer.scores(held, ends, [fitted])
+        except Interrupted:
+            if fit.ending is not Ending.INTERRUPTED:
+                fit.ending, fit.stopped = Ending.INTERRUPTED, INTERRUPTED
+            return result, ranking
+        comparison = decided([*run.finalists, *scores], run.screened_out, scorer.calls)
         chosen = comparison.winner.candidate
         assert isinstance(chosen, Candidate)
         calls, seconds = self._calls(spent), time.monotonic() - began
@@ -210,7 +216,7 @@ class Within:
         share = self._share(nfe)
         batch = min(setting.batch, LARGEST_CHUNK)
         residual = Residual(replace(setting, batch=batch), targets)
-        parameters = Parameters(start.table, default_groups(nfe), FULL_DEPTH, plan.constants)
+        parameters = Parameters(start.table, _groups(start.table, nfe), FULL_DEPTH, plan.constants)
         left = self.budget.seconds * _SPARE - self.meter.seconds
         limit = Limit(share * (self.samples - self.meter.total) / batch, share * left)
 
@@ -260,6 +266,16 @@ def step_cost(ns: NoiseSchedule, nfe: int) -> StepCost:
     free, trial = step_costs(Parameters(table, default_groups(nfe), FULL_DEPTH))
     keeping, _ = step_costs(Parameters(table, default_groups(nfe), FULL_DEPTH, constants=True))
     return StepCost(free, keeping, trial)
+
+
+def _groups(table: SolverTable, nfe: int) -> tuple[str, ...]:
+    """What is fitted; the nodes of a table that was fitted before cannot move."""
+    groups = default_groups(nfe)
+    try:
+        rebuilt(table)
+    except ValueError:
+        return tuple(group for group in groups if group != "times")
+    return groups
 
 
 def _can_start(candidate: object, nfe: int) -> bool:

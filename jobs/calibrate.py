@@ -24,6 +24,7 @@ from ..schedules import NoiseSchedule
 from ..solvers import SolverTable
 from .facts import recipe_of, scored_facts
 from .in_short import in_short
+from .known_tables import known_tables
 from .outcome import Outcome, ending_of
 from .plan import Costs, Part, Plan
 from .words import budget_text, cost_line, cost_name, duration, number
@@ -64,6 +65,8 @@ class CalibrationPlan(Plan):
         See `fitting.calibrations`.
     before : tuple of int and SolverTable, or None
         Model calls and table of an earlier calibration with fewer calls.
+    known : sequence of Recipe
+        Of other models of the family, whose tables join the race of a budget.
     """
 
     nfes: Sequence[int]
@@ -75,6 +78,7 @@ class CalibrationPlan(Plan):
     afs: bool = False
     judge: Judge | None = None
     before: tuple[int, SolverTable] | None = None
+    known: Sequence[Recipe] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -193,11 +197,12 @@ def _run_within(
 
     steps = None if plan.choose_teacher else plan.teacher.steps
     outcome.within = Within(
-        setting, plan.nfes, budget, teacher=teacher, teacher_steps=steps, judge=plan.judge, progress=progress
+        setting, plan.nfes, budget, teacher=teacher, teacher_steps=steps, more=known_tables(plan.known, setting.noise_schedule),
+        judge=plan.judge, progress=progress,
     )  # fmt: skip
     for result in outcome.within.run():
         outcome.done[result.nfe] = result
-        if result.comparison is None:
+        if result.interrupted:
             outcome.ending = Ending.INTERRUPTED
 
 

@@ -9,10 +9,12 @@ import torch
 from comfy_api.latest import io
 
 from .. import __version__
-from ..recipes import Recipe
+from ..fitting.calibrate import MOST_CALLS
+from ..recipes import FIRST, Recipe, pasted_recipe
+from ..recipes.pasted import only
 from ..schedules.text import sigma_text
 from .common.facts import warnings_for
-from .common.sockets import NO_RECIPE, NOT_CONNECTED, RecipeType, checked_recipe, pasted, problem_without_recipe
+from .common.sockets import NO_RECIPE, NOT_CONNECTED, RecipeType, checked_recipe, problem_without_recipe
 from .file_nodes import LoadNode, SaveNode
 from .host import latent_shape, noise_schedule_of
 from .inputs import NOT_CHECKED, inputs_to_check
@@ -40,7 +42,8 @@ class FewStepApplyRecipe(io.ComfyNode):
                     "text",
                     default="",
                     multiline=True,
-                    tooltip="The recipe's text, which begins with fewstep1:. It is kept in the workflow and in saved pictures. Empty: the "
+                    tooltip="The recipe's text, which begins with fewstep1:, or several of them, one per line, or the content of a recipe "
+                    "book: then calls says which one is used. It is kept in the workflow; saved pictures keep what was used. Empty: the "
                     "connected recipe is used.",
                 ),
                 RecipeType.Input("recipe", optional=True, lazy=True, tooltip="Used if the text is empty."),
@@ -48,6 +51,15 @@ class FewStepApplyRecipe(io.ComfyNode):
                     "model", optional=True, tooltip="Only to check: the report warns if the recipe was made for another model."
                 ),
                 *inputs_to_check(),
+                io.Int.Input(
+                    "calls",
+                    default=FIRST,
+                    min=FIRST,
+                    max=MOST_CALLS,
+                    optional=True,
+                    tooltip="Model calls, where the text has several recipes. 0: the first one. Among those for the same calls, the one "
+                    "nearest to cfg_to_check is used.",
+                ),
             ],
             outputs=[
                 io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="The recipe's noise levels."),
@@ -59,8 +71,8 @@ class FewStepApplyRecipe(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, text: str | None = None, recipe: object = NOT_CONNECTED) -> bool | str:
-        return problem_without_recipe(text, recipe) or True
+    def validate_inputs(cls, text: str | None = None, recipe: object = NOT_CONNECTED, calls: int | None = FIRST) -> bool | str:
+        return problem_without_recipe(text, recipe, calls) or True
 
     @classmethod
     def check_lazy_status(cls, text: str | None = None, **others: Any) -> list[str]:
@@ -75,21 +87,25 @@ class FewStepApplyRecipe(io.ComfyNode):
         model: Any = None,
         latent_image: dict[str, Any] | None = None,
         cfg_to_check: float = NOT_CHECKED,
+        calls: int = FIRST,
     ) -> io.NodeOutput:
+        cfg = cfg_to_check if cfg_to_check > 0 else None
         if text.strip():
-            used, source = pasted(text), "the text in the node (clear it to use a connected recipe)"
+            chosen, source = pasted_recipe(text, calls, cfg), "the text in the node (clear it to use a connected recipe)"
         elif recipe is not None:
-            used, source = checked_recipe(recipe), "the connected node"
+            chosen, source = only(checked_recipe(recipe), calls), "the connected node"
         else:
             raise ValueError(NO_RECIPE)
+        used = chosen.recipe
         shape = None if latent_image is None else latent_shape(latent_image, model)
-        warnings = warnings_for(used, model, cfg_to_check if cfg_to_check > 0 else None, shape)
+        warnings = warnings_for(used, model, cfg, shape)
         ns = None if model is None else noise_schedule_of(model)
         sigmas = used.sigmas.to(torch.float32)
         report = "\n".join(
             [
                 *(f"Warning: {warning}" for warning in warnings),
                 f"FewStep recipe, from {source}",
+                *([f"Taken: {chosen.taken}", ""] if chosen.book is not None else []),
                 used.describe(),
                 sigmas_line(sigmas),
                 *([] if model is not None else ["Not checked against a model; connect one to check."]),

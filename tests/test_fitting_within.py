@@ -194,14 +194,33 @@ def test_interrupts_keep_what_there_is():
 
     course = Within(many(), [3], Budget(3000), progress=stop_in("fit", 40))
     (result,) = course.run()
-    assert result.fit is not None and result.fit.ending is Ending.INTERRUPTED and result.comparison is None
+    assert result.fit is not None and result.fit.ending is Ending.INTERRUPTED and result.interrupted
+    assert result.comparison is not None and len(result.comparison.winner.squares) == GUARDING  # still compared
+    assert result.fit_won and result.note == "the fit was interrupted"
     seen.clear()
-    course = Within(many(), [3, 4], Budget(6000), progress=lambda stage: stop_in("fit", 1)(stage) if stage.nfe == 4 else None)
+    course = Within(many(), [3, 4], Budget(4000), progress=lambda stage: stop_in("fit", 1)(stage) if stage.nfe == 4 else None)
     first, second = course.run()
-    assert first.comparison is not None and second.comparison is None
+    assert first.comparison is not None and not first.interrupted and second.interrupted
     seen.clear()
     with pytest.raises(Interrupted):
         list(Within(many(), [3], Budget(3000), progress=stop_in("teacher", 3)).run())
+
+
+def test_a_host_that_has_stopped_for_good_makes_no_comparison():
+    setting, stopped = many(), []
+
+    def model(x, sigma):
+        if stopped:
+            raise Interrupted("stopped")
+        return setting.model(x, sigma)
+
+    def progress(stage):
+        if stage.what == "fit" and stage.done > 30:
+            stopped.append(True)
+
+    (result,) = Within(replace(setting, model=model), [3], Budget(3000), progress=progress).run()
+    assert result.interrupted and result.comparison is None and result.fit is not None and result.table == result.start.table
+    assert "unproven" in result.verdict
 
 
 def test_minutes_are_kept_to():

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...demo.shipped import shipped_recipes
 from ...fitting import EFFORTS
 from ...fitting.calibrate import MOST_CALLS
 from ...jobs import TeacherPlan
@@ -132,8 +133,12 @@ class FewStepCalibrate(io.ComfyNode):
         check(_problem(nfe, effort))
         sampled = Sampled(model, positive, negative, cfg, latent_image, cls.hidden, guider)
         common: dict[str, Any] = {"teacher": teacher or teacher_plan(), "name": sampled.name, "nfes": numbers_of(nfe)}
+        ns = noise_schedule_of(sampled.model)
         if effort == BY_TIME:
-            plan = CalibrationPlan.by_time(minutes, first_seed, batch=batch_size, choose_teacher=teacher is None, **common)
+            known = shipped_recipes(ns.family, sampled.cfg)
+            plan = CalibrationPlan.by_time(
+                minutes, first_seed, batch=batch_size, choose_teacher=teacher is None, known=known, **common
+            )  # fmt: skip
         else:
             plan = CalibrationPlan(
                 seeds=range(first_seed, first_seed + seeds),
@@ -142,7 +147,6 @@ class FewStepCalibrate(io.ComfyNode):
                 effort=str(effort),
                 **common,
             )
-        ns = noise_schedule_of(sampled.model)
         progress = sampled.progress(plan.costs(ns), plan.batch)
         outcome = CalibrationOutcome()
 

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ...amed import AmedPredictor, AmedTable
 from ...jobs.plan import PASSES
-from ...recipes import Recipe
+from ...recipes import FIRST, Recipe, pasted_recipe
 from ..inputs import advanced, sentence_of
 
 RecipeType = io.Custom("FEWSTEP_RECIPE")
@@ -66,14 +66,14 @@ NO_RECIPE = (
 )
 
 
-def problem_without_recipe(text: str | None, recipe: object) -> str | None:
-    """For `validate_inputs`: a sentence if there is neither a text nor a connected recipe, or the text is no recipe.
+def problem_without_recipe(text: str | None, recipe: object, calls: int | None = FIRST) -> str | None:
+    """For `validate_inputs`: a sentence if there is neither a text nor a connected recipe, or the text has no recipe for these calls.
 
     So a prompt is refused before nodes run that may take hours.
     """
     if text is not None and not text.strip() and recipe is NOT_CONNECTED:
         return NO_RECIPE
-    return problem_with_text(text)
+    return sentence_of(pasted_recipe, text, calls or FIRST) if text is not None and text.strip() else None
 
 
 def pasted(text: str) -> Recipe:

@@ -151,6 +151,19 @@ def test_the_content_of_a_recipe_file_can_be_pasted_too(comfy, tmp_path):
     assert "from a file" in report and "Warning" not in report
 
 
+def test_calls_choose_among_several_texts_and_the_report_says_which(comfy, tmp_path):
+    recipes, source = [made(steps=4, cfg=1.0), made(steps=6, cfg=1.0)], demo("edm")
+    text = "\n".join(recipe.to_text() for recipe in recipes)
+    recipe, sampled = applied(source, text, calls=6)
+    out = source.out(tmp_path, latent=sampled[0], text=recipe[2], sigmas=recipe[0])
+    result = comfy.run(source.graph)
+    assert result.ui(out, "calls") == [6] and result.ui(out, "sigmas") == list(recipes[1].levels)
+    assert "Taken: 6 model calls, of 2 recipes" in result.ui(out, "text")[0]
+    source.graph.prompt[recipe.id]["inputs"]["calls"] = 5
+    with pytest.raises(PromptRefused, match="no recipe for 5 model calls; it has recipes for 4, 6"):
+        comfy.run(source.graph)
+
+
 def test_a_text_wins_and_what_is_connected_does_not_run(comfy, tmp_path):
     """So that a shared workflow does not repeat the calibration."""
     source = demo("edm", counted=False)
