@@ -316,9 +316,10 @@ everything here and wrote this page; `fewstep bench --quick` repeats the core of
 """
 _MATCH = """With so many calls, FewStep is as close to the teacher as each of the others with the number in its column; "> 8" means that
 8 calls, the most that were measured there, are not enough, "<= 5" that 5, the fewest, are. In parentheses: the least and the most of sets
-of 25 seeds, each for itself. The best of all stock is an oracle: the best of 60 to 75 combinations of solver and schedule, chosen on these very seeds for each
-number of calls (all run on the first few seeds; the best of those, and the usual settings, on all). Nobody has it, but it is what a patient
-search could find. DPM++ 2M is computed with the half-log-SNR of flow models where the model is one; ComfyUI does not."""
+of 25 seeds, each for itself. The best of all stock is an oracle: the best of 60 to 75 combinations of solver and schedule, chosen on these
+very seeds for each number of calls (all run on the first few seeds; the best of those, and the usual settings, on all). Nobody has it, but
+it is what a patient search could find. DPM++ 2M is computed with the half-log-SNR of flow models where the model is one; ComfyUI does
+not."""
 _ERRORS = """Root mean square error over all seeds, and of the median seed in parentheses. With guidance every call is two forward
 passes. The recipes are those that ship, fitted at guidance 2 and used where their own check does not object, and those of other folders
 named below. Tuned weights are left out: no LoRA ships with the demo models, and training one belongs to `benchmarks/tuning.py`

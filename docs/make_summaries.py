@@ -1,4 +1,4 @@
-"""Make the short tables of docs/amed.md and docs/tuning.md from the measurements.
+"""Make the short tables of docs/amed.md, docs/tuning.md and docs/emoji.md from the measurements.
 
 python docs/make_summaries.py
 """
@@ -42,10 +42,25 @@ def tuning() -> str:
     return table(["calls", "first-order steps (DDIM)", kinds[1]], [[n, *(found[f"{kind}, {n} calls"] for kind in kinds)] for n in calls])
 
 
+def emoji() -> str:
+    """Every setting relative to the best of all stock, by calls."""
+    columns = {"Euler on simple": "Euler, simple", "DPM++ 2M on Karras": "DPM++ 2M, Karras", "FewStep's default": "FewStep's default",
+               "calibrated": "recipe"}  # fmt: skip
+    lines: dict[str, list[str]] = {}
+    for calls, setting, error, median, *_ in rows_of("emoji.md", "recognises."):
+        if setting.startswith("best stock"):
+            best = float(error), float(median)
+            lines[calls] = [calls]
+        elif setting in columns:
+            lines[calls].append(f"{float(error) / best[0]:.2f} ({float(median) / best[1]:.2f})")
+    return table(["calls", *columns.values()], list(lines.values()))
+
+
 def blocks() -> dict[str, dict[str, str]]:
     """By page, its table by name."""
     return {
         "amed.md": {"docs/measurements/amed.md by docs/make_summaries.py": amed()},
+        "emoji.md": {"docs/measurements/emoji.md by docs/make_summaries.py": emoji()},
         "tuning.md": {"docs/measurements/tuning.md by docs/make_summaries.py": tuning()},
     }
 
