@@ -564,8 +564,12 @@ def check_everything(arguments: list[str]) -> int:
 
 
 def processes(arguments: list[str]) -> list[str]:
-    """Options for pytest: two processes, of which one has the tests of ComfyUI, unless the arguments decide or choose."""
-    return [] if arguments or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadgroup"]
+    """Options for pytest: two processes, unless the arguments decide or choose.
+
+    One begins with the first half of the tests, in which are those of ComfyUI, and takes over some of the other's when it is done; the
+    other one likewise.
+    """
+    return [] if arguments or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "worksteal"]
 
 
 def main(arguments: list[str]) -> int:

@@ -39,14 +39,6 @@ def pytest_configure(config):
         )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist's own, which reads the groups
-def pytest_collection_modifyitems(items):
-    """With several processes (`pytest -n 2 --dist loadgroup`) one of them has the tests that share ComfyUI's server."""
-    for item in items:
-        if "host" in item.path.relative_to(ROOT / "tests").parts:
-            item.add_marker(pytest.mark.xdist_group("host"))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def one_copy_of_the_core():
     """Looks at what the whole process has imported."""
