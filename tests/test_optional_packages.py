@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fewstep.cli import main
+from fewstep.demo.model import _network
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONAL = ("tqdm", "matplotlib", "PIL", "k_diffusion", "torchsde", "torchvision", "diffusers", "pytest")
@@ -64,6 +65,7 @@ def test_commands_that_need_more_say_what_to_install(missing, arguments, package
     for name in [name for name in sys.modules if name.split(".")[0] == missing or name == "fewstep.demo.kdiffusion"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)  # as if it could not be found
+    _network.cache_clear()  # which is made with k-diffusion, once
     assert main(arguments) == 2
     assert f"needs the package {package}, which is not installed. `pip install {package}`" in capsys.readouterr().err
 
