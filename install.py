@@ -564,12 +564,8 @@ def check_everything(arguments: list[str]) -> int:
 
 
 def processes(arguments: list[str]) -> list[str]:
-    """Options for pytest: two processes, unless the arguments decide or choose.
-
-    One begins with the first half of the tests, in which are those of ComfyUI, and takes over some of the other's when it is done; the
-    other one likewise.
-    """
-    return [] if arguments or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "worksteal"]
+    """Options for pytest: two processes that get the tests one by one in their order, unless the arguments decide or choose."""
+    return [] if arguments or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadgroup"]
 
 
 def main(arguments: list[str]) -> int:

@@ -51,16 +51,26 @@ def test_commands_that_print_need_nothing_else(without):
     assert result.returncode == 0 and len(result.stdout) > 400, result.stderr
 
 
+@pytest.fixture
+def as_before():
+    """Forgets what an import that failed half-way has left behind: parts of matplotlib without matplotlib."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in (*OPTIONAL, "mpl_toolkits"):
+            del sys.modules[name]
+
+
 @pytest.mark.parametrize(
     ("missing", "arguments", "package"),
     [
         ("matplotlib", ("schedule", "5", "--plot", "x.png"), "matplotlib"),
-        ("PIL", ("demo", "--steps", "2"), "pillow"),
-        ("tqdm", ("demo", "--steps", "2"), "tqdm"),
+        ("PIL", ("sample", "--steps", "2"), "pillow"),
+        ("tqdm", ("sample", "--steps", "2"), "tqdm"),
         ("k_diffusion", ("sample", "--steps", "2"), "k-diffusion"),
     ],
 )
-def test_commands_that_need_more_say_what_to_install(missing, arguments, package, monkeypatch, tmp_path, capsys):
+def test_commands_that_need_more_say_what_to_install(missing, arguments, package, monkeypatch, tmp_path, capsys, as_before):
     monkeypatch.chdir(tmp_path)
     for name in [name for name in sys.modules if name.split(".")[0] == missing or name == "fewstep.demo.kdiffusion"]:
         monkeypatch.delitem(sys.modules, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fewstep.demo.shipped import demo_recipe
 from fewstep.recipes import Book, Recipe
 
@@ -12,6 +14,13 @@ SHIPPED = [recipe for nfe in (4, 5, 8) if (recipe := demo_recipe("edm", nfe)) is
 
 def folder(comfy):
     return comfy.base / "models" / "fewstep" / "recipes"
+
+
+@pytest.fixture(autouse=True)
+def no_other_books(comfy):
+    """Others of the same model, which other tests have saved on this server, would be found, too."""
+    for book in folder(comfy).glob("*.json"):
+        book.unlink()
 
 
 def test_a_book_is_saved_found_by_its_model_and_picked_from(comfy):
