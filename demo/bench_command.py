@@ -26,6 +26,9 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     for folder in args.recipes or ():
         if not folder.is_dir():
             raise ValueError(f"--recipes contained {folder}; give folders of recipes, as fewstep calibrate --out writes them.")
+    for file in args.tuned or ():
+        if not file.is_file():
+            raise ValueError(f"--tuned contained {file}; give LoRA files, as fewstep tune --out writes them.")
     plan = plan_of(args)
     results = Results(args.out, about(shlex.join(["fewstep", *sys.argv[1:]])))
     lines = len(plan.problems) * len(plan.cfgs) * len(plan.calls)
@@ -59,5 +62,5 @@ def plan_of(args: argparse.Namespace) -> Plan:
     base = QUICK if args.quick else Plan()
     return Plan(
         args.problems or base.problems, args.calls or base.calls, args.cfg or base.cfgs, args.seeds or base.seeds,
-        args.recipes or base.recipes, args.keep,
+        args.recipes or base.recipes, args.keep, args.tuned or (), args.pictures or base.pictures,
     )  # fmt: skip

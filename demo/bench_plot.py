@@ -7,7 +7,7 @@ from typing import Any
 
 from .bench_problems import title_of
 from .bench_report import Document, caches, curve, scenes
-from .bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP
+from .bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, TUNED
 from .pictures import _pyplot, _save
 
 _STYLES: dict[str, dict[str, Any]] = {
@@ -19,6 +19,7 @@ _STYLES: dict[str, dict[str, Any]] = {
     FEWSTEP: {"color": "#1f77b4", "linewidth": 2.0},
     CALIBRATED: {"color": "#d62728", "linewidth": 2.0},
     AMED: {"color": "#2ca02c", "linewidth": 0, "marker": "s"},
+    TUNED: {"color": "#ff7f0e", "linewidth": 0, "marker": "D"},
 }
 _CACHES: dict[str, dict[str, Any]] = {
     "EasyCache": {"color": "#9467bd", "marker": "^"},

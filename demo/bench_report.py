@@ -5,15 +5,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .bench import part_name
+from .bench import HEADLINE_CALLS, part_name
+from .bench_judged import judged_lines
 from .bench_problems import PROBLEMS, noise_schedule_of, title_of
-from .bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, USUAL, compared
+from .bench_settings import BEST_STOCK, CALIBRATED, FEWSTEP, OURS, USUAL, compared
 
 Document = Mapping[str, Any]
 Result = Mapping[str, Any]
-OURS = (FEWSTEP, CALIBRATED, AMED)
-HEADLINE_CALLS = (5, 8)
-JUDGED_CFGS = (1.0, 3.0)
 _SAVES = (0.25, 0.6)
 
 
@@ -186,7 +184,7 @@ def as_markdown(document: Document) -> str:
     lines = [_HEAD, "## Calls that match", "", _MATCH, ""]
     lines += headline_rows(headlines(document))
     lines += ["", "## Where FewStep is behind", "", *tally(document), "", _BEHIND, "", *behind_rows(document)]
-    lines += ["", "## Pictures as a classifier sees them", "", _JUDGED, "", *judged_rows(document)]
+    lines += ["", "## Pictures as a classifier sees them", "", *judged_lines(document)]
     if document.get("host"):
         lines += ["", "## Many steps with a cache", "", _CACHES, "", caches_in_a_sentence(document), "", *cache_rows(document)]
     if document.get("amed"):
@@ -202,25 +200,6 @@ def as_markdown(document: Document) -> str:
         lines += [f"* `{run['command']}`  ", f"  {where}"]
     lines += ["", f"The teacher takes {document['runs'][0]['teacher']}." if document["runs"] else "", ""]
     return "\n".join(lines)
-
-
-def judged_rows(document: Document) -> list[str]:
-    """Lines of a Markdown table: Frechet distance to the teacher's pictures and recognised share relative to its, at few calls."""
-    columns = [(cfg, calls) for cfg in JUDGED_CFGS for calls in HEADLINE_CALLS]
-    lines = [f"| model | setting | {' | '.join(f'guidance {cfg:g}, {calls} calls' for cfg, calls in columns)} |"]
-    lines.append("|---" * (len(columns) + 2) + "|")
-    for name in dict.fromkeys(name for name, _ in scenes(document)):
-        for method in (*USUAL, BEST_STOCK, *OURS):
-            cells = [_judged(document["results"].get(part_name(name, cfg, calls, method), {})) for cfg, calls in columns]
-            if any(cells):
-                lines.append(f"| {title_of(name)} | {method} | {' | '.join(cells)} |")
-    return lines
-
-
-def _judged(result: Mapping[str, Any]) -> str:
-    if "frechet" not in result or not result["teacher judged"]:
-        return ""
-    return f"{result['frechet']:.3f}, {100 * result['judged'] / result['teacher judged']:.0f} %"
 
 
 def cache_scenes(document: Document) -> list[tuple[str, float]]:
@@ -326,10 +305,6 @@ named below. Tuned weights are left out: no LoRA ships with the demo models, and
 ([tuning](tuning.md))."""
 _BEHIND = """Where one of the usual settings is closer to the teacher than FewStep's default with as many calls, and FewStep's error
 relative to it:"""
-_JUDGED = """The Frechet distance between the features of the pictures and those of the teacher's pictures from the same noise, and how many
-are recognised as what was asked for, as a share of the teacher's. Both use the classifier that comes with the demo models, and as many
-pictures as there are seeds: far fewer than the thousands that such distances are usually computed with, so compare them only within a
-column. Equal pictures have the distance 0."""
 _CACHES = """What many would do instead of using fewer steps: 20 or 30 of them, with the node EasyCache or LazyCache of ComfyUI, which
 skips forward passes where the model's answer hardly changes. Measured in the real host (`benchmarks/host_caches.py`), each picture sampled
 alone, its forward passes counted in the network, on the first 8 seeds (emoji: 4). The last column has the passes after which FewStep's

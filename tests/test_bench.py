@@ -16,9 +16,10 @@ import torch
 
 from fewstep.cli import main
 from fewstep.demo import bench_measurement, bench_settings, load_demo_model
-from fewstep.demo.bench import Plan, measure, part_name
+from fewstep.demo.bench import PICTURES, Plan, measure, part_name
+from fewstep.demo.bench_judged import judged_lines
 from fewstep.demo.bench_measurement import Measurement, in_sets, summary
-from fewstep.demo.bench_problems import PROBLEMS, problem
+from fewstep.demo.bench_problems import NOT_SHIPPED, SHIPPED, noise_schedule_of, problem, title_of
 from fewstep.demo.bench_report import (
     as_markdown,
     cache_rows,
@@ -32,8 +33,10 @@ from fewstep.demo.bench_report import (
     times_the_passes,
 )
 from fewstep.demo.bench_results import Results, as_text, commit_of
-from fewstep.demo.bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, USUAL, compared, fitting_recipe, ours, stock, usual
-from fewstep.recipes import Recipe
+from fewstep.demo.bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, TUNED, USUAL, compared, fitting_recipe, ours, stock, usual
+from fewstep.demo.bench_tuned import tuned
+from fewstep.fitting.tuning import LoraAdapters, save_lora
+from fewstep.recipes import Recipe, model_identity
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,7 +82,7 @@ def test_the_oracle_is_the_best_of_all(quick):
         assert all(best <= curve(quick.document, name, cfg, method).get(5, math.inf) * (1 + 1e-3) for method in bench_settings.USUAL)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_setting_makes_the_calls_it_is_listed_under(name):
     on = problem(name, 1, 2.0)
     for calls in (3, 5, 8):
@@ -167,6 +170,83 @@ def test_recipes_of_a_folder_are_used_where_they_fit(tmp_path):
     for folders in ([tmp_path, for_three], [for_three, tmp_path]):
         assert [fitting_recipe("edm", 5, cfg, folders).facts.cfg for cfg in (2.0, 2.9)] == [2.0, 3.0]
     assert fitting_recipe("mixture-157", 5, 2.0, [tmp_path]) is None
+
+
+def test_many_pictures_are_scored_for_the_few_settings_of_the_headlines(tmp_path):
+    plan = Plan(("edm", "mixture-flow"), (3, 5), (1.0, 2.0), 2, keep=tmp_path, pictures=6)
+    results = Results(None, {"command": "a test"})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("fewstep.demo.bench.stock", lambda on, calls: dict(list(stock(on, calls).items())[:9]))  # all would take long
+        measure(replace(plan, problems=("edm",), calls=(5,), cfgs=(1.0,)), results)
+        best = results.document["results"][part_name("edm", 1.0, 5, BEST_STOCK)]["setting"]
+        measure(replace(plan, problems=("edm",), calls=(5,), cfgs=(1.0,)), results)  # nothing is missing
+    found = results.document[PICTURES]
+    assert {name.rpartition("/")[2] for name in found} == {"Euler, simple", "DPM++ 2M, Karras", BEST_STOCK, FEWSTEP}
+    assert all(row["seeds"] == 6 and row["frechet"] > 0 and row["teacher judged"] > 0 for row in found.values())
+    on = problem("edm", 6, 1.0)
+    again = Measurement(on, 1.0).score(stock(on, 5)[best])
+    assert found[part_name("edm", 1.0, 5, BEST_STOCK)]["frechet"] == pytest.approx(again["frechet"], rel=1e-3)
+    lines = judged_lines(results.document)
+    assert "| setting | guidance 1, 5 calls (6 pictures) |" in lines
+    assert sum(line.startswith("| ") for line in lines) == 1 + 4 and not any(line.startswith("| UniPC") for line in lines)
+
+
+def test_a_column_of_pictures_has_one_number_of_them():
+    """The distance falls with the number of pictures: a result of fewer is not shown beside the others."""
+    row = {"frechet": 0.1, "judged": 0.9, "teacher judged": 1.0, "seeds": 200}
+    results = {part_name("edm", 1.0, 5, method): row for method in ("Euler, simple", FEWSTEP)}
+    results[part_name("edm", 1.0, 5, TUNED)] = {**row, "seeds": 25}
+    results[part_name("emoji", 3.0, 8, FEWSTEP)] = row
+    pictures = {part_name("emoji", 3.0, 8, CALIBRATED): {**row, "frechet": 0.02, "judged": 1.0, "seeds": 2000}}
+    lines = judged_lines({"runs": [], "results": results, PICTURES: pictures})
+    assert lines[1:] == [
+        "", "### Fashion, EDM", "", "| setting | guidance 1, 5 calls (200 pictures) |", "|---|---|",
+        "| Euler, simple | 0.100, 90 % |", f"| {FEWSTEP} | 0.100, 90 % |",
+        "", "### Emoji, flow from s = 1", "", "| setting | guidance 3, 8 calls (2,000 pictures) |", "|---|---|",
+        f"| {CALIBRATED} | 0.020, 100 % |",
+    ]  # fmt: skip
+
+
+def test_a_tuned_model_is_measured_against_the_teacher_of_the_model_itself(tmp_path):
+    """A LoRA without effect scores as its recipe does alone; one with an effect does not; and it is used only where it belongs."""
+    model, recipe = load_demo_model("edm"), Recipe.load(ROOT / "demo" / "recipes" / "edm-5.json")
+    adapters = LoraAdapters(model.trained, 2, 2.0, "attention")
+    facts = {"recipe": recipe.to_text(), "model_identity": model_identity(model.network)}
+    nothing, something, of_another = (tmp_path / f"{name}.safetensors" for name in ("nothing", "something", "of_another"))
+    save_lora(nothing, adapters, **facts)
+    with torch.no_grad():
+        for up in adapters.up:
+            up += 0.05
+    save_lora(something, adapters, **facts)
+    save_lora(of_another, adapters, **{**facts, "model_identity": "0" * 16})
+    on = problem("edm", 3, 2.0)
+    plain = Measurement(on, 2.0, tmp_path / "kept")
+    alone = plain.score(recipe.table())
+    results = Results(None, {"command": "a test"})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("fewstep.demo.bench.stock", lambda on, calls: {FEWSTEP: ours(on, calls, 2.0)[FEWSTEP]})
+        for lora in (of_another, nothing, something):
+            measure(Plan(("edm",), (5,), (2.0,), 3, keep=tmp_path / "kept", tuned=(lora,)), results)
+            found = results.document["results"].get(part_name("edm", 2.0, 5, TUNED))
+            if lora is of_another:
+                assert found is None
+            else:
+                assert found["teacher judged"] == alone["teacher judged"]
+                assert (found["rmse"] == pytest.approx(alone["rmse"], rel=1e-3)) == (lora is nothing)
+    assert tuned(on, nothing, 6, 2.0) is None and tuned(problem("edm", 1, 1.0), nothing, 5, 1.0) is None
+    assert tuned(problem("mixture-flow", 1, 2.0), nothing, 5, 2.0) is None
+    save_lora(nothing, adapters)
+    with pytest.raises(ValueError, match="has no recipe in it; give a LoRA that fewstep tune made"):
+        tuned(on, nothing, 5, 2.0)
+
+
+def test_a_network_that_does_not_ship_is_not_measured_unless_it_is_named(monkeypatch):
+    monkeypatch.delenv("FEWSTEP_FASHION_157", raising=False)
+    (name,) = NOT_SHIPPED
+    assert name not in Plan().problems and title_of(name).endswith("(not shipped)")
+    assert noise_schedule_of(name).sigma_max == pytest.approx(157.4, abs=0.1)
+    with pytest.raises(FileNotFoundError, match=r"FEWSTEP_FASHION_157 names no file\. The weights do not ship: make them with"):
+        measure(Plan((name,), (5,), (1.0,), 2), Results(None, {}))
 
 
 def test_what_cannot_be_used():
@@ -259,6 +339,8 @@ def test_the_command_writes_results_report_and_plot(capsys, tmp_path):
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert main(["bench", *options, "--recipes", str(tmp_path / "nowhere")]) == 2
     assert "give folders of recipes" in capsys.readouterr().err
+    assert main(["bench", *options, "--tuned", str(tmp_path / "nowhere")]) == 2
+    assert "give LoRA files" in capsys.readouterr().err
     report.write_text('{"something": 1}', encoding="utf-8")
     assert main(["bench", *options[:-1], str(report)]) == 2
     assert "holds no results of fewstep bench" in capsys.readouterr().err
