@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
 def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--problems", nargs="+", metavar="NAME",
-        help="edm, vp, flow, emoji, mixture-157, mixture-flow (default: these), or fashion157, whose weights do not ship",
+        help="edm, vp, flow, emoji, mixture-157, mixture-flow (default: these), mixture-sd, or fashion157, whose weights do not ship",
     )  # fmt: skip
     parser.add_argument("--calls", type=_positive, nargs="+", help="model calls (default 3 4 5 6 8 10 12 15 20)")
     parser.add_argument("--cfg", type=float, nargs="+", help="guidance scales (default 1 2 3 7; the shipped recipes are for 2)")
@@ -147,6 +147,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("fewstep-bench.json"), metavar="FILE", help="results (default ./fewstep-bench.json)"
     )
     parser.add_argument("--report", type=Path, metavar="MD", help="write the results as Markdown tables")
+    parser.add_argument("--tables", type=Path, metavar="MD", help="write the longest of these tables to another page instead")
     parser.add_argument("--plot", type=_png, metavar="PNG", help="write error against forward passes")
     parser.add_argument("--json", action="store_true", help="print the headlines as JSON")
 

@@ -2,14 +2,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from .bench import Plan, measure
-from .bench_report import as_markdown, headlines, headlines_as_text
+from .bench_report import as_markdown, headlines, headlines_as_text, long_tables
 from .bench_results import Results, about
 from .bench_settings import AMED, CALIBRATED
 from .long_work import check_writable
@@ -21,7 +23,7 @@ QUICK = Plan(("edm", "emoji"), (5, 8), (1.0, 2.0), 6)
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Result for --json and text for people."""
     set_threads()
-    for option, path in (("--out", args.out), ("--report", args.report), ("--plot", args.plot)):
+    for option, path in (("--out", args.out), ("--report", args.report), ("--tables", args.tables), ("--plot", args.plot)):
         check_writable(option, path)
     for folder in args.recipes or ():
         if not folder.is_dir():
@@ -29,6 +31,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     for file in args.tuned or ():
         if not file.is_file():
             raise ValueError(f"--tuned contained {file}; give LoRA files, as fewstep tune --out writes them.")
+    if args.tables is not None and args.report is None:
+        raise ValueError("--tables was given without --report; it takes long tables out of the report, so give both.")
     plan = plan_of(args)
     results = Results(args.out, about(shlex.join(["fewstep", *sys.argv[1:]])))
     lines = len(plan.problems) * len(plan.cfgs) * len(plan.calls)
@@ -44,7 +48,9 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         measure(plan, results, show)
     document = results.document
     if args.report is not None:
-        args.report.write_text(as_markdown(document), encoding="utf-8")
+        args.report.write_text(as_markdown(document, _link(args.report, args.tables) if args.tables else ""), encoding="utf-8")
+        if args.tables is not None:
+            args.tables.write_text(long_tables(document, _link(args.tables, args.report)), encoding="utf-8")
     if args.plot is not None:
         from .bench_plot import save_pareto_plot
 
@@ -55,6 +61,11 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return {"results": str(args.out.resolve()), "measured": results.measured, "headlines": found}, (
         headlines_as_text(found) + left_out + where
     )
+
+
+def _link(page: Path, to: Path) -> str:
+    """From one page to another."""
+    return os.path.relpath(to, page.parent).replace(os.sep, "/")
 
 
 def plan_of(args: argparse.Namespace) -> Plan:

@@ -179,19 +179,19 @@ def tally(document: Document) -> list[str]:
     return lines
 
 
-def as_markdown(document: Document) -> str:
-    """The whole report."""
+def as_markdown(document: Document, tables: str = "") -> str:
+    """The report; with `tables`, a link to where `long_tables` are, it leaves these out."""
     lines = [_HEAD, "## Calls that match", "", _MATCH, ""]
     lines += headline_rows(headlines(document))
     lines += ["", "## Where FewStep is behind", "", *tally(document), "", _BEHIND, "", *behind_rows(document)]
     lines += ["", "## Pictures as a classifier sees them", "", *judged_lines(document)]
     if document.get("host"):
-        lines += ["", "## Many steps with a cache", "", _CACHES, "", caches_in_a_sentence(document), "", *cache_rows(document)]
+        lines += ["", "## Many steps with a cache", "", _CACHES, "", caches_in_a_sentence(document)]
+        lines += ["", f"[All settings]({tables}#many-steps-with-a-cache)"] if tables else ["", *cache_rows(document)]
     if document.get("amed"):
         lines += ["", "## AMED on the emoji model", "", _AMED, "", *amed_rows(document)]
-    lines += ["", "## All errors", "", _ERRORS]
-    for name, cfg in scenes(document):
-        lines += ["", f"### {title_of(name)}, guidance {cfg:g}, {_seeds(document, name, cfg)} seeds", "", *_errors(document, name, cfg)]
+    lines += ["", "## All errors", ""]
+    lines += [f"[Of every setting]({tables}), also of the median seed."] if tables else _all_errors(document)
     lines += ["", "## How it was made", ""]
     for run in document["runs"]:
         versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
@@ -200,6 +200,21 @@ def as_markdown(document: Document) -> str:
         lines += [f"* `{run['command']}`  ", f"  {where}"]
     lines += ["", f"The teacher takes {document['runs'][0]['teacher']}." if document["runs"] else "", ""]
     return "\n".join(lines)
+
+
+def long_tables(document: Document, report: str) -> str:
+    """The page beside the report, with a link to it: every error, and every setting with a cache."""
+    lines = ["# FewStep side by side: every error", "", f"What it means: [FewStep side by side]({report}).", "", *_all_errors(document)]
+    if document.get("host"):
+        lines += ["", "## Many steps with a cache", "", _CACHES, "", *cache_rows(document)]
+    return "\n".join([*lines, ""])
+
+
+def _all_errors(document: Document) -> list[str]:
+    lines = [_ERRORS]
+    for name, cfg in scenes(document):
+        lines += ["", f"### {title_of(name)}, guidance {cfg:g}, {_seeds(document, name, cfg)} seeds", "", *_errors(document, name, cfg)]
+    return lines
 
 
 def cache_scenes(document: Document) -> list[tuple[str, float]]:
@@ -300,9 +315,8 @@ very seeds for each number of calls (all run on the first few seeds; the best of
 it is what a patient search could find. DPM++ 2M is computed with the half-log-SNR of flow models where the model is one; ComfyUI does
 not."""
 _ERRORS = """Root mean square error over all seeds, and of the median seed in parentheses. With guidance every call is two forward
-passes. The recipes are those that ship, fitted at guidance 2 and used where their own check does not object, and those of other folders
-named below. Tuned weights are left out: no LoRA ships with the demo models, and training one belongs to `benchmarks/tuning.py`
-([tuning](tuning.md))."""
+passes. The recipes are those that ship, fitted at guidance 2 and used where their own check does not object, and those of the other
+folders named in the commands. No LoRA ships with the demo models; a tuned model is listed where `--tuned` named one."""
 _BEHIND = """Where one of the usual settings is closer to the teacher than FewStep's default with as many calls, and FewStep's error
 relative to it:"""
 _CACHES = """What many would do instead of using fewer steps: 20 or 30 of them, with the node EasyCache or LazyCache of ComfyUI, which

@@ -27,6 +27,7 @@ from fewstep.demo.bench_report import (
     curve,
     headline_rows,
     headlines,
+    long_tables,
     lost_rankings,
     matching_calls,
     relative_curve,
@@ -337,6 +338,13 @@ def test_the_command_writes_results_report_and_plot(capsys, tmp_path):
     assert report.read_text(encoding="utf-8") == as_markdown(document)
     assert {"command", "commit", "date", "versions", "machine", "seeds", "teacher"} == document["runs"][0].keys()
     assert plot.read_bytes().startswith(b"\x89PNG")
+    tables = tmp_path / "tables.md"
+    assert main(["bench", *options, "--report", str(report), "--tables", str(tables)]) == 0
+    short = report.read_text(encoding="utf-8")
+    assert short == as_markdown(document, "tables.md") and "](tables.md)" in short and "| forward passes |" not in short
+    assert tables.read_text(encoding="utf-8") == long_tables(document, "b.md") and "| forward passes | 4 | 5 |" in long_tables(document, "")
+    assert main(["bench", *options, "--tables", str(tables)]) == 2
+    assert "give both" in capsys.readouterr().err
     assert main(["bench", *options, "--recipes", str(tmp_path / "nowhere")]) == 2
     assert "give folders of recipes" in capsys.readouterr().err
     assert main(["bench", *options, "--tuned", str(tmp_path / "nowhere")]) == 2
@@ -350,7 +358,9 @@ def test_the_command_writes_results_report_and_plot(capsys, tmp_path):
 
 
 def test_the_page_is_made_from_the_committed_results(committed):
-    assert (ROOT / "docs" / "bench.md").read_text(encoding="utf-8") == as_markdown(committed)
+    docs = ROOT / "docs"
+    assert (docs / "bench.md").read_text(encoding="utf-8") == as_markdown(committed, "measurements/bench.md")
+    assert (docs / "measurements" / "bench.md").read_text(encoding="utf-8") == long_tables(committed, "../bench.md")
 
 
 def test_the_readme_has_the_committed_headlines():
