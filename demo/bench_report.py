@@ -187,7 +187,7 @@ def as_markdown(document: Document, tables: str = "") -> str:
     lines += ["", "## Pictures as a classifier sees them", "", *judged_lines(document)]
     if document.get("host"):
         lines += ["", "## Many steps with a cache", "", _CACHES, "", caches_in_a_sentence(document)]
-        lines += ["", f"[All settings]({tables}#many-steps-with-a-cache)"] if tables else ["", *cache_rows(document)]
+        lines += ["", f"[All settings]({tables}#many-steps-with-a-cache)"] if tables else ["", _CACHE_ROWS, "", *cache_rows(document)]
     if document.get("amed"):
         lines += ["", "## AMED on the emoji model", "", _AMED, "", *amed_rows(document)]
     lines += ["", "## All errors", ""]
@@ -206,7 +206,7 @@ def long_tables(document: Document, report: str) -> str:
     """The page beside the report, with a link to it: every error, and every setting with a cache."""
     lines = ["# FewStep side by side: every error", "", f"What it means: [FewStep side by side]({report}).", "", *_all_errors(document)]
     if document.get("host"):
-        lines += ["", "## Many steps with a cache", "", _CACHES, "", *cache_rows(document)]
+        lines += ["", "## Many steps with a cache", "", _CACHES, _CACHE_ROWS, "", *cache_rows(document)]
     return "\n".join([*lines, ""])
 
 
@@ -321,7 +321,7 @@ _BEHIND = """Where one of the usual settings is closer to the teacher than FewSt
 relative to it:"""
 _CACHES = """What many would do instead of using fewer steps: 20 or 30 of them, with the node EasyCache or LazyCache of ComfyUI, which
 skips forward passes where the model's answer hardly changes. Measured in the real host (`benchmarks/host_caches.py`), each picture sampled
-alone, its forward passes counted in the network, on the first 8 seeds (emoji: 4). The last column has the passes after which FewStep's
-default is as close to the teacher, on the same seeds."""
+alone, its forward passes counted in the network, on the first 8 seeds (emoji: 4)."""
+_CACHE_ROWS = "The last column has the passes after which FewStep's default is as close to the teacher, on the same seeds."
 _AMED = """Tables fitted with forward passes on 32 other seeds (`benchmarks/amed_emoji.py`), on every second level of the optimized steps
 from s = 1, beside their own solver, UniPC on all of those steps, and FewStep's default."""
