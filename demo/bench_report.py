@@ -8,7 +8,7 @@ from typing import Any
 from .bench import HEADLINE_CALLS, part_name
 from .bench_judged import judged_lines
 from .bench_problems import PROBLEMS, noise_schedule_of, title_of
-from .bench_settings import BEST_STOCK, CALIBRATED, FEWSTEP, OURS, USUAL, compared
+from .bench_settings import BEST_STOCK, CALIBRATED, FEWSTEP, OURS, TUNED, USUAL, compared
 
 Document = Mapping[str, Any]
 Result = Mapping[str, Any]
@@ -183,6 +183,8 @@ def as_markdown(document: Document, tables: str = "") -> str:
     """The report; with `tables`, a link to where `long_tables` are, it leaves these out."""
     lines = [_HEAD, "## Calls that match", "", _MATCH, ""]
     lines += headline_rows(headlines(document))
+    if not any(part.endswith(f"/{TUNED}") for part in document["results"]):
+        lines += ["", _NO_TUNED]
     lines += ["", "## Where FewStep is behind", "", *tally(document), "", _BEHIND, "", *behind_rows(document)]
     lines += ["", "## Pictures as a classifier sees them", "", *judged_lines(document)]
     if document.get("host"):
@@ -316,7 +318,9 @@ it is what a patient search could find. DPM++ 2M is computed with the half-log-S
 not."""
 _ERRORS = """Root mean square error over all seeds, and of the median seed in parentheses. With guidance every call is two forward
 passes. The recipes are those that ship, fitted at guidance 2 and used where their own check does not object, and those of the other
-folders named in the commands. No LoRA ships with the demo models; a tuned model is listed where `--tuned` named one."""
+folders named in the commands. No LoRA ships with the demo models: a tuned model is listed where `--tuned` named one."""
+_NO_TUNED = """A LoRA on top of a recipe is not in these tables: none ships with the demo models. What one adds was measured on seeds of its
+own, in [Tune a LoRA to its few steps](tuning.md#what-was-measured); `--tuned` puts yours into the tables."""
 _BEHIND = """Where one of the usual settings is closer to the teacher than FewStep's default with as many calls, and FewStep's error
 relative to it:"""
 _CACHES = """What many would do instead of using fewer steps: 20 or 30 of them, with the node EasyCache or LazyCache of ComfyUI, which
