@@ -318,7 +318,8 @@ it is what a patient search could find. DPM++ 2M is computed with the half-log-S
 not."""
 _ERRORS = """Root mean square error over all seeds, and of the median seed in parentheses. With guidance every call is two forward
 passes. The recipes are those that ship, fitted at guidance 2 and used where their own check does not object, and those of the other
-folders named in the commands. No LoRA ships with the demo models: a tuned model is listed where `--tuned` named one."""
+folders named in the commands; `benchmarks/recipes/README.md` says how these were made. No LoRA ships with the demo models: a tuned model
+is listed where `--tuned` named one."""
 _NO_TUNED = """A LoRA on top of a recipe is not in these tables: none ships with the demo models. What one adds was measured on seeds of its
 own, in [Tune a LoRA to its few steps](tuning.md#what-was-measured); `--tuned` puts yours into the tables."""
 _BEHIND = """Where one of the usual settings is closer to the teacher than FewStep's default with as many calls, and FewStep's error
