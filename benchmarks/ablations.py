@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import geometric_mean
 
 import torch
 from tqdm import tqdm
@@ -235,7 +236,7 @@ def rows(errors: dict[str, list[float | None]], medians: dict[str, list[float | 
     """A table: errors relative to the best of their column, and the worst of each option, also of the median seed."""
     shown, typical = relative(errors), relative(medians)
     count = len(next(iter(shown.values())))
-    lines = [f"| | {' | '.join(str(k + 1) for k in range(count))} | worst | worst, median seed |", "|---" * (count + 3) + "|"]
+    lines = [f"| | {' | '.join(str(k + 1) for k in range(count))} | mean | worst | worst, median seed |", "|---" * (count + 4) + "|"]
     worst = {name: max(value for value in row if value is not None) for name, row in shown.items() if any(row)}
     applied = {name: sum(value is not None for value in shown[name]) for name in worst}
     most = max(applied.values())
@@ -243,8 +244,9 @@ def rows(errors: dict[str, list[float | None]], medians: dict[str, list[float | 
     for name, value in worst.items():
         cells = ["" if ratio is None else f"{ratio:.2f}" for ratio in shown[name]]
         mark = f"**{value:.2f}**" if value == least else f"{value:.2f}"
+        mean = geometric_mean(ratio for ratio in shown[name] if ratio is not None)
         median = max(ratio for ratio in typical[name] if ratio is not None)
-        lines.append(f"| {name} | {' | '.join(cells)} | {mark} | {median:.2f} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {mean:.2f} | {mark} | {median:.2f} |")
     return lines
 
 
@@ -297,8 +299,8 @@ _HEAD = """# The choices behind the defaults
 
 Written by `python benchmarks/ablations.py --out docs/ablations.md` (commit {commit}; {seeds} seeds, those of `fewstep bench`). One choice
 at a time is varied, the others stay as FewStep's default has them. Entries are errors to the teacher relative to the best option of their
-column in the same table; the bold one has the smallest worst case among options that apply everywhere. An option that does not apply to a
-model has no entry.
+column in the same table, *mean* is their geometric mean; the bold one has the smallest worst case among options that apply everywhere. An
+option that does not apply to a model has no entry.
 
 **In no table is the worst case of another option more than {share} smaller than the default's.** In single columns others are better: that
 is what a calibration finds.
