@@ -268,6 +268,7 @@ def test_amed(kind, tmp_path):
             if isinstance(net, kind):
                 loaded += 1
                 assert all(bool(value.isfinite().all()) for value in net.state_dict().values()) and net.config.nfe < 3000
+                assert all(level == 0 or LOWEST_LEVEL <= level <= HIGHEST_LEVEL for level in net.config.stamps)
     assert outside(opened, tmp_path) == []
     tell(f"AMED, {kind.__name__}", cases=cases, loaded=loaded)
 
