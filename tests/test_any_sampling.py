@@ -89,7 +89,8 @@ def start(random: Random, table, dtype: torch.dtype) -> torch.Tensor:
 
 def bounded(x, sigma, **extra):
     """A model whose answer is bounded, as that of each trained one is, and differs from place to place."""
-    return 0.7 * torch.tanh(x / (0.1 + sigma.view(-1, *[1] * (x.ndim - 1))))
+    wide = x.dtype if x.dtype == torch.float64 else torch.float32  # torch 2.0 has no tanh of half precision on the CPU
+    return (0.7 * torch.tanh(x.to(wide) / (0.1 + sigma.to(wide).view(-1, *[1] * (x.ndim - 1))))).to(x.dtype)
 
 
 def sampled(model, x, table, **options):
