@@ -163,8 +163,8 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for case in CASES:
         known = results.get(case.name, {})
-        enough = known.get("tests") == "whole" or not options.whole
-        if (options.only and case.name not in options.only) or (known.get("code") == digest and "exit" in known and enough and not options.again):
+        enough = "exit" in known and known.get("code") == digest and (known["tests"] == "whole" or not options.whole)
+        if (options.only and case.name not in options.only) or (enough and not options.again):
             continue
         print(f"{case.name} ...", flush=True)
         known = {"asked": asdict(case), "code": digest, "commit": commit(), "tests": "whole" if options.whole else "core"}
