@@ -57,10 +57,22 @@ CASES = (
 )
 
 CORE = (
-)
+    "test_noise_schedule", "test_objective", "test_optimize", "test_optimal_sigmas", "test_baselines", "test_tapered", "test_resample",
+    "test_sigma_text", "test_cache", "test_boundary", "test_host_tables", "test_known_tables", "test_table", "test_walk", "test_jump",
+    "test_keeping", "test_sampler_functions", "test_solver_bad_input", "test_any_sampling", "test_recipes", "test_recipe_book",
+    "test_recipe_pasted", "test_hostile_files", "test_hostile_sizes", "test_hostile_names", "test_fitting_levenberg",
+    "test_fitting_parameters", "test_fitting_residual", "test_fitting_teacher", "test_fitting_guard", "test_fitting_run",
+    "test_fitting_seed_choice", "test_fitting_two_stages", "amed/test_forms", "amed/test_predictor", "amed/test_sampling",
+    "amed/test_checkpoint", "amed/test_taps", "amed/test_any_amed", "tuning/test_lora", "tuning/test_lora_file", "tuning/test_samples",
+    "test_rooms", "test_torch_names",
+)  # fmt: skip
+"""Schedules, solvers, recipes, the cache, files, fits, AMED, adapters, import rules: what depends on versions, without long work."""
 WHOLE = (
-)
-"""All tests of what is called the core in docs/rooms.svg; those of hosts, the command line and the demo bring versions of their own."""
+    *CORE, "test_convergence_order", "test_discretization", "test_fitting_race", "test_fitting_calibrate",
+    "test_fitting_course", "test_fitting_within", "test_rebuild", "test_killed", "amed/test_training", "amed/test_distributed",
+    "tuning/test_objectives", "tuning/test_tune", "tuning/test_alternate", "tuning/test_student_costs", "tuning/test_distributed",
+)  # fmt: skip
+"""All tests of the rooms that no host is needed for; what compares bit for bit with records, and the demo, have pinned versions."""
 WITHOUT = "not k_diffusion"
 TOOLS = ("pytest", "hypothesis", "tqdm", "pillow", "matplotlib", "torchsde", "tomli", "packaging")
 
@@ -127,7 +139,7 @@ def run_case(case: Case, folder: Path, tests: tuple[str, ...]) -> dict[str, obje
         names = ("torch", "numpy", "scipy", "safetensors", "platformdirs")
         tell = f"import sys, importlib.metadata as m; print(sys.version.split()[0], *[m.version(n) for n in {names}])"
         found = subprocess.run([own, "-c", tell], capture_output=True, text=True, check=True).stdout.split()
-        files = [str(ROOT / "tests" / (name if "." in name or not name.startswith("test_") else f"{name}.py")) for name in tests]
+        files = [str(ROOT / f"tests/{name}.py") for name in tests]
         environment = {**os.environ, "PYTHONPATH": str(home / "links"), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         start, log = time.monotonic(), folder / f"{home.name}.log"
         with open(log, "w") as output:

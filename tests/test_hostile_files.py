@@ -373,7 +373,10 @@ def test_a_state_that_a_training_would_stumble_over_is_refused(change, tmp_path)
     assert load()["done"] == 1
     (name,) = change
     if name in tensors:
-        save_tensors(file, {**tensors, **change}, facts)
+        try:
+            save_tensors(file, {**tensors, **change}, facts)
+        except KeyError as dtype:
+            pytest.skip(f"this safetensors has no {dtype}")
     else:
         save_tensors(file, tensors, {**facts, "record": facts["record"] | change})
     with pytest.raises(OtherState):
