@@ -27,10 +27,12 @@ BEGIN, END = "<!-- written by tests/full_hardening.py -->\n", "<!-- end -->\n"
 
 PARTS: dict[str, tuple[str, str]] = {
     "files": ("Files: recipes, books, cache, presets, AMED, LoRA, teachers, states, typed noise levels", "test_hostile_files.py"),
+    "sizes": ("Files of 6 GiB, or with records of 15 MB: the memory that reading them took", "test_hostile_sizes.py"),
     "names": ("Names of files in workflows, requests and the WebUI", "test_hostile_names.py"),
     "kills": ("Processes killed (kill -9), many at once, without a home", "test_killed.py"),
     "disks": ("Disks that are full, out of files, or read-only", "test_real_disks.py"),
     "numbers": ("Families, solvers, numbers of calls, ranges, precisions, broken models", "test_any_sampling.py"),
+    "amed": ("AMED: forms, stamps, ranges, precisions, broken models", "amed/test_any_amed.py"),
     "soak": ("ComfyUI: prompts in random order with everything going on at once", "host/soak.py"),
     "versions": ("Old and new Pythons and packages", "old_and_new.py"),
 }
@@ -113,9 +115,9 @@ def versions_table(results: dict[str, Any]) -> list[str]:
         versions = row["versions"]
         found = " | ".join(versions[key] for key in ("python", "torch", "numpy", "scipy", "safetensors"))
         counts = ", ".join(f"{row[key]} {key}" for key in ("passed", "failed", "skipped", "error") if row.get(key))
-        which = "" if row.get("tests", "core") == "core" else f" (the {row['tests']} list)"
-        lines.append(f"| {name} | {found} | {counts}{which} |")
-    return lines
+        lines.append(f"| {name} | {found} | {row['tests']}: {counts} |")
+    commits = sorted({row["commit"] for row in results.values() if "versions" in row})
+    return [*lines, "", f"At commit {', '.join(commits)}."] if commits else lines
 
 
 def page_part(results: dict[str, Any], versions: dict[str, Any]) -> str:
