@@ -195,12 +195,15 @@ def as_markdown(document: Document, tables: str = "") -> str:
     lines += ["", "## All errors", ""]
     lines += [f"[Of every setting]({tables}), also of the median seed."] if tables else _all_errors(document)
     lines += ["", "## How it was made", ""]
+    runs: dict[str, list[str]] = {}
     for run in document["runs"]:
         versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
         host = f"{run['host']}; " if "host" in run else ""
-        where = f"commit {run['commit'][:10]}, {run['date']}; {host}{versions}; {run['machine']}; seeds {run['seeds']}"
-        lines += [f"* `{run['command']}`  ", f"  {where}"]
-    lines += ["", f"The teacher takes {document['runs'][0]['teacher']}." if document["runs"] else "", ""]
+        where = f"Commit {run['commit'][:10]}, {run['date']}; {host}{versions}; {run['machine']}; seeds {run['seeds']}:"
+        runs.setdefault(where, []).append(run["command"])
+    for where, commands in runs.items():
+        lines += [where, "", *(f"    {command}" for command in commands), ""]
+    lines += [f"The teacher takes {document['runs'][0]['teacher']}." if document["runs"] else "", ""]
     return "\n".join(lines)
 
 
