@@ -28,6 +28,7 @@ BEGIN, END = "<!-- written by tests/full_hardening.py -->\n", "<!-- end -->\n"
 PARTS: dict[str, tuple[str, str]] = {
     "files": ("Files: recipes, books, cache, presets, AMED, LoRA, teachers, states, typed noise levels", "test_hostile_files.py"),
     "sizes": ("Files of 6 GiB, or with records of 15 MB: the memory that reading them took", "test_hostile_sizes.py"),
+    "guided": ("Texts and files that are changed until they reach new lines of the readers (needs atheris)", "fuzz_guided.py"),
     "names": ("Names of files in workflows, requests and the WebUI", "test_hostile_names.py"),
     "kills": ("Processes killed (kill -9), many at once, without a home", "test_killed.py"),
     "disks": ("Disks that are full, out of files, or read-only", "test_real_disks.py"),
@@ -43,7 +44,7 @@ def commands(part: str) -> list[str]:
     file = PARTS[part][1]
     if part == "soak":
         return [sys.executable, f"tests/{file}", "--prompts", "520", "--record", str(SOAK)]
-    if part == "versions":
+    if part in ("versions", "guided"):
         return [sys.executable, f"tests/{file}"]
     return [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", f"tests/{file}"]
 
