@@ -134,7 +134,7 @@ def test_the_next_race_is_among_the_best_of_the_last():
     ns = SCHEDULES["vp"]
     made = Candidate("made for such a model", table_of("ddim", "vp", 6), "fitted")
     pool = race_pool(ns, 6, more=[made])
-    ranking = ["deis 3 on karras", "unipc 2 on beta", "no longer there", "unipc 3 on optimized steps"]
+    ranking = [made.name, "deis 3 on karras", "unipc 2 on beta", "no longer there", "unipc 3 on optimized steps"]
     assert [candidate.name for candidate in following(pool, ranking, 2)] == [made.name, "deis 3 on karras", "unipc 2 on beta"]
 
 
