@@ -38,6 +38,9 @@ PARTS: dict[str, tuple[str, str]] = {
     "versions": ("Old and new Pythons and packages", "old_and_new.py"),
 }
 """By name: what it is about, and the file that does it."""
+ROWS = """Oldest are the lower bounds of requirements.txt, or the oldest that exist for this Python;
+torch is as old as pyproject.toml allows in the first row. core: the tests of schedules, solvers, recipes, the cache, files, fits, AMED,
+adapters and import rules; whole: all that need no host, no demo and no records to compare bits with."""
 
 
 def commands(part: str) -> list[str]:
@@ -115,7 +118,7 @@ def versions_table(results: dict[str, Any]) -> list[str]:
             continue
         versions = row["versions"]
         found = " | ".join(versions[key] for key in ("python", "torch", "numpy", "scipy", "safetensors"))
-        counts = ", ".join(f"{row[key]} {key}" for key in ("passed", "failed", "skipped", "error") if row.get(key))
+        counts = ", ".join(f"{row[key]:,} {key}" for key in ("passed", "failed", "skipped", "error") if row.get(key))
         lines.append(f"| {name} | {found} | {row['tests']}: {counts} |")
     commits = sorted({row["commit"] for row in results.values() if "versions" in row})
     return [*lines, "", f"At commit {', '.join(commits)}."] if commits else lines
@@ -128,7 +131,7 @@ def page_part(results: dict[str, Any], versions: dict[str, Any]) -> str:
         result = results.get(part)
         text += f"\n### {title}\n\n`tests/{file}`"
         if part == "versions":
-            text += ", each row really installed.\n\n" + "\n".join(versions_table(versions)) + "\n"
+            text += f", each row really installed. {ROWS}\n\n" + "\n".join(versions_table(versions)) + "\n"
         elif result is None:
             text += ": not run in full.\n"
         else:
