@@ -75,7 +75,7 @@ def import_host(comfyui: str) -> None:
     args.cpu = True
     import comfy.controlnet
     import comfy.samplers
-    import comfy.sd  # noqa: F401
+    import comfy.sd
 
     early = READ_BY_PROGRAMS & sys.modules.keys()
     assert not early, f"this ComfyUI imports {', '.join(early)} before a program could set its folder"
@@ -105,6 +105,8 @@ def run_and_exit(program: str, environment: dict[str, str], out: str, err: str) 
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:
