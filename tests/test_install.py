@@ -321,7 +321,7 @@ def test_demo_again_takes_seconds_and_installs_nothing(demo_run, lent_packages, 
     result = run_python(checkout / "install.py", "--demo", "--help", env=lent_packages)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "FewStep:" not in result.stdout
-    assert time.monotonic() - started < 15, "the start of Python and torch alone, here on a machine that may be busy"
+    assert time.monotonic() - started < 60, "the start of Python and torch alone, here on a machine that may be busy"
 
 
 def test_an_environment_does_not_delete_itself(demo_run, lent_packages, run_python):

@@ -49,7 +49,7 @@ def made_small(prompt: dict) -> dict:
         if node["class_type"] in ("EmptyLatentImage", "EmptySD3LatentImage"):
             node["inputs"].update(width=64, height=64)
         if node["class_type"] == "FewStepCalibrate":
-            node["inputs"].update(seeds=4, nfe="2", effort="low")
+            node["inputs"].update(seeds=3, nfe="2", effort="low")
         if node["class_type"] == "FewStepTrainAmed":
             node["inputs"].update(trajectories=4, batch_size=2, effort="low", nfe=3)
         if node["class_type"] == "FewStepTuneLora":
