@@ -216,12 +216,12 @@ def test_a_stock_setting_that_wins_is_given_out_as_a_recipe(comfy, tmp_path):
 def test_minutes_are_a_budget_for_the_whole_job(comfy, tmp_path):
     source = demo("edm", counted=False)
     links = {"model": source.model, "positive": source.positive, "negative": source.negative, "latent_image": source.latent}
-    node = source.graph.node("FewStepCalibrate", **links, nfe="3", effort="minutes", minutes=0.4, cfg=1.0)
+    node = source.graph.node("FewStepCalibrate", **links, nfe="3", effort="minutes", minutes=0.15, cfg=1.0)
     shown = source.graph.node("PreviewAny", source=node[2])
     source.out(tmp_path, text=node[1])
     result = comfy.run(source.graph)
     report = result.ui(shown, "text")[0]
-    assert "Budget: 24 s, here " in report and "\nLayout: " in report and "\nSpent: " in report and "Teacher: " in report
+    assert "Budget: 9 s, here " in report and "\nLayout: " in report and "\nSpent: " in report and "Teacher: " in report
     assert "3 model calls: " in report
 
 
