@@ -549,6 +549,8 @@ def check_everything(arguments: list[str]) -> int:
     variables = environment.variables()
     # Test tensors are small: handing them to a second thread costs more than it brings, and on a busy machine far more.
     variables.setdefault("OMP_NUM_THREADS", "1")
+    # Tests start Python some hundred times, and without bytecode each would compile the package anew.
+    variables["PYTHONDONTWRITEBYTECODE"] = ""
 
     def check(name: str, *options: str) -> int:
         say(f"running {name} ...")
