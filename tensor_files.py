@@ -14,6 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+LARGEST_HEADER = 2**25
+"""Bytes; 200 for each of a network's layers make less than 1 MB, and trainers of LoRAs add some lists of words."""
+LONGEST_RECORD = 2**22
+"""Characters; the longest are losses of a training, 400 kB."""
+
 _ABANDONED_AFTER = 3600.0  # seconds
 
 
@@ -45,8 +50,35 @@ def _tidy(path: Path) -> None:
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors by name (CPU) and the metadata `save_tensors` was given."""
+    """Tensors by name (CPU) and the metadata `save_tensors` was given.
+
+    Raises
+    ------
+    ValueError
+        If the header is larger than that of any such file. For other damage safetensors and json raise their own exceptions.
+    """
+    _require_small_header(path)
     with safe_open(str(path), framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}
-        metadata = json.loads((file.metadata() or {}).get("fewstep", "{}"))
-    return tensors, metadata
+        return tensors, _record(file.metadata())
+
+
+def load_record(path: Path) -> dict:
+    """Only the metadata; of the file only the header is read. Raises what `load_tensors` raises."""
+    _require_small_header(path)
+    with safe_open(str(path), framework="numpy") as file:
+        return _record(file.metadata())
+
+
+def _require_small_header(path: Path) -> None:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > LARGEST_HEADER:
+        raise ValueError(f"its header has {length} bytes, and at most {LARGEST_HEADER} are allowed")
+
+
+def _record(metadata: dict[str, str] | None) -> dict:
+    text = (metadata or {}).get("fewstep", "{}")
+    if len(text) > LONGEST_RECORD:  # parsed, some texts take 30 times as much memory
+        raise ValueError(f"its metadata have {len(text)} characters, and at most {LONGEST_RECORD} are allowed")
+    return json.loads(text)

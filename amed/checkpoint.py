@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..schedules.limits import HIGHEST_LEVEL, LOWEST_LEVEL
 from ..tensor_files import load_tensors, save_tensors
 from .config import AmedConfig
 from .predictor import AmedPredictor
@@ -147,9 +148,16 @@ def _config(given: Any, what: str) -> AmedConfig:
     if not isinstance(stamps, list) or not all(isinstance(level, (int, float)) and not isinstance(level, bool) for level in stamps):
         raise ValueError(f"{what} has the stamps {shown(stamps)}; they must be a list of numbers.")
     try:
-        return AmedConfig(**given)
+        config = AmedConfig(**given)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{what} has a config that is not allowed: {error}") from error
+    for level in config.stamps:
+        if level and not LOWEST_LEVEL <= level <= HIGHEST_LEVEL:
+            raise ValueError(
+                f"{what} has the stamp {level:g}; stamps lie between {LOWEST_LEVEL:g} and {HIGHEST_LEVEL:g}, as no model has other noise "
+                "levels (the last may be 0)."
+            )
+    return config
 
 
 def _fill(net: AmedPredictor | AmedTable, tensors: dict[str, Tensor], what: str) -> None:

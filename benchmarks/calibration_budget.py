@@ -4,6 +4,9 @@ Every fit is made on several disjoint sets of seeds and measured on 500 further 
 sample-calls (model calls times the samples in them), counted by a wrapper around the model: teacher, starts, fit and guard are all in it.
 The baseline is what the node did by default before budgets: effort normal, 24 seeds to fit and 12 held out, batches of 4.
 
+`--book 20000` makes one recipe book within that budget, and for each of its numbers of calls a fit of its own on the same seeds, with the
+whole budget.
+
 A result is kept in the --json file by its name and not measured again; `--again` measures it anew.
 """
 from __future__ import annotations
@@ -14,9 +17,10 @@ import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +29,12 @@ import torch
 from torch import Tensor
 
 from fewstep.demo import load_demo_model
-from fewstep.fitting import Setting, Teacher
+from fewstep.demo.judge import frechet_distance
+from fewstep.fitting import Calibration, Setting, Teacher
 from fewstep.fitting.budget import Budget
 from fewstep.fitting.run import run_table
 from fewstep.fitting.within import Within
-from fewstep.jobs.calibrate import CalibrationOutcome, CalibrationPlan, run
+from fewstep.jobs.calibrate import BOOK_CALLS, CalibrationOutcome, CalibrationPlan, run
 from fewstep.solvers import SolverTable
 
 PROBLEMS = ("edm", "vp", "flow", "emoji")
@@ -37,7 +42,7 @@ HELD_OUT = range(10_000, 10_500)
 TEACHER_STEPS = 64
 BATCH = 50  # of held-out seeds
 FITTED, GUARDING, NODE_BATCH = 24, 12, 4  # the node's former defaults
-MOST_SEEDS = 256  # of a fit within a budget
+MOST_SEEDS = 480  # of a fit within a budget
 
 
 class Counting:
@@ -71,6 +76,11 @@ class Problem:
             {"labels": torch.tensor(seeds) % model.num_classes}, batch=batch, name=f"budget {self.name} cfg {self.cfg:g}",
         )  # fmt: skip
 
+    @property
+    def key(self) -> str:
+        """In the names of results."""
+        return f"{self.name} cfg{self.cfg:g}"
+
     @cached_property
     def held_out(self) -> Setting:
         return self.setting(HELD_OUT, BATCH)
@@ -80,10 +90,20 @@ class Problem:
         return Teacher(self.held_out, TEACHER_STEPS, folder=self.cache).end_points
 
     def errors(self, table: SolverTable) -> dict[str, float]:
-        """Root mean square and median over held-out seeds of the distance to the teacher."""
-        ends = torch.cat([run_table(chunk, table).end.cpu() for chunk in self.held_out.chunks()])
-        squares = (ends.double() - self.targets.double()).flatten(1).square().mean(1)
-        return {"error": float(squares.mean().sqrt()), "median": float(squares.sqrt().median())}
+        """Root mean square and median over held-out seeds of the distance to the teacher, and what the judge says.
+
+        "judged" is the share of pictures taken for what was asked for, "teacher judged" the teacher's, "frechet" the distance of the
+        judge's features to the teacher's.
+        """
+        ends = torch.cat([run_table(chunk, table).end.cpu() for chunk in self.held_out.chunks()]).float()
+        targets, labels = self.targets.float(), self.held_out.per_seed["labels"]
+        squares = (ends.double() - targets.double()).flatten(1).square().mean(1)
+        judge, _ = self.counting.model.judge()
+        return {
+            "error": float(squares.mean().sqrt()), "median": float(squares.sqrt().median()),
+            "judged": judge.accuracy(ends, labels), "teacher judged": judge.accuracy(targets, labels),
+            "frechet": frechet_distance(*judge.statistics(ends), *judge.statistics(targets)),
+        }  # fmt: skip
 
 
 def seeds_of(number: int, count: int) -> range:
@@ -102,11 +122,29 @@ def within(problem: Problem, nfe: int, number: int, samples: int) -> tuple[Calib
     """A budget of sample-calls."""
     course = Within(problem.setting(seeds_of(number, MOST_SEEDS), NODE_BATCH), [nfe], Budget(samples))
     outcome = CalibrationOutcome(done={result.nfe: result for result in course.run()})
+    return outcome, course_facts(course, outcome.done[nfe])
+
+
+def course_facts(course: Within, result: Calibration) -> dict[str, Any]:
+    """How the budget was laid out and spent, and what was compared."""
+    assert course.layout is not None and result.comparison is not None
+    kept = [score.candidate.name for score in result.comparison.scores]
+    return {"spent": course.meter.samples, "layout": str(course.layout), "kept": kept}
+
+
+def book(problem: Problem, number: int, samples: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Key and result of each table of a book, then of each of its own on the same seeds with the whole budget."""
+    course = Within(problem.setting(seeds_of(number, MOST_SEEDS), NODE_BATCH), BOOK_CALLS, Budget(samples))
+    for result in course.run():
+        facts = {**problem.errors(result.table), "cost": course.meter.total, "fit_won": result.fit_won, **course_facts(course, result)}
+        yield f"book{samples} {problem.key} {result.nfe} set{number}", facts
     assert course.layout is not None
-    comparison = outcome.done[nfe].comparison
-    assert comparison is not None
-    kept = [score.candidate.name for score in comparison.scores]
-    return outcome, {"spent": course.meter.samples, "layout": str(course.layout), "kept": kept}
+    seeds = seeds_of(number, course.layout.guarding + course.layout.fitting)
+    for nfe in BOOK_CALLS:
+        alone = Within(problem.setting(seeds, NODE_BATCH), [nfe], Budget(samples))
+        (result,) = alone.run()
+        facts = {**problem.errors(result.table), "cost": alone.meter.total, "fit_won": result.fit_won, **course_facts(alone, result)}
+        yield f"alone{samples} {problem.key} {nfe} set{number}", facts
 
 
 def measured(problem: Problem, nfe: int, number: int, how: str) -> dict[str, Any]:
@@ -130,8 +168,10 @@ def as_markdown(known: Mapping[str, Any]) -> str:
     found: dict[tuple[str, str, str], list[tuple[float, float, float]]] = defaultdict(list)
     for key, one in known.items():
         how, name, cfg, nfe, number = key.split()
+        if not how.isdecimal():
+            continue
         base = known.get(f"baseline {name} {cfg} {nfe} {number}")
-        if base is not None and how != "baseline":
+        if base is not None:
             found[how, nfe, cfg].append((one["error"] / base["error"], one["median"] / base["median"], one["cost"] / base["cost"]))
     heads = "| budget | calls | guidance | fits | error | smallest to largest | median seed | cost |"
     lines = [heads, "|---|---|---|---|---|---|---|---|"]
@@ -143,7 +183,36 @@ def as_markdown(known: Mapping[str, Any]) -> str:
             f"{median:.3f} | {cost:.2f} |"
         )
     won = [one["fit_won"] for key, one in known.items() if not key.startswith("baseline")]
-    return "\n".join([*lines, "", f"The fit won in {sum(won)} of {len(won)} calibrations within a budget."]) + "\n"
+    lines += ["", f"The fit won in {sum(won)} of {len(won)} calibrations within a budget."]
+    return "\n".join([*lines, *judged_lines(known), *book_lines(known)]) + "\n"
+
+
+def judged_lines(known: Mapping[str, Any]) -> list[str]:
+    """What the judge says, means over fits."""
+    found: dict[tuple[str, str, str, str], list[tuple[float, float, float]]] = defaultdict(list)
+    for key, one in known.items():
+        how, name, cfg, nfe, _ = key.split()
+        if "judged" in one and how.isdecimal():
+            found[how, nfe, cfg, name].append((one["judged"], one["teacher judged"], one["frechet"]))
+    heads = "| budget | calls | guidance | model | judged | teacher's | Frechet distance to the teacher |"
+    lines = ["", heads, "|---|---|---|---|---|---|---|"]
+    for (how, nfe, cfg, name), ones in sorted(found.items(), key=lambda item: (int(item[0][0]), int(item[0][1]), item[0][2:])):
+        judged, teacher, frechet = np.mean(ones, axis=0)
+        shown = f"{100 * judged:.1f} % | {100 * teacher:.1f} % | {frechet:.4f}"
+        lines.append(f"| {int(how):,} | {nfe} | {cfg.removeprefix('cfg')} | {name} | {shown} |")
+    return lines if found else []
+
+
+def book_lines(known: Mapping[str, Any]) -> list[str]:
+    """Errors of a book's tables relative to those of fits on their own."""
+    lines = ["", "| book of | model | guidance | calls | error | to a fit on its own | median seed |", "|---|---|---|---|---|---|---|"]
+    for key, one in known.items():
+        how, name, cfg, nfe, number = key.split()
+        alone = known.get(f"alone{how.removeprefix('book')} {name} {cfg} {nfe} {number}")
+        if how.startswith("book") and alone is not None:
+            ratios = f"{one['error'] / alone['error']:.3f} | {one['median'] / alone['median']:.3f}"
+            lines.append(f"| {int(how[4:]):,} | {name} | {cfg.removeprefix('cfg')} | {nfe} | {one['error']:.4f} | {ratios} |")
+    return lines if len(lines) > 3 else []
 
 
 def main() -> None:
@@ -153,6 +222,7 @@ def main() -> None:
     parser.add_argument("--nfe", nargs="+", type=int, default=[5, 8])
     parser.add_argument("--sets", type=int, default=3, help="sets of seeds")
     parser.add_argument("--how", nargs="+", default=["baseline"], help="baseline, or budgets in sample-calls")
+    parser.add_argument("--book", type=int, metavar="SAMPLES", help="make books of this budget instead")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=Path, help="folder for the teacher of the held-out seeds")
     parser.add_argument("--json", type=Path, required=True)
@@ -164,18 +234,25 @@ def main() -> None:
     if args.report:
         print(as_markdown(known))
         return
-    for number in range(args.sets):
-        for nfe in args.nfe:
-            for name in args.problems:
-                for cfg in args.cfg:
-                    for how in args.how:
-                        key = f"{how} {name} cfg{cfg:g} {nfe} set{number}"
-                        if key in known and not args.again:
-                            continue
-                        known[key] = measured(Problem(name, cfg, args.cache), nfe, number, how)
-                        args.json.write_text(json.dumps(known, indent=1), encoding="utf-8")
-                        shown = {k: f"{v:.4g}" if isinstance(v, float) and math.isfinite(v) else v for k, v in known[key].items()}
-                        print(key, shown, file=sys.stderr, flush=True)
+
+    def keep(key: str, one: dict[str, Any]) -> None:
+        known[key] = one
+        args.json.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        shown = {k: f"{v:.4g}" if isinstance(v, float) and math.isfinite(v) else v for k, v in one.items()}
+        print(key, shown, file=sys.stderr, flush=True)
+
+    if args.book is not None:
+        for number, name, cfg in product(range(args.sets), args.problems, args.cfg):
+            problem = Problem(name, cfg, args.cache)
+            if args.again or not all(f"alone{args.book} {problem.key} {nfe} set{number}" in known for nfe in BOOK_CALLS):
+                for key, one in book(problem, number, args.book):
+                    keep(key, one)
+        return
+    for number, nfe, name, cfg, how in product(range(args.sets), args.nfe, args.problems, args.cfg, args.how):
+        problem = Problem(name, cfg, args.cache)
+        key = f"{how} {problem.key} {nfe} set{number}"
+        if key not in known or args.again:
+            keep(key, measured(problem, nfe, number, how))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         teacher=TeacherPlan(args.teacher_steps or DEFAULT_STEPS, folder=args.cache),
         name=setting.name, nfes=args.nfe or (BOOK_CALLS if args.book is not None else (5,)), effort=args.effort, budget=budget,
         choose_teacher=args.teacher_steps is None, limit=_limit(args),
-        known=shipped_recipes(model.family, args.cfg) if budget is not None else (),
+        known=shipped_recipes(model.family, args.cfg, model_facts(setting)["model_identity"]) if budget is not None else (),
         groups=tuple(args.fit) if args.fit else None, afs=args.afs, judge=recognised,
     )  # fmt: skip
     before = Book.load(args.book) if args.book is not None and args.book.exists() else None

@@ -46,7 +46,11 @@ def demo_recipe(kind: str, nfe: int, cfg: float = RECIPE_CFG) -> Recipe | None:
     return None if recipe.check_use(family=demo_noise_schedule_of(kind).family, cfg=real_number(cfg, "cfg")) else recipe
 
 
-def shipped_recipes(family: str, cfg: float) -> list[Recipe]:
-    """All shipped recipes for models of a family at about this guidance scale."""
+def shipped_recipes(family: str, cfg: float, but_of: str = "") -> list[Recipe]:
+    """All shipped recipes for models of a family at about this guidance scale.
+
+    Not those of the model with the identity `but_of`: they were fitted to seeds that may decide about them now.
+    """
     recipes = (Recipe.load(recipe_file(kind, nfe)) for kind in RECIPE_KINDS for nfe in recipe_nfes(kind))
-    return [recipe for recipe in recipes if not recipe.check_use(family=family, cfg=real_number(cfg, "cfg"))]
+    others = [recipe for recipe in recipes if not but_of or recipe.facts.model_identity != but_of]
+    return [recipe for recipe in others if not recipe.check_use(family=family, cfg=real_number(cfg, "cfg"))]

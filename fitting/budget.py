@@ -5,6 +5,9 @@ number of seeds follows from the budget. Where all weights free are too dear, th
 the parameters. What still does not fit is left out: the fit for the most model calls first. What remains without any fit is the race:
 which of the settings that hosts offer is best on this model.
 
+The seeds that decide grow with the square root of the budget, like the seeds that a fit can use well: what a fit gains is to be told from
+chance, and one that sends a seed in fifty to another picture shows that on fifty, not on twelve.
+
 The shares were measured on the demo model (benchmarks/calibration_budget.py).
 """
 from __future__ import annotations
@@ -14,13 +17,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .race import race_cost
+from .way import points
 
-GUARDING, FEWEST_GUARDING = 12, 6  # seeds that decide
+GUARDING, FEWEST_GUARDING, MOST_GUARDING = 12, 6, 96  # seeds that decide: of a small budget, of one without a fit, and at most
 FEWEST_FITTED, MOST_FITTED = 12, 384
 CHECKED, CHECKED_STEPS = 4, (12, 24)  # seeds and steps of the teacher's check
 FOLLOWING = 10  # candidates of a race after the first, a warm start not counted
 _FEWEST_RACING, _MOST_RACING = 16, 64
 _RACING = 0.12  # share of the budget that races may take, as long as there are enough candidates
+_GUARDING_FROM, _PORTION = 4000.0, 4  # sample-calls from which more than the usual seeds decide, and by how many more at a time
 _TRIALS = 4.5  # of a seed's steps, with what the first stage of a fit costs beside them
 
 
@@ -140,12 +145,12 @@ def lay_out(
         Sample-calls spent already, on the teacher's check.
     """
     wanted = sorted(steps)
-    guarding = min(GUARDING, max(seeds // 3, 1))
+    guarding = min(guarding_seeds(samples, len(wanted)), max(seeds // 3, 1))
     racing, races = _races(samples, wanted, candidates, guarding)
     fitted, constants, dropped = list(wanted), False, list[str]()
     fewest = min(FEWEST_FITTED, max(seeds - guarding, 1))
     while True:
-        guards = {nfe: float(nfe * guarding) for nfe in fitted}
+        guards = {nfe: float(nfe * guarding * points(guarding)) for nfe in fitted}
         left = samples - spent - sum(races.values()) - sum(guards.values()) - teacher_steps * guarding
         needed = {nfe: steps[nfe].of_seed(constants) for nfe in fitted}
         fitting = min(int(max(left, 0) / (teacher_steps + sum(needed.values()))), MOST_FITTED, seeds - guarding) if fitted else 0
@@ -170,6 +175,14 @@ def lay_out(
         if nfe in fits:
             costs["fit", nfe], costs["guard", nfe] = fits[nfe].samples, guards[nfe]
     return Layout(guarding, fitting, teacher_steps, racing, fits, tuple(dropped), costs)
+
+
+def guarding_seeds(samples: float, tables: int) -> int:
+    """Seeds that decide, which all tables of a budget share: 12 at 4,000 sample-calls for one table, 20 at 10,000, 48 at 60,000."""
+    if math.isinf(samples):
+        return MOST_GUARDING
+    portions = round(GUARDING / _PORTION * math.sqrt(samples / _GUARDING_FROM / math.sqrt(tables)))
+    return min(max(portions * _PORTION, GUARDING), MOST_GUARDING)
 
 
 def _races(samples: float, nfes: Sequence[int], candidates: int, guarding: int) -> tuple[int, dict[int, float]]:

@@ -52,5 +52,7 @@ def trimmed(pool: Sequence[Candidate], count: int) -> list[Candidate]:
 def following(pool: Sequence[Candidate], ranking: Sequence[str], count: int) -> list[Candidate]:
     """Those of `pool` that were best at another number of calls, at most `count`, and all tables made for such models."""
     order = {setting: place for place, setting in enumerate(ranking)}
-    known = sorted((candidate for candidate in pool if candidate.any_calls in order), key=lambda candidate: order[candidate.any_calls])
-    return [*(candidate for candidate in pool if candidate.kind == "fitted"), *known[:count]]
+    made = [candidate for candidate in pool if candidate.kind == "fitted"]
+    known = [candidate for candidate in pool if candidate.kind != "fitted" and candidate.any_calls in order]
+    known.sort(key=lambda candidate: order[candidate.any_calls])
+    return [*made, *known[:count]]

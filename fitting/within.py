@@ -5,7 +5,7 @@
     teacher      one pass over all seeds, shared by all tables
     race         stock settings, this package's steps and warm starts on the held-out seeds, by successive halving (race.py)
     fit          from the best of the race, stock or not: on a few seeds first, then on all (two_stages.py)
-    guard        the fitted table on the held-out seeds, against the finalists of the race
+    guard        the fitted table, and some on the way to it (way.py), on the held-out seeds, against the finalists of the race
 
 The race's finalists have been chosen on the seeds that decide, which favours them against the fit: the guard stays on the safe side.
 What is left of one table's share goes to the next. An interrupt keeps the tables that are finished, and of the one that is being made the
@@ -24,8 +24,7 @@ from ..schedules import NoiseSchedule, optimal_sigmas
 from ..schedules.first_level import measured_structure_scale
 from ..solvers import SolverTable, build_table
 from ..solvers.rebuild import rebuilt
-from ..solvers.rounding import rounded_table
-from .budget import CHECKED, CHECKED_STEPS, FOLLOWING, Budget, FitPlan, Layout, StepCost, lay_out
+from .budget import CHECKED, CHECKED_STEPS, FOLLOWING, Budget, Layout, StepCost, lay_out
 from .calibrate import DEFAULT_RIDGE, Calibration, Calls, check_calls, default_groups, resampled
 from .candidates import Candidate
 from .guard import Judge, Scorer, decided
@@ -41,6 +40,7 @@ from .setting import Interrupted, Setting
 from .teacher import Teacher
 from .teacher_check import difference, enough_steps
 from .two_stages import fit_in_two_stages
+from .way import farthest_good, points, points_on_the_way
 
 LARGEST_CHUNK = 8  # seeds of a chunk, at most: a fit takes them in by chunks
 _EXPECTED = 0.6  # error of a fit relative to its start's
@@ -167,7 +167,7 @@ class Within:
         run = self.races[nfe] = race(pool, len(held.seeds), runner(scorer, held, ends))
         settings = {candidate.name: candidate.any_calls for candidate in pool}
         ranking = [settings[name] for name in (*(score.candidate.name for score in run.finalists), *run.screened_out)]
-        raced = decided(run.finalists, run.screened_out, scorer.calls)
+        raced = decided(run.finalists, run.screened_out, scorer.calls, tail_matters=True)
         winner = raced.winner.candidate
         assert isinstance(winner, Candidate)
         result = Calibration(
@@ -178,8 +178,9 @@ class Within:
         if plan is None or start is None:
             return result, ranking
         assert isinstance(start, Candidate)
-        fit = self._fit(nfe, plan, start, used.subset(fitting), targets[self.layout.guarding :])
-        fitted = Candidate(f"fitted, {nfe} calls", rounded_table(fit.evaluation.table), "fitted")
+        parameters = Parameters(start.table, _groups(start.table, nfe), FULL_DEPTH, plan.constants)
+        fit = self._fit(nfe, parameters, used.subset(fitting), targets[self.layout.guarding :])
+        fitted, *others = points_on_the_way(parameters, fit, points(self.layout.guarding))
         result = replace(
             result, table=start.table, fitted=fitted.table, start=start, fit=fit, comparison=None, calls=self._calls(spent),
             seconds=time.monotonic() - began,
@@ -188,16 +189,17 @@ class Within:
         # who has interrupted once need not do so again for every call, but may: the model raises, too
         scorer.progress = None if fit.ending is Ending.INTERRUPTED else self._staged("guard", nfe)
         try:
-            scores = scorer.scores(held, ends, [fitted])
+            score = farthest_good(scorer.scores(held, ends, [fitted, *others]))
         except Interrupted:
             if fit.ending is not Ending.INTERRUPTED:
                 fit.ending, fit.stopped = Ending.INTERRUPTED, INTERRUPTED
             return result, ranking
-        comparison = decided([*run.finalists, *scores], run.screened_out, scorer.calls)
-        chosen = comparison.winner.candidate
-        assert isinstance(chosen, Candidate)
+        comparison = decided([*run.finalists, score], run.screened_out, scorer.calls, tail_matters=True)
+        chosen, fitted_one = comparison.winner.candidate, score.candidate
+        assert isinstance(chosen, Candidate) and isinstance(fitted_one, Candidate)
         calls, seconds = self._calls(spent), time.monotonic() - began
-        return replace(result, table=chosen.table, comparison=comparison, calls=calls, seconds=seconds), ranking
+        result = replace(result, table=chosen.table, fitted=fitted_one.table, comparison=comparison, calls=calls, seconds=seconds)
+        return result, ranking
 
     def _pool(self, nfe: int, ends: Tensor, before: tuple[int, Fit] | None, ranking: Sequence[str]) -> list[Candidate]:
         assert self.layout is not None
@@ -210,13 +212,11 @@ class Within:
             pool.append(Candidate(f"the times of the table for {before[0]} calls", warm, "optimized"))
         return pool
 
-    def _fit(self, nfe: int, plan: FitPlan, start: Candidate, setting: Setting, targets: Tensor) -> Fit:
-        assert self.layout is not None
+    def _fit(self, nfe: int, parameters: Parameters, setting: Setting, targets: Tensor) -> Fit:
         self.meter.what = "fit"
         share = self._share(nfe)
         batch = min(setting.batch, LARGEST_CHUNK)
         residual = Residual(replace(setting, batch=batch), targets)
-        parameters = Parameters(start.table, _groups(start.table, nfe), FULL_DEPTH, plan.constants)
         left = self.budget.seconds * _SPARE - self.meter.seconds
         limit = Limit(share * (self.samples - self.meter.total) / batch, share * left)
 

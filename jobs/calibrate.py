@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..fitting import EFFORTS, Budget, Calibration, Ending, Limit, Setting, Teacher, Within, calibrations, default_starts, laid_out
-from ..fitting.budget import GUARDING, MOST_FITTED
+from ..fitting.budget import GUARDING, MOST_FITTED, MOST_GUARDING
 from ..fitting.calibrate import MOST_CALLS, PROBED_SEEDS, check_calls
 from ..fitting.candidates import Candidate
 from ..fitting.effort import Effort
@@ -40,7 +40,7 @@ BY_TIME = "minutes"
 
 WORK_CHOICES = (BY_TIME, *EFFORTS)
 USUAL_MINUTES, LEAST_MINUTES, MOST_MINUTES = 10.0, 0.1, 10_000.0
-MOST_SEEDS = MOST_FITTED + GUARDING
+MOST_SEEDS = MOST_FITTED + MOST_GUARDING
 """That a budget can use."""
 
 

@@ -98,7 +98,11 @@ def _file_of(root: Path) -> Callable[..., Any]:
 def _answer(root: Path, file: str) -> Any:
     from aiohttp import web
 
-    path = (root / file).resolve()
-    if not path.is_relative_to(root.resolve()) or not path.is_file():
+    try:
+        path = (root / file).resolve()
+        there = path.is_relative_to(root.resolve()) and path.is_file()
+    except (OSError, ValueError):  # a name that is too long for any file, or has a null in it
+        there = False
+    if not there:
         raise web.HTTPNotFound
     return web.FileResponse(path)

@@ -1,19 +1,19 @@
 """What a recipe can make a sampler do, because recipes come from strangers: no more than ordinary sampling.
 
-Numbers that no model's sampling needs are refused rather than tried out. The highest level of a known model is 4518 (zero-terminal SNR),
-the lowest 1e-4 or so; weights are at most some thousands. The limits leave room on both sides, and no table that works comes near them.
+Numbers that no model's sampling needs are refused rather than tried out. Weights are at most some thousands. The limits leave room on both
+sides, and no table that works comes near them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..schedules.limits import HIGHEST_LEVEL, LOWEST_LEVEL
 from ..solvers import Row, SolverTable
 
 MOST_FITTED_CALLS = 20
 """Model calls of a table whose rows are stored: what calibration makes at most."""
 
-LOWEST_LEVEL, HIGHEST_LEVEL = 1e-7, 1e5
 LARGEST_WEIGHT = 1e9
 
 _HIGHEST_FLOW_CALL = 2.0  # a fitted call may lie a little above s = 1

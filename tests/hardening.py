@@ -2,7 +2,7 @@
 
 The ordinary suite makes a sample. All of them, in one command that says how many there were:
 
-    FEWSTEP_HARDENING=full pytest -s tests/test_hostile_files.py tests/test_hostile_names.py tests/test_killed.py tests/test_any_sampling.py
+    python tests/full_hardening.py
 """
 
 from __future__ import annotations

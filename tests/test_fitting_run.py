@@ -38,7 +38,7 @@ def test_a_run_is_the_sampling_loop_to_the_last_bit(family):
             told = setting.model.sigmas
             assert told[: table.nfe] == told[table.nfe :], (label, dtype)
             assert len(run.walks) == len(run.denoised) == len(table.rows)
-            assert run.end.dtype == (torch.float32 if dtype.itemsize == 2 else dtype)
+            assert run.end.dtype == (torch.float32 if torch.finfo(dtype).bits == 16 else dtype)
 
 
 def test_half_precision_levels_are_rounded_as_the_loop_rounds_them():

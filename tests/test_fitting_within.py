@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fewstep.fitting import Budget, Ending, FitError, Interrupted, Setting, Within, laid_out
-from fewstep.fitting.budget import FEWEST_FITTED, FEWEST_GUARDING, GUARDING, StepCost, lay_out
+from fewstep.fitting.budget import FEWEST_FITTED, FEWEST_GUARDING, GUARDING, MOST_GUARDING, StepCost, guarding_seeds, lay_out
 from fewstep.fitting.calibrate import default_groups
 from fewstep.fitting.meter import Meter
 from fewstep.fitting.parameters import FULL_DEPTH, Parameters
@@ -52,7 +52,7 @@ def test_a_layout_costs_what_the_budget_allows(samples, nfes, steps):
     assert total <= samples or (not layout.fits and layout.guarding == FEWEST_GUARDING and layout.racing == 16)
     if layout.fits:
         assert total == pytest.approx(samples)  # nothing is left over, and nothing is lent
-        assert layout.fitting >= FEWEST_FITTED and layout.guarding == GUARDING
+        assert layout.fitting >= FEWEST_FITTED and layout.guarding == guarding_seeds(samples, len(nfes))
     else:
         assert layout.fitting == 0
     assert len(layout.fits) + len(layout.dropped) == len(nfes)
@@ -66,6 +66,14 @@ def test_more_budget_gives_more_seeds_and_then_free_weights():
     assert [layout.fits[max(layout.fits)].constants for layout in layouts] == [False, True, False, False]
     assert layouts[2].fitting < layouts[3].fitting
     assert layouts[3].fits[8].samples > 2 * layouts[3].fits[5].samples  # a larger table needs more
+
+
+def test_the_seeds_that_decide_grow_with_the_budget():
+    assert [guarding_seeds(samples, 1) for samples in (500, 4000, 10_000, 20_000, 60_000)] == [GUARDING, GUARDING, 20, 28, 48]
+    assert guarding_seeds(60_000, 4) == 32 and guarding_seeds(math.inf, 1) == guarding_seeds(1e9, 1) == MOST_GUARDING
+    for samples in (4000, 10_000, 60_000):
+        layout = lay_out(samples, {8: STEPS[8]}, 24, 60, 480)
+        assert 8 * layout.guarding < 0.045 * samples  # of one table on all of them
 
 
 def test_no_more_seeds_than_there_are():

@@ -18,6 +18,16 @@ def test_the_page_is_that_of_the_results():
     assert all(re.fullmatch("[0-9a-f]{10}", result["commit"]) and result["exit"] == 0 for result in results.values())
 
 
+def test_the_counts_of_the_page_are_large_enough():
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+
+    def total(unit: str) -> int:
+        lines = [line for result in results.values() for line in result.get("lines", ())]
+        return sum(int(number) for line in lines for number in re.findall(rf"(\d+) {unit}\b", line))
+
+    assert total("cases") >= 100_000 and total("kills") >= 200 and total("operations") >= 20_000 and total("disks") + total("sizes") >= 200
+
+
 def test_the_soak_of_the_page_was_long_enough():
     told = json.loads(RESULTS.read_text(encoding="utf-8"))["soak"]["summary"]
     assert told["prompts"] >= 500 and told["kinds"] >= 40 and not told["complaints"] and told["host_unchanged"]

@@ -268,6 +268,7 @@ def test_amed(kind, tmp_path):
             if isinstance(net, kind):
                 loaded += 1
                 assert all(bool(value.isfinite().all()) for value in net.state_dict().values()) and net.config.nfe < 3000
+                assert all(level == 0 or LOWEST_LEVEL <= level <= HIGHEST_LEVEL for level in net.config.stamps)
     assert outside(opened, tmp_path) == []
     tell(f"AMED, {kind.__name__}", cases=cases, loaded=loaded)
 
@@ -372,7 +373,10 @@ def test_a_state_that_a_training_would_stumble_over_is_refused(change, tmp_path)
     assert load()["done"] == 1
     (name,) = change
     if name in tensors:
-        save_tensors(file, {**tensors, **change}, facts)
+        try:
+            save_tensors(file, {**tensors, **change}, facts)
+        except KeyError as dtype:
+            pytest.skip(f"this safetensors has no {dtype}")
     else:
         save_tensors(file, tensors, {**facts, "record": facts["record"] | change})
     with pytest.raises(OtherState):

@@ -22,8 +22,8 @@ FROM_NOISE = [1.0, 0.8, 0.5, 0.3, 0.1]
 
 
 def answering(picture: Tensor, mask: Tensor | float, network=torch.tanh):
-    """A denoiser behind a host's blend; the network is not linear and sees the state."""
-    return lambda x, sigma: network(x) * mask + picture * (1 - mask)
+    """A denoiser behind a host's blend; the network is not linear, sees the state, and computes in float32 at least."""
+    return lambda x, sigma: network(x if x.dtype == torch.float64 else x.float()).to(x.dtype) * mask + picture * (1 - mask)
 
 
 def started(picture: Tensor, table: SolverTable, seed: int = 3) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,8 @@ from fewstep.fitting.parameters import Parameters
 from fewstep.fitting.residual import Residual
 from fewstep.jobs.known_tables import known_tables
 from fewstep.recipes import Recipe
-from fewstep.schedules import NoiseSchedule
+from fewstep.schedules import NoiseSchedule, baseline_sigmas
+from fewstep.solvers import build_table
 
 from .fitting_problems import MIXTURES, SCHEDULES, exact_targets, setting_of, table_of
 
@@ -32,6 +33,9 @@ def test_shipped_recipes_are_those_for_the_family_and_about_the_guidance():
     found = shipped_recipes("flow", 2.5)
     assert {recipe.nfe for recipe in found} == {3, 4, 5, 6, 8, 10} and all(recipe.family == "flow" for recipe in found)
     assert not shipped_recipes("flow", 7.0) and not shipped_recipes("vp", 1.0)
+    emoji = Recipe.load(RECIPES_FOLDER / "emoji-5.json").facts.model_identity
+    others = shipped_recipes("flow", 2.0, but_of=emoji)
+    assert 0 < len(others) < len(found) and all(recipe.facts.model_identity != emoji for recipe in others)
 
 
 def test_a_table_that_was_fitted_before_is_raced_and_fitted_further():
@@ -44,3 +48,15 @@ def test_a_table_that_was_fitted_before_is_raced_and_fitted_further():
     (result,) = Within(setting, [7], Budget(8000), more=known).run()
     assert result.start.name == "recipe 1, for a model" and result.fit is not None and result.comparison is not None
     assert result.fit_won == (result.comparison.winner.candidate.name == "fitted, 7 calls")
+
+
+def test_recipes_for_several_numbers_of_calls_enter_each_race_once():
+    setting = replace(setting_of(MIXTURES["vp"], 40, batch=4), dtype=torch.float32)
+    ns = SCHEDULES["vp"]
+    tables = [build_table("ipndm", baseline_sigmas("karras", ns, nfe), ns.family, 3) for nfe in (4, 5)]
+    course = Within(setting, [4, 5], Budget(4000), more=known_tables([Recipe.from_table(table, model="a model") for table in tables], ns))
+    assert len(list(course.run())) == 2
+    for run in course.races.values():
+        names = [*(score.candidate.name for score in run.finalists), *run.screened_out]
+        assert names.count("recipe 1, for a model") == 1 and len(names) == len(set(names))
+        assert len({len(score.squares) for score in run.finalists}) == 1

@@ -92,11 +92,13 @@ def test_states_behind_are_not_kept_alive(solver):
         alive = sum(reference() is not None for reference in seen)
         # besides this one, the start of the step, which correctors need
         assert alive <= 1, (index, alive)
-        seen.append(weakref.ref(state))
+        if state is not start:  # which the caller holds
+            seen.append(weakref.ref(state))
         return state * 0.5
 
-    walk_to_end(table, Walk.begin(torch.ones(3)), evaluate)
-    assert len(seen) == table.nfe
+    start = torch.ones(3)
+    walk_to_end(table, Walk.begin(start), evaluate)
+    assert len(seen) == table.nfe - 1
 
 
 def test_rows_know_their_steps_and_calls():

@@ -86,3 +86,11 @@ def ordinary(value: Any) -> Any:
 def precision(device: str | torch.device, autocast: torch.dtype | None) -> AbstractContextManager[object]:
     """For the model's calls."""
     return nullcontext() if autocast is None else torch.autocast(torch.device(device).type, autocast)
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether autocast is on for a device; before torch 2.4 there was a function per kind of device."""
+    try:
+        return torch.is_autocast_enabled(device.type)
+    except TypeError:
+        return torch.is_autocast_cpu_enabled() if device.type == "cpu" else torch.is_autocast_enabled()

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from ..recipes import Book, Recipe, model_identity
 from ..schedules import NoiseSchedule
 from ..schedules.clocks import FlowClock
 from .folders import recipe_path
+from .known import known_recipes
 from .levels import network_of, noise_schedule_of
 from .names import CALIBRATED, SCHEDULES
 from .samplers import WORK
@@ -192,7 +193,9 @@ def run(picture: Picture, plan: CalibrationPlan, course: Course) -> None:
             shared.state.sampling_steps, shared.state.sampling_step = 1000, int(1000 * course.share)
             return output[: batch - missing] if missing else output
 
-        fit(Setting(denoised, ns, tuple(x.shape[1:]), tuple(plan.seeds), batch=plan.batch, device=x.device), plan, course, stopped)
+        setting = Setting(denoised, ns, tuple(x.shape[1:]), tuple(plan.seeds), batch=plan.batch, device=x.device)
+        known = known_recipes(ns.family, facts) if plan.budget is not None else ()
+        fit(setting, replace(plan, known=known), course, stopped)
 
     kind = processing.StableDiffusionProcessingTxt2Img
     has_distilled = picture.distilled is not None and hasattr(kind, DISTILLED)

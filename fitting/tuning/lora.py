@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...schedules.checks import real_number, whole_number
+from ...training.gradients import autocasts
 
 LAYERS: Mapping[str, str] = {
     "attention": r"attn|attention|(^|\.)(to_[qkv]|to_out|qkv|proj|linear[12])(\.|$)",
@@ -115,7 +116,7 @@ def _adapted(
 ) -> Tensor:
     """The hook of one layer: its output with the adapter's added."""
     given = inputs[0] if inputs else named["input"]
-    x = given if torch.is_autocast_enabled(given.device.type) else given.to(down.dtype)
+    x = given if autocasts(given.device) else given.to(down.dtype)
     if isinstance(module, nn.Linear):
         more = F.linear(F.linear(x, down), up)
     else:

@@ -103,10 +103,9 @@ def _latents(path: Path, shape: tuple[int, ...]) -> Tensor:
     value = tensors[names[0]]
     if not value.is_floating_point():
         raise ValueError(f"{path} holds {value.dtype}; latents are floating-point numbers in the scale that the model sees.")
-    value = value.float()
     value = value[None] if value.ndim == len(shape) else value
     if tuple(value.shape[1:]) != tuple(shape):
         raise ValueError(
             f"{path} holds samples of shape {tuple(value.shape[1:])}, but the model's have {tuple(shape)}; give samples of that shape."
         )
-    return value
+    return value.float()

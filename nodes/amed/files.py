@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
-from safetensors import safe_open
 
 from ...amed import AmedPredictor, AmedTable, load_amed, save_amed
 from ...amed.checkpoint import FORMAT
 from ...demo.amed_shipped import AMED_FOLDER
+from ...tensor_files import load_record
 from ..model_files import ModelFiles
 
 
@@ -30,8 +29,7 @@ def _is_amed(path: Path) -> bool:
 @lru_cache(maxsize=4096)
 def _has_format(path: Path, modified: int) -> bool:
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            record = json.loads((file.metadata() or {}).get("fewstep", "{}"))
+        record = load_record(path)
     except Exception:  # safetensors has its own exception type; a damaged file of another pack is not ours to report
         return False
     return isinstance(record, dict) and record.get("format") == FORMAT

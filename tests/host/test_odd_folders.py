@@ -54,8 +54,10 @@ def test_everything_is_served(boot_as, name: str):
             status, _ = server.request(f"/api/workflow_templates/{quote(name)}/{quote(template)}.{ending}")
             assert status == 200, template
     assert server.request(f"/api/workflow_templates/{quote(name)}/tune%20LoRA.json")[0] == 200, "by its former name"
-    for outside in ("..%2F__init__.py", "../__init__.py", "docs/../../pyproject.toml", "none.js", ""):
-        assert server.request(f"/extensions/{quote(name)}/{outside}")[0] != 200, outside
+    outside = ("..%2F__init__.py", "../__init__.py", "docs/../../pyproject.toml", "none.js", "", "docs/FewStep%00.md", "docs/FewStep" * 400)
+    for path in outside:
+        assert server.request(f"/extensions/{quote(name)}/{path}")[0] in (403, 404), path
+    assert "served.py" not in server.log, "no traceback"
     assert "FewStep: ComfyUI's page cannot load" not in server.log
     if name != IN_THE_PAGE:
         server.stop()
@@ -77,6 +79,7 @@ def test_help_pages_are_found_at_once_in_a_plain_folder(boot_as, comfy, name: st
         assert server.request(f"/extensions/{name}/docs/{path}") == (200, page), path
     assert server.request(f"/extensions/{name}/docs/FewStepCalibrate.jpg")[0] == 200
     assert server.request(f"/extensions/{name}/docs/FewStepNone/en.md")[0] == 404
+    assert server.request(f"/extensions/{name}/docs/FewStep{'a' * 4000}/en.md")[0] == 404, "longer than file names can be"
     assert server.request(f"/extensions/{name}/fewstep.js")[0] == 200
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewstep.fitting import Setting
 from fewstep.schedules import NoiseSchedule, baseline_sigmas
 from fewstep.solvers import SolverTable, build_table
+from fewstep.training.gradients import autocasts
 
 if __package__:
     from ..toy_denoiser import SCHEDULES, SIDE, ToyDenoiser
@@ -62,7 +63,7 @@ class Tunable(nn.Module):
         level = (sigma.to(x.dtype).log() / 4)[:, None, None, None].expand_as(x)
         scaled = x / (1 + sigma.to(x.dtype)[:, None, None, None] ** 2).sqrt()
         dtype = self.inside.weight.dtype
-        if not torch.is_autocast_enabled("cpu"):
+        if not autocasts(x.device):
             scaled, level = scaled.to(dtype), level.to(dtype)
         maps = torch.tanh(self.inside(torch.cat([scaled, level], 1)))
         return self.exact(x, sigma, labels) + self.out(self.attn(maps)).to(x.dtype)

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from fewstep.fitting.tuning import LAYERS, FullWeights, LoraAdapters
 from fewstep.fitting.tuning.lora import adaptable
 
+from ..half_precision import FLOAT16
+
 LAYERS_WITH_INPUTS = {
     "linear": (nn.Linear(5, 7), (3, 4, 5)),
     "linear without bias": (nn.Linear(6, 2, bias=False), (4, 6)),
@@ -54,7 +56,7 @@ def test_adapters_are_merged_weights(kind, rank, alpha):
     assert float((merged - network(x)).detach().abs().max()) > 0.05
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, FLOAT16, torch.bfloat16, torch.float64])
 def test_untrained_adapters_change_no_bit(dtype):
     network = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 2, 1)).to(dtype)
     x = torch.randn(2, 2, 6, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
@@ -65,7 +67,7 @@ def test_untrained_adapters_change_no_bit(dtype):
         assert found.dtype == dtype and torch.equal(found, plain)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [FLOAT16, torch.bfloat16])
 def test_networks_in_half_precision_are_adapted_in_float32(dtype):
     network = nn.Sequential(nn.Linear(6, 8), nn.SiLU(), nn.Linear(8, 3))
     x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))

@@ -18,6 +18,7 @@ from fewstep.fitting.tuning.objective import TuningObjective
 from fewstep.fitting.tuning.options import TuningOptions
 from fewstep.training.distributed import Group
 
+from ..half_precision import FLOAT16, needs_float16
 from .networks import SIDE, Tunable, table_of, tunable_setting
 
 LR = {"lr": 0.02, "average": 0.5}
@@ -536,7 +537,7 @@ def test_networks_made_in_inference_mode():
         tune(setting, table_of(), FullWeights(model), held_out=8, teacher=ends)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [FLOAT16, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_networks_in_half_precision(dtype, kind):
     setting = tunable_setting(24)
@@ -549,7 +550,7 @@ def test_networks_in_half_precision(dtype, kind):
     assert setting.model.out.weight.dtype == dtype and all(p.dtype == torch.float32 for p in adapters.parameters() if p.ndim)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [FLOAT16, torch.bfloat16])
 def test_autocast(dtype):
     exact, wanted = course(passes=3)
     rough, found = course(passes=3, autocast=dtype)
@@ -557,6 +558,7 @@ def test_autocast(dtype):
     assert rough.held_out_after == pytest.approx(exact.held_out_after, rel=0.05)
 
 
+@needs_float16
 def test_half_precision_takes_smaller_factors_where_gradients_overflow():
     """Losses times 1024 overflow in float16 here, and times some smaller power of two they do not."""
     setting = tunable_setting(24)

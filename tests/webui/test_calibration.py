@@ -7,17 +7,20 @@ import importlib
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
-from fewstep.fitting import Setting
-from fewstep.jobs.calibrate import recipe_from
+from fewstep.fitting import Budget, Setting
+from fewstep.jobs.calibrate import BY_TIME, recipe_from
 from fewstep.recipes import Book, Recipe
-from fewstep.schedules import NoiseSchedule
+from fewstep.schedules import NoiseSchedule, baseline_sigmas
+from fewstep.solvers import build_table
 from fewstep.webui.calibration import Course, Picture, fit, plan_of, run
 from fewstep.webui.choices import Choices
+from fewstep.webui.known import known_recipes
 from fewstep.webui.names import CALIBRATED
 from fewstep.webui.plot import sigma_plot
 from fewstep.webui.samplers import sampler_function
@@ -136,6 +139,24 @@ def test_a_picture_of_the_host_carries_it(host):
     [picture] = host.pictures
     assert picture.closed and picture.do_not_save_samples and (picture.width, picture.height, picture.cfg_scale) == (64, 64, 2.0)
     assert course.calls > 100 and host.state.sampling_step <= host.state.sampling_steps
+
+
+def test_saved_recipes_of_other_checkpoints_join_the_race_of_a_budget(host):
+    ours = Recipe.from_table(build_table("unipc", baseline_sigmas("karras", NS, 3), NS.family), cfg=2.0, model="another")
+    for name, recipe in {
+        "other": ours,
+        "own": Recipe.from_table(ours.table(), cfg=2.0, model="two points"),
+        "far": Recipe.from_table(ours.table(), cfg=7.0, model="another"),
+        "flow": Recipe.from_table(build_table("unipc", [1, 0.5, 0.2, 0], "flow"), cfg=2.0, model="another"),
+    }.items():
+        recipe.save(host.folder / f"{name}.json")
+    (host.folder / "damaged.json").write_text("{", encoding="utf-8")
+    assert known_recipes(NS.family, {"cfg": 2.0, "model": "two points"}) == [ours]
+    course = Course()
+    run(PICTURE, replace(plan_of("3", BY_TIME, 0, 4), budget=Budget(2500)), course)
+    pool = course.outcome.within.races[3]
+    names = [score.candidate.name for score in pool.finalists] + list(pool.screened_out)
+    assert [name for name in names if "another" in name] == ["recipe 1, for another"]
 
 
 def test_interrupting_the_host_interrupts_it(host):
