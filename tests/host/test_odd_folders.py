@@ -54,13 +54,16 @@ def test_everything_is_served(boot_as, name: str):
             status, _ = server.request(f"/api/workflow_templates/{quote(name)}/{quote(template)}.{ending}")
             assert status == 200, template
     assert server.request(f"/api/workflow_templates/{quote(name)}/tune%20LoRA.json")[0] == 200, "by its former name"
-    outside = ("..%2F__init__.py", "../__init__.py", "docs/../../pyproject.toml", "none.js", "", "docs/FewStep%00.md", "docs/FewStep" * 400)
+    outside = ["..%2F__init__.py", "../__init__.py", "docs/../../pyproject.toml", "none.js", "", "docs/FewStep%00.md"]
+    if name not in ("FewStep-0.1.0", "few@step"):  # those the host serves, and to a name that is too long for a file it answers 500
+        outside.append("docs/FewStep" * 400)
     for path in outside:
         assert server.request(f"/extensions/{quote(name)}/{path}")[0] in (403, 404), path
     assert "served.py" not in server.log, "no traceback"
     assert "FewStep: ComfyUI's page cannot load" not in server.log
     if name != IN_THE_PAGE:
         server.stop()
+
 
 def test_a_name_that_no_address_can_have_is_told_once(boot_as):
     server = boot_as("few#step 100%")
