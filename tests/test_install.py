@@ -343,7 +343,7 @@ def test_a_renamed_folder_and_the_test_command(demo_run, lent_packages, run_pyth
     # A core and tests of a few lines: what is tried here is how the results of the three tools are reported.
     shutil.rmtree(checkout / "tests")
     (checkout / "tests").mkdir()
-    for name in ("conftest.py", "loaded_files.py"):
+    for name in ("conftest.py", "loaded_files.py", "two_processes.py"):
         shutil.copy(ROOT / "tests" / name, checkout / "tests")
     (checkout / "tests/test_one.py").write_text(
         "import os\n\nimport fewstep.schedules\n\n\n"
