@@ -549,6 +549,8 @@ def check_everything(arguments: list[str]) -> int:
     variables = environment.variables()
     # Test tensors are small: handing them to a second thread costs more than it brings, and on a busy machine far more.
     variables.setdefault("OMP_NUM_THREADS", "1")
+    # Tests start Python some hundred times, and without bytecode each would compile the package anew.
+    variables["PYTHONDONTWRITEBYTECODE"] = ""
 
     def check(name: str, *options: str) -> int:
         say(f"running {name} ...")
@@ -564,8 +566,8 @@ def check_everything(arguments: list[str]) -> int:
 
 
 def processes(arguments: list[str]) -> list[str]:
-    """Options for pytest: two processes that get the tests one by one in their order, unless the arguments decide or choose."""
-    return [] if arguments or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadgroup"]
+    """Options for pytest: two processes that share the tests as tests/two_processes.py says, unless the arguments decide or choose."""
+    return [] if arguments or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"]
 
 
 def main(arguments: list[str]) -> int:

@@ -39,6 +39,13 @@ def pytest_configure(config):
         )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from .two_processes import scheduler
+
+    return scheduler(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_copy_of_the_core():
     """Looks at what the whole process has imported."""

@@ -1,6 +1,8 @@
 """The demo model: quality of the shipped weights, three families of one network, guidance, the judge."""
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +39,7 @@ def test_samples_are_recognised():
     """A small edition of `python -m fewstep.demo.assess`, which has the figure for 1,000 images."""
     model = load_demo_model("edm")
     trial = Trial.of(model, 100, cfg=2.0, seed=123)
-    images = teacher_images(model, trial, steps=30)
+    images = teacher_images(model, trial, steps=15)
     judge, record = load_judge()
     assert judged_accuracy(images, trial.labels) >= record["test_accuracy"] - 0.06
     assert images.abs().max() < 2
@@ -115,14 +117,21 @@ def test_noise_does_not_depend_on_the_batch():
     assert torch.equal(model.initial_noise(8, 7)[:3], model.initial_noise(3, 7))
 
 
+@cache
+def many_steps(family):
+    """Noises, and what the teacher makes of them."""
+    model = load_demo_model(family)
+    trial = Trial.of(model, 10, cfg=1.0)
+    return trial, teacher_images(model, trial, steps=40)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_every_solver_counts_its_calls_and_approaches_the_teacher(family, solver):
     if SOLVERS[solver].stochastic:
         pytest.skip("a stochastic sampler has another end point")
     model = load_demo_model(family)
-    trial = Trial.of(model, 10, cfg=1.0)
-    target = teacher_images(model, trial, steps=40)
+    trial, target = many_steps(family)
     method = Method(solver, "uniform_lambda")
     steps = method.steps_for(24)
     images, calls = run(model, trial, method, steps)

@@ -116,8 +116,8 @@ def test_wrong_input_is_explained(model, x, sigma, labels, message):
 
 def test_samples_are_recognised(model):
     """A small edition of `python -m fewstep.demo.assess --model emoji`, which has the figure for 1,000 images."""
-    trial = Trial.of(model, 72, cfg=2.0, seed=123)
-    images = teacher_images(model, trial, steps=25)
+    trial = Trial.of(model, 36, cfg=2.0, seed=123)
+    images = teacher_images(model, trial, steps=12)
     judge, record = model.judge()
     assert record["test_accuracy"] > 5 * CHANCE
     assert judged_accuracy(images, trial.labels, model) > 5 * CHANCE
@@ -126,14 +126,14 @@ def test_samples_are_recognised(model):
     distance = frechet_distance(*judge.statistics(images), *(record[key] for key in STATISTICS_KEYS))
     noise_distance = frechet_distance(*judge.statistics(trial.noise), *(record[key] for key in STATISTICS_KEYS))
     assert distance < 0.5 * noise_distance
-    again = teacher_images(model, Trial(trial.noise[:4], trial.labels[:4], 2.0), steps=25)
+    again = teacher_images(model, Trial(trial.noise[:4], trial.labels[:4], 2.0), steps=12)
     assert rmse(again, images[:4]) < 0.01, "the same noise gives the same pictures"
 
 
 def test_few_steps_come_near_many(model):
-    trial = Trial.of(model, 18, cfg=1.0, seed=5)
-    target = teacher_images(model, trial, steps=60)
-    errors = [rmse(run(model, trial, Method("dpmpp_multistep", "uniform_lambda", 2), steps)[0], target) for steps in (8, 16, 32)]
+    trial = Trial.of(model, 9, cfg=1.0, seed=5)
+    target = teacher_images(model, trial, steps=40)
+    errors = [rmse(run(model, trial, Method("dpmpp_multistep", "uniform_lambda", 2), steps)[0], target) for steps in (6, 12, 24)]
     assert errors[2] < 0.5 * errors[1] < 0.5 * errors[0] and all(math.isfinite(error) for error in errors)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from fewstep.cli import main
 from fewstep.demo import demo_recipe, load_demo_model
 from fewstep.demo.amed_shipped import amed_setting
 from fewstep.demo.calibration import MODEL_NAMES
+from fewstep.demo.evaluate import teacher_images
 from fewstep.demo.tuning import samples_for
 from fewstep.fitting.tuning import load_lora, lora_facts
 from fewstep.recipes import Recipe, model_identity
@@ -101,6 +103,7 @@ def test_the_denoising_loss_has_the_models_own_data(tmp_path, monkeypatch):
 
 def test_without_a_recipe_the_demo_says_how_to_make_one(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("fewstep.demo.shipped.RECIPES_FOLDER", tmp_path)
+    monkeypatch.setattr("fewstep.demo.showcase.teacher_images", partial(teacher_images, steps=4))  # nobody looks at its pictures here
     assert demo_recipe("emoji", 2) is None
     result = run(capsys, "demo", "--model", "emoji", "--steps", 2, "--images", 18, "--out", tmp_path / "demo.png")
     assert "there are some for 4, 5, 6, 8, 10 calls at cfg 2" in result["note"]

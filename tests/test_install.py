@@ -321,7 +321,7 @@ def test_demo_again_takes_seconds_and_installs_nothing(demo_run, lent_packages, 
     result = run_python(checkout / "install.py", "--demo", "--help", env=lent_packages)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "FewStep:" not in result.stdout
-    assert time.monotonic() - started < 15, "the start of Python and torch alone, here on a machine that may be busy"
+    assert time.monotonic() - started < 60, "the start of Python and torch alone, here on a machine that may be busy"
 
 
 def test_an_environment_does_not_delete_itself(demo_run, lent_packages, run_python):
@@ -343,7 +343,7 @@ def test_a_renamed_folder_and_the_test_command(demo_run, lent_packages, run_pyth
     # A core and tests of a few lines: what is tried here is how the results of the three tools are reported.
     shutil.rmtree(checkout / "tests")
     (checkout / "tests").mkdir()
-    for name in ("conftest.py", "loaded_files.py"):
+    for name in ("conftest.py", "loaded_files.py", "two_processes.py"):
         shutil.copy(ROOT / "tests" / name, checkout / "tests")
     (checkout / "tests/test_one.py").write_text(
         "import os\n\nimport fewstep.schedules\n\n\n"

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="wh
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = "tests/host/runs_until_interrupted.py"
-TWO_PROCESSES = ("-n", "2", "--dist", "loadgroup")
+TWO_PROCESSES = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
 BOOT_LIMIT = 180
 END_LIMIT = 60  # seconds; install.py itself waits 20 at most
 

@@ -48,10 +48,10 @@ def built(solver, sigmas, family, order, **options):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_the_order_asked_for_gives_the_table_again(solver, family):
-    """Every order, every length, with a last level of 0 and above: exactly the same rows, from the highest order and step by step."""
+    """Every order, short and long lists, with a last level of 0 and above: the very rows, from the highest order and step by step."""
     compared = 0
     orders = (None, *SOLVERS[solver].orders)
-    for order, steps, last, options in product(orders, range(1, 10), (0.0, 0.05), options_of(solver)):
+    for order, steps, last, options in product(orders, (1, 2, 3, 4, 5, 9), (0.0, 0.05), options_of(solver)):
         sigmas = levels(family, steps, last)
         table = built(solver, sigmas, family, order, **options)
         if table is None or steps + (last == 0) < 2:

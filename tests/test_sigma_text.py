@@ -175,10 +175,10 @@ def test_as_many_levels_as_allowed():
     "text", ["1" * 200_000 + "x", "a " * 100_000, "[" * 200_000 + "a", ", device=" * 20_000, "(a" * 50_000, "1." * 50_000, "1 " * 500_000]
 )
 def test_long_nonsense_is_refused_quickly(text):
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ValueError):
         parse_sigmas(text)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_small_levels_are_written_without_exponent():

@@ -70,7 +70,7 @@ def test_sample_uses_the_lora_with_its_recipe(tuned, capsys, tmp_path):
 def test_all_weights_on_a_recipe_with_data(tmp_path, capsys):
     file = tmp_path / "w.safetensors"
     arguments = ["--start", "recipe", "--steps", 3, "--full", "--lr", 1e-4, "--rounds", 1, "--passes", 1]
-    small = [*SMALL[: SMALL.index("--rank")], "--cfg", "2"]
+    small = [*SMALL[: SMALL.index("--rank")], "--cfg", "2", "--trajectories", "20"]
     result = run(capsys, *small, *arguments, "--denoising", 0.1, "--out", file)
     assert result["nfe"] == 3 and result["phase_1"] == "recipe"
     names = set(load_demo_model("edm").network.net.state_dict())
@@ -117,7 +117,8 @@ def test_an_interrupted_tuning_leaves_the_former_file(tmp_path, capsys, monkeypa
     monkeypatch.setattr(tune_command, "StageBar", StoppingBar)
     file = tmp_path / "p.safetensors"
     file.write_text("former")
-    arguments = ["tune", *SMALL, "--cfg", "2", "--steps", "3", "--passes", "9", "--out", str(file), "--overwrite", "--json"]
+    small = [*SMALL, "--cfg", "2", "--trajectories", "20", "--steps", "3", "--passes", "9"]
+    arguments = ["tune", *small, "--out", str(file), "--overwrite", "--json"]
     assert main(arguments) == 130
     result = json.loads(capsys.readouterr().out)
     assert result["verdict"].endswith("it is kept, unproven.")

@@ -86,8 +86,12 @@ class Page:
     def __init__(self, page: Any):
         self.page = page
         self.messages: list[tuple[str, str, str]] = []
+        self.under_way: set[Any] = set()
         page.on("console", lambda message: self.messages.append((message.type, message.text, message.location.get("url", ""))))
         page.on("pageerror", lambda error: self.messages.append(("pageerror", f"{error}\n{error.stack}", "")))
+        page.on("request", lambda request: self.under_way.add(request) if "/fewstep/" in request.url else None)
+        for ending in ("requestfinished", "requestfailed"):
+            page.on(ending, lambda request: self.under_way.discard(request))
 
     # --- the page ---
 
@@ -106,6 +110,13 @@ class Page:
     def settle(self, milliseconds: int = 500) -> None:
         self.page.wait_for_timeout(milliseconds)
 
+    def rest(self, milliseconds: int = 400) -> None:
+        """Wait until all we asked the server is answered and the graph has stayed as it is for longer than we wait before we ask."""
+        before = None
+        while self.under_way or self.workflow() != before:
+            before = self.workflow()
+            self.settle(milliseconds)
+
     def complaints(self) -> list[str]:
         """Errors and warnings of the console from our files (in the address or in a stack) and about our addresses."""
         wrong = ("error", "warning", "pageerror")
@@ -117,8 +128,8 @@ class Page:
 
     def load(self, workflow: dict | str) -> None:
         text = workflow if isinstance(workflow, str) else json.dumps(workflow)
-        self.js("(text) => app.loadGraphData(JSON.parse(text))", text)
-        self.settle()
+        self.js("async (text) => { await app.loadGraphData(JSON.parse(text)); }", text)
+        self.settle(150)
 
     def workflow(self) -> dict:
         """The graph as the page would save it."""
@@ -151,7 +162,7 @@ class Page:
         """Show the graph with its point (-x, -y) in the corner, enlarged by `scale`."""
         code = "([x, y, s]) => { app.canvas.ds.offset = [x, y]; app.canvas.ds.scale = s; app.canvas.setDirty(true, true); }"
         self.js(code, [x, y, scale])
-        self.settle()
+        self.settle(100)
 
     def run(self, limit: float = LIMIT) -> None:
         """Queue the workflow with the page's button and wait until it has ended well."""

@@ -279,6 +279,20 @@ class Comfy:
     def interrupt(self) -> None:
         self.request("/interrupt", {})
 
+    def interrupt_once_it_runs(self, prompt_id: str, limit: float = RUN_LIMIT) -> Result:
+        """Interrupt a prompt when its turn has come, and return how it ended.
+
+        Asked again until it has ended: the host forgets what it was asked between taking a prompt from its queue and beginning it.
+        """
+        deadline = time.monotonic() + limit
+        while prompt_id not in (history := self.get(f"/history/{prompt_id}")):
+            if any(prompt_id in running for running in self.get("/queue")["queue_running"]):
+                self.interrupt()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the prompt was not interrupted within {limit} s:\n{self.log[-2000:]}")
+            time.sleep(0.05)
+        return Result(prompt_id, history[prompt_id])
+
     def queue_is_empty(self) -> bool:
         queue = self.get("/queue")
         return not queue["queue_running"] and not queue["queue_pending"]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
 from .comfyui import HOST, NAMED, PROBE, ROOT, Comfy, make_base, variables
+from .warm_host import WarmHost
 
 LOG_LINES = 40
 
@@ -65,8 +64,16 @@ def tell(**what):
 """
 
 
+@pytest.fixture(scope="session")
+def warm_host(comfyui_installed, tmp_path_factory):
+    """The process that the programs of `in_host` are forked from."""
+    host = WarmHost(HOST.comfyui, variables(), tmp_path_factory.mktemp("output"))
+    yield host
+    host.stop()
+
+
 @pytest.fixture
-def in_host(comfyui_installed, tmp_path):
+def in_host(warm_host, tmp_path):
     """Return a function that runs Python code where ComfyUI's modules can be imported, without a server.
 
     The code knows `nodes`, `load_pack()` and `tell(name=value)`; what it told is returned, with the log as `log`.
@@ -79,8 +86,7 @@ def in_host(comfyui_installed, tmp_path):
         pack = str(tmp_path / "custom_nodes/fewstep")
         prelude = HOST_PRELUDE.format(comfyui=str(HOST.comfyui), base=str(tmp_path), pack=pack)
         env = variables({"FEWSTEP_CACHE_DIR": str(tmp_path / "cache"), **(environment or {})})
-        command = [sys.executable, "-c", prelude + code]
-        result = subprocess.run(command, cwd=HOST.comfyui, env=env, capture_output=True, text=True, check=False, timeout=limit)
+        result = warm_host.run(prelude + code, env, limit)
         assert result.returncode == 0, result.stdout + result.stderr
         told = [line.removeprefix("TOLD:") for line in result.stdout.splitlines() if line.startswith("TOLD:")]
         return {**json.loads(told[-1]), "log": result.stderr}

@@ -390,7 +390,7 @@ def test_the_emoji_models_noise_schedule_begins_at_one():
     assert float(sampling.sigma_max) == 1.0 and float(sampling.sigma_min) == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize("cfg", [1.0, 3.0])
+@pytest.mark.parametrize("cfg", [3.0])
 def test_sampling_emoji_equals_the_standalone_run_on_the_same_noise(cfg):
     model, positive, negative, latent, _ = load_emoji(batch_size=19)
     demo = demo_model("emoji")

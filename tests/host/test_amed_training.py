@@ -133,7 +133,7 @@ def test_interrupting_the_training_keeps_the_best_so_far_and_it_goes_on_from_the
     # 16 steps on 2 batches, 3 calls to measure, then 16 times 3 calls (and their gradients) with 3 more after each second time.
     wait_until(lambda: watched.exists() and int(watched.read_text() or 0) > 65)
     comfy.interrupt()
-    result = comfy.wait(prompt, limit=30)
+    result = comfy.wait(prompt)
     assert result.interrupted and node.id not in result.outputs
     (kept,) = saved_files(comfy) - before
     assert kept.startswith("interrupted ") and kept.endswith("amed, 3 calls.safetensors")
@@ -150,7 +150,7 @@ def test_interrupting_the_teacher_leaves_the_server_healthy(comfy, tmp_path):
     prompt = comfy.post_prompt(source.graph)
     wait_until(lambda: watched.exists() and int(watched.read_text() or 0) > 3)
     comfy.interrupt()
-    assert comfy.wait(prompt, limit=30).interrupted
+    assert comfy.wait(prompt).interrupted
     assert saved_files(comfy) == before and comfy.queue_is_empty() and still_works(comfy, tmp_path)
 
 

@@ -68,9 +68,7 @@ def test_every_node_takes_a_prompt_with_only_what_is_essential(comfy, nodes, nam
     prompt_id = comfy.post_prompt(short, as_it_is=True)
     long_work = {node["class_type"] for node in short.values()} & (FITTING | {"FewStepCompareRecipes"})
     if long_work:  # with their defaults they work for minutes; that they are taken and begin is what counts here
-        comfy.interrupt()
-        comfy.request("/queue", {"delete": [prompt_id]})
-        result = comfy.wait(prompt_id)
+        result = comfy.interrupt_once_it_runs(prompt_id)
         assert result.interrupted, result.error
     else:
         assert comfy.wait(prompt_id).ok

@@ -216,12 +216,12 @@ def test_a_stock_setting_that_wins_is_given_out_as_a_recipe(comfy, tmp_path):
 def test_minutes_are_a_budget_for_the_whole_job(comfy, tmp_path):
     source = demo("edm", counted=False)
     links = {"model": source.model, "positive": source.positive, "negative": source.negative, "latent_image": source.latent}
-    node = source.graph.node("FewStepCalibrate", **links, nfe="3", effort="minutes", minutes=0.4, cfg=1.0)
+    node = source.graph.node("FewStepCalibrate", **links, nfe="3", effort="minutes", minutes=0.15, cfg=1.0)
     shown = source.graph.node("PreviewAny", source=node[2])
     source.out(tmp_path, text=node[1])
     result = comfy.run(source.graph)
     report = result.ui(shown, "text")[0]
-    assert "Budget: 24 s, here " in report and "\nLayout: " in report and "\nSpent: " in report and "Teacher: " in report
+    assert "Budget: 9 s, here " in report and "\nLayout: " in report and "\nSpent: " in report and "Teacher: " in report
     assert "3 model calls: " in report
 
 
@@ -435,7 +435,7 @@ def test_interrupting_the_fit_keeps_what_there_is_and_the_server_works(comfy, tm
     prompt = comfy.post_prompt(source.graph)
     wait_until(lambda: watched.exists() and int(watched.read_text() or 0) > 300)
     comfy.interrupt()
-    result = comfy.wait(prompt, limit=30)
+    result = comfy.wait(prompt)
     assert result.interrupted and node.id not in result.outputs
     known = recipe_files(comfy) - before
     assert known and all(name.startswith("interrupted ") for name in known), known
@@ -459,7 +459,7 @@ def test_an_interrupted_teacher_goes_on_where_it_was(comfy, tmp_path):
     prompt = comfy.post_prompt(source.graph)
     wait_until(lambda: set(folder.rglob("*.safetensors")) - known)
     comfy.interrupt()
-    assert comfy.wait(prompt, limit=30).interrupted
+    assert comfy.wait(prompt).interrupted
     assert recipe_files(comfy) == before and not list(folder.rglob("*.tmp"))
     report = comfy.run(source.graph).ui(out, "text")[0]
     calls = int(re.search(r"Teacher: 100 steps of unipc, (\d+) model calls", report)[1])
@@ -473,6 +473,6 @@ def test_interrupting_a_comparison_leaves_the_server_healthy(comfy, tmp_path):
     prompt = comfy.post_prompt(source.graph)
     wait_until(lambda: watched.exists() and int(watched.read_text() or 0) > 5)
     comfy.interrupt()
-    result = comfy.wait(prompt, limit=20)
+    result = comfy.wait(prompt)
     assert result.interrupted and node.id not in json.dumps(result.outputs)
     assert comfy.queue_is_empty() and still_works(comfy, tmp_path)

@@ -255,7 +255,7 @@ def test_wherever_it_is_interrupted_the_rest_gives_the_same(tmp_path, what):
 
     whole, wanted, calls = run(-1)
     assert whole.improved and calls > 20
-    for at in range(3, calls, max(2, calls // 6)):
+    for at in range(3, calls, max(2, calls // 4)):
         file = tmp_path / f"{at}.safetensors"
         part, _, _ = run(at, resume=file)
         assert part.stopped == INTERRUPTED and part.held_out_after <= part.held_out_before
