@@ -7,6 +7,7 @@ all seeds would cost seeds/first times that.
 
 The reference has to be there at the end: of the candidates that go on, half are stock (if there are so many). A stock setting that is lost
 by chance in an early round makes the guard's reference worse than it could be; `tests/test_fitting_race.py` simulates how much worse.
+One at least is of this package's settings: who does not calibrate gets such a one, and a calibration is to be no worse than that, either.
 References: Karnin, Koren, Somekh, "Almost optimal exploration in multi-armed bandits", 2013 (successive halving); Jamieson, Talwalkar,
 arXiv 1502.07943.
 """
@@ -27,7 +28,8 @@ Array = NDArray[np.float64]
 Run = Callable[[Sequence[Candidate], range], Sequence[Score]]
 """run(candidates, positions of seeds) -> their scores on these seeds."""
 
-FIRST = 2  # seeds of the first round
+FIRST = 2  # seeds of the first round, at least
+_FIRST_SHARE = 6  # one in so many: on a few seeds those decide that end in another picture
 GOING_ON = 1 / 3  # share of the candidates
 FINALISTS = 4
 
@@ -55,28 +57,26 @@ class Race:
         return found
 
 
-def rounds(
-    candidates: int, seeds: int, first: int = FIRST, going_on: float = GOING_ON, finalists: int = FINALISTS
-) -> list[tuple[int, int]]:
+def rounds(candidates: int, seeds: int, going_on: float = GOING_ON, finalists: int = FINALISTS) -> list[tuple[int, int]]:
     """For each round, how many candidates run and on how many seeds in all."""
     plan: list[tuple[int, int]] = []
-    left, reached = candidates, min(first, seeds)
+    left, reached = candidates, min(max(FIRST, seeds // _FIRST_SHARE), seeds)
     while left > finalists and reached < seeds:
         plan.append((left, reached))
         left, reached = max(finalists, round(left * going_on)), min(2 * reached, seeds)
     return [*plan, (finalists if plan else left, seeds)]
 
 
-def race_cost(candidates: int, nfe: int, seeds: int, first: int = FIRST) -> int:
+def race_cost(candidates: int, nfe: int, seeds: int) -> int:
     """Sample-calls of a race of tables with `nfe` calls, most of which share the first one."""
     cost = before = 0
-    for running, reached in rounds(candidates, seeds, first):
+    for running, reached in rounds(candidates, seeds):
         cost += (running * max(nfe - 1, 1) + 1) * (reached - before)
         before = reached
     return cost
 
 
-def race(candidates: Sequence[Candidate], seeds: int, run: Run, first: int = FIRST) -> Race:
+def race(candidates: Sequence[Candidate], seeds: int, run: Run) -> Race:
     """Let `candidates` run on up to `seeds` seeds.
 
     Raises
@@ -86,7 +86,7 @@ def race(candidates: Sequence[Candidate], seeds: int, run: Run, first: int = FIR
     """
     scores: dict[str, Score] = {}
     running, screened_out, before = list(candidates), list[str](), 0
-    for count, reached in rounds(len(running), seeds, first):
+    for count, reached in rounds(len(running), seeds):
         running, out = _best(running, scores, count)
         screened_out = [*out, *screened_out]
         for score in run(running, range(before, reached)):
@@ -104,11 +104,12 @@ def runner(scorer: Scorer, setting: Setting, targets: Tensor) -> Run:
 
 
 def _best(running: Sequence[Candidate], scores: dict[str, Score], count: int) -> tuple[list[Candidate], list[str]]:
-    """The `count` best, half of them stock, and the names of the others."""
+    """The `count` best, half of them stock and one of ours, and the names of the others."""
     if count >= len(running):
         return list(running), []
     ranked = sorted(running, key=lambda candidate: scores[candidate.name].error)
     kept = [candidate for candidate in ranked if candidate.kind == "stock"][: -(-count // 2)]
+    kept += [candidate for candidate in ranked if candidate.kind == "optimized"][: min(1, count - len(kept))]
     kept += [candidate for candidate in ranked if candidate not in kept][: count - len(kept)]
     return kept, [candidate.name for candidate in ranked if candidate not in kept]
 

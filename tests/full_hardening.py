@@ -28,6 +28,7 @@ BEGIN, END = "<!-- written by tests/full_hardening.py -->\n", "<!-- end -->\n"
 PARTS: dict[str, tuple[str, str]] = {
     "files": ("Files: recipes, books, cache, presets, AMED, LoRA, teachers, states, typed noise levels", "test_hostile_files.py"),
     "sizes": ("Files of 6 GiB, or with records of 15 MB: the memory that reading them took", "test_hostile_sizes.py"),
+    "guided": ("Texts and files that are changed until they reach new lines of the readers (needs atheris)", "fuzz_guided.py"),
     "names": ("Names of files in workflows, requests and the WebUI", "test_hostile_names.py"),
     "kills": ("Processes killed (kill -9), many at once, without a home", "test_killed.py"),
     "disks": ("Disks that are full, out of files, or read-only", "test_real_disks.py"),
@@ -37,13 +38,16 @@ PARTS: dict[str, tuple[str, str]] = {
     "versions": ("Old and new Pythons and packages", "old_and_new.py"),
 }
 """By name: what it is about, and the file that does it."""
+ROWS = """Oldest are the lower bounds of requirements.txt, or the oldest that exist for this Python;
+torch is as old as pyproject.toml allows in the first row. core: the tests of schedules, solvers, recipes, the cache, files, fits, AMED,
+adapters and import rules; whole: all that need no host, no demo and no records to compare bits with."""
 
 
 def commands(part: str) -> list[str]:
     file = PARTS[part][1]
     if part == "soak":
         return [sys.executable, f"tests/{file}", "--prompts", "520", "--record", str(SOAK)]
-    if part == "versions":
+    if part in ("versions", "guided"):
         return [sys.executable, f"tests/{file}"]
     return [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", f"tests/{file}"]
 
@@ -114,7 +118,7 @@ def versions_table(results: dict[str, Any]) -> list[str]:
             continue
         versions = row["versions"]
         found = " | ".join(versions[key] for key in ("python", "torch", "numpy", "scipy", "safetensors"))
-        counts = ", ".join(f"{row[key]} {key}" for key in ("passed", "failed", "skipped", "error") if row.get(key))
+        counts = ", ".join(f"{row[key]:,} {key}" for key in ("passed", "failed", "skipped", "error") if row.get(key))
         lines.append(f"| {name} | {found} | {row['tests']}: {counts} |")
     commits = sorted({row["commit"] for row in results.values() if "versions" in row})
     return [*lines, "", f"At commit {', '.join(commits)}."] if commits else lines
@@ -127,7 +131,7 @@ def page_part(results: dict[str, Any], versions: dict[str, Any]) -> str:
         result = results.get(part)
         text += f"\n### {title}\n\n`tests/{file}`"
         if part == "versions":
-            text += ", each row really installed.\n\n" + "\n".join(versions_table(versions)) + "\n"
+            text += f", each row really installed. {ROWS}\n\n" + "\n".join(versions_table(versions)) + "\n"
         elif result is None:
             text += ": not run in full.\n"
         else:

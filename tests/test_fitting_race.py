@@ -65,6 +65,20 @@ def test_half_of_those_that_go_on_are_stock():
     assert found.winner.name == "optimized 0"
 
 
+def test_one_of_ours_is_there_at_the_end():
+    """It is what people get who do not calibrate."""
+    squares = np.full((20, 12), 5.0)
+    squares[10:] = 1.0
+    squares[7] = 4.0
+    found = race(entrants(["optimized"] * 10 + ["stock"] * 10), 12, fixed(squares))
+    assert [score.candidate.name for score in found.finalists][-1] == "optimized 7" and found.winner.kind == "stock"
+    assert [score.candidate.kind for score in found.finalists] == ["stock"] * 3 + ["optimized"]
+
+
+def test_more_seeds_begin_where_more_decide():
+    assert [rounds(64, seeds)[0] for seeds in (6, 12, 20, 44, 96)] == [(64, 2), (64, 2), (64, 3), (64, 7), (64, 16)]
+
+
 def test_candidates_that_diverge_leave_first_and_are_an_error_if_there_is_no_other():
     squares = np.ones((20, 12))
     squares[3:] = np.inf

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import struct
 import sys
 from pathlib import Path
@@ -27,6 +26,7 @@ from .test_recipes import calibrated
 from .toy_denoiser import toy_setting
 from .tuning.test_lora_file import written
 
+resource = pytest.importorskip("resource", reason="Windows does not tell how large a process was")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the largest size of a process is read as Linux tells it")
 
 LARGE = 6 * 2**30
