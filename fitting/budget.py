@@ -1,10 +1,9 @@
 """How a budget of sample-calls is laid out: seeds, teacher, race, fits and guard.
 
-Every seed that is fitted costs the teacher's steps once, and in the fit its derivatives at least once, and some trials (two_stages.py). So
-the number of seeds follows from the budget. Beyond forty seeds, a larger budget goes half into more of them and half into measuring their
-derivatives again: 151 seeds measured once ended where 36 do (demo edm, 5 calls, 14,800 sample-calls). Where all weights free are too dear,
-those that keep constants (parameters.py) are fitted: half the parameters. What still does not fit is left out: the fit for the most model
-calls first. What remains without any fit is the race: which of the settings that hosts offer is best on this model.
+Every seed that is fitted costs the teacher's steps once, and in the fit its derivatives once, and some trials (two_stages.py). So the
+number of seeds follows from the budget. Where all weights free are too dear, those that keep constants (parameters.py) are fitted: half
+the parameters. What still does not fit is left out: the fit for the most model calls first. What remains without any fit is the race:
+which of the settings that hosts offer is best on this model.
 
 The seeds that decide grow with the square root of the budget, like the seeds that a fit can use well: what a fit gains is to be told from
 chance, and one that sends a seed in fifty to another picture shows that on fifty, not on twelve.
@@ -27,7 +26,6 @@ FOLLOWING = 10  # candidates of a race after the first, a warm start not counted
 _FEWEST_RACING, _MOST_RACING = 16, 64
 _RACING = 0.12  # share of the budget that races may take, as long as there are enough candidates
 _GUARDING_FROM, _PORTION = 4000.0, 4  # sample-calls from which more than the usual seeds decide, and by how many more at a time
-_SEEDS_PER_ROUND = 40  # of measured Jacobians: one for each of so many seeds, two for each of twice as many
 _TRIALS = 4.5  # of a seed's steps, with what the first stage of a fit costs beside them
 
 
@@ -80,10 +78,9 @@ class StepCost:
     keeping: int
     trial: int
 
-    def of_seed(self, constants: bool, seeds: int) -> float:
-        """Sample-calls that a fit needs for one of so many seeds."""
-        each = self.trial * _TRIALS + (self.keeping if constants else self.jacobian)
-        return 1 + self.trial + each * max(1.0, seeds / _SEEDS_PER_ROUND)
+    def of_seed(self, constants: bool) -> float:
+        """Sample-calls that a fit needs for one seed."""
+        return 1 + self.trial * (1 + _TRIALS) + (self.keeping if constants else self.jacobian)
 
 
 @dataclass(frozen=True)
@@ -155,8 +152,8 @@ def lay_out(
     while True:
         guards = {nfe: float(nfe * guarding * points(guarding)) for nfe in fitted}
         left = samples - spent - sum(races.values()) - sum(guards.values()) - teacher_steps * guarding
-        fitting = _affordable(left, [steps[nfe] for nfe in fitted], teacher_steps, constants, min(MOST_FITTED, seeds - guarding))
-        needed = {nfe: steps[nfe].of_seed(constants, fitting) for nfe in fitted}
+        needed = {nfe: steps[nfe].of_seed(constants) for nfe in fitted}
+        fitting = min(int(max(left, 0) / (teacher_steps + sum(needed.values()))), MOST_FITTED, seeds - guarding) if fitted else 0
         if not fitted or fitting >= fewest:
             break
         if not constants:
@@ -178,15 +175,6 @@ def lay_out(
         if nfe in fits:
             costs["fit", nfe], costs["guard", nfe] = fits[nfe].samples, guards[nfe]
     return Layout(guarding, fitting, teacher_steps, racing, fits, tuple(dropped), costs)
-
-
-def _affordable(samples: float, fits: Sequence[StepCost], teacher_steps: int, constants: bool, most: int) -> int:
-    """Seeds that so many sample-calls are enough for, with the teacher."""
-    if not fits:
-        return 0
-    return next(
-        (n for n in range(most, 0, -1) if n * (teacher_steps + sum(fit.of_seed(constants, n) for fit in fits)) <= samples), 0
-    )  # fmt: skip
 
 
 def guarding_seeds(samples: float, tables: int) -> int:

@@ -66,9 +66,6 @@ class Parameters:
         Number of evaluations with a free weight in each row; `FULL_DEPTH` for all.
     constants : bool
         Whether every table keeps constants as the start does (see the module's docstring); not for the group "corrector".
-    free_end : bool
-        Whether the last row's weights have the unit of a step to 0 also where it ends at sigma_min. In the unit of the little noise there,
-        a ridge would hardly let them change.
 
     Attributes
     ----------
@@ -76,14 +73,11 @@ class Parameters:
         Names of the parameters, in order; there are `size` of them.
     """
 
-    def __init__(
-        self, start: SolverTable, groups: Collection[str] = GROUPS, depth: int = 3, constants: bool = False, free_end: bool = False
-    ) -> None:
+    def __init__(self, start: SolverTable, groups: Collection[str] = GROUPS, depth: int = 3, constants: bool = False) -> None:
         check_groups(groups)
         if constants and "corrector" in groups:
             raise ValueError("constants was on for the group 'corrector', whose weights may change freely; leave one of them out.")
         self.start, self.depth, self.constants = start, whole_number(depth, "depth", 0), constants
-        self.free_end = free_end
         self.names: list[str] = []
         rows = start.rows
         self._moving = list(range(1, start.steps)) if "times" in groups else []
@@ -161,8 +155,6 @@ class Parameters:
         for k, row in enumerate(table.rows):
             level = table.rows[k + 1].sigma if k + 1 < len(table.rows) else table.sigmas[-1]
             unit = level if level > 0 else _LAST_SCALE
-            if self.free_end and k + 1 == len(table.rows):
-                unit = max(unit, _LAST_SCALE)
             node = table.sigmas[row.step]  # not row.sigma, which a fitted evaluation shifts
             scales.append((unit, unit / (float(alpha_of(np.float64(node), table.family)) + node)))
         return scales

@@ -178,7 +178,7 @@ class Within:
         if plan is None or start is None:
             return result, ranking
         assert isinstance(start, Candidate)
-        parameters = Parameters(start.table, _groups(start.table, nfe), FULL_DEPTH, plan.constants, free_end=True)
+        parameters = Parameters(start.table, _groups(start.table, nfe), FULL_DEPTH, plan.constants)
         fit = self._fit(nfe, parameters, used.subset(fitting), targets[self.layout.guarding :])
         fitted, *others = points_on_the_way(parameters, fit, points(self.layout.guarding))
         result = replace(

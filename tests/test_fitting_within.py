@@ -17,8 +17,6 @@ from fewstep.fitting.parameters import FULL_DEPTH, Parameters
 from fewstep.fitting.run import run_table
 from fewstep.fitting.teacher_check import CHOICES, enough_steps
 from fewstep.fitting.within import check_cost, step_cost
-from fewstep.schedules import baseline_sigmas
-from fewstep.solvers import build_table
 
 from .fitting_problems import FAMILIES, MIXTURES, SCHEDULES, setting_of, table_of
 
@@ -135,6 +133,17 @@ def test_it_costs_no_more_than_its_budget_and_beats_stock(family):
     assert best is not None and result.comparison.winner.error <= best.error
     assert "Sample-calls: teacher" in result.report()
     assert course.layout is not None and result.seeds <= course.layout.fitting
+
+
+def test_with_more_seeds_that_decide_points_on_the_way_are_compared_within_the_budget():
+    setting = many(seeds=90)
+    course = Within(setting, [3], Budget(15_000))
+    (result,) = course.run()
+    assert course.meter.total == setting.model.samples <= 15_000 and course.layout is not None and course.layout.guarding == 24
+    assert result.fit is not None and result.comparison is not None
+    (fitted,) = [score for score in result.comparison.scores if score.candidate.kind == "fitted"]
+    assert result.fitted == fitted.candidate.table and len(fitted.squares) == 24
+    assert 24 * (1 + 4 * 2) <= result.calls.guard <= course.layout.costs["guard", 3] == 24 * 3 * 4  # the first call is shared
 
 
 def test_seeds_that_decide_are_not_fitted():
@@ -284,24 +293,6 @@ def test_weights_that_keep_constants_do(family, solver):
         assert answer_to_a_constant(table, 0.7) == pytest.approx(answer_to_a_constant(start, 0.7), abs=1e-6)
         other = free.table(rng.normal(0, 0.2, free.size))
         assert np.abs(answer_to_a_constant(other, 0.7) - answer_to_a_constant(start, 0.7)).max() > 1e-3
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_last_row_is_as_free_where_it_ends_above_0(family):
-    ns = SCHEDULES[family]
-    levels = baseline_sigmas("karras", ns, 4)[:-1]
-    for sigmas in (levels, [*levels, 0.0]):
-        end = float(sigmas[-1])
-        start = build_table("ipndm", sigmas, ns.family, 3)
-        usual, free = (Parameters(start, ("coefficients",), FULL_DEPTH, free_end=on) for on in (False, True))
-        theta = np.zeros(free.size)
-        theta[-1] = 1.0  # the oldest weight of the last row, which the start may lack
-        before = dict(enumerate(start.rows[-1].b))
-        rows = [parameters.table(theta).rows[-1].b for parameters in (usual, free)]
-        assert [row[-1] - before.get(len(row) - 1, 0.0) for row in rows] == pytest.approx([end or 0.5, 0.5])
-        theta = np.linspace(-0.1, 0.1, free.size)
-        theta[free.linear] = 0.0
-        assert usual.table(theta) == free.table(theta)  # the other rows are what they were
 
 
 def test_a_jacobian_with_constants_kept_costs_half():
