@@ -122,12 +122,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--problems", nargs="+", metavar="NAME", help="edm, vp, flow, emoji, mixture-157, mixture-flow (default: all)")
+    parser.add_argument(
+        "--problems", nargs="+", metavar="NAME",
+        help="edm, vp, flow, emoji, mixture-157, mixture-flow (default: these), mixture-sd, or fashion157, whose weights do not ship",
+    )  # fmt: skip
     parser.add_argument("--calls", type=_positive, nargs="+", help="model calls (default 3 4 5 6 8 10 12 15 20)")
     parser.add_argument("--cfg", type=float, nargs="+", help="guidance scales (default 1 2 3 7; the shipped recipes are for 2)")
     parser.add_argument("--seeds", type=_positive, help="images per problem and guidance (default 200)")
     parser.add_argument("--quick", action="store_true", help="edm and emoji, 5 and 8 calls, guidance 1 and 2, 6 seeds: at most 3 minutes")
     parser.add_argument("--recipes", type=Path, nargs="+", metavar="FOLDER", help="folders of recipes instead of the shipped ones")
+    parser.add_argument(
+        "--tuned", type=Path, nargs="+", metavar="FILE",
+        help="LoRA files of fewstep tune, measured with the model, the calls and the guidance they were made for",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pictures", type=_positive, metavar="N",
+        help="with 5 and 8 calls and guidance 1 and 3, also compare N pictures of each network with the teacher's as distributions; "
+        "2000 take an hour for both models",
+    )  # fmt: skip
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="keep what was measured of every seed: a later run with more of them measures the rest"
     )
@@ -135,6 +147,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("fewstep-bench.json"), metavar="FILE", help="results (default ./fewstep-bench.json)"
     )
     parser.add_argument("--report", type=Path, metavar="MD", help="write the results as Markdown tables")
+    parser.add_argument("--tables", type=Path, metavar="MD", help="write the longest of these tables to another page instead")
     parser.add_argument("--plot", type=_png, metavar="PNG", help="write error against forward passes")
     parser.add_argument("--json", action="store_true", help="print the headlines as JSON")
 

@@ -1,22 +1,29 @@
 """The choices behind the defaults, one varied at a time, on both models: `python benchmarks/ablations.py --out docs/ablations.md`.
 
-Fashion as EDM, whose range is narrow, and emoji, which begin at s = 1 and so with a jump; guidance 1 and 3, 5 and 8 calls. Every option is
-a table that is scored as `fewstep bench` does it. An entry of the report is the error relative to the best option of its column; the worst
-of them over all columns is what decides: a default should be bad nowhere, rather than the best somewhere.
+Fashion as EDM, whose range is narrow, and emoji, which begin at s = 1 and so with a jump; guidance 1 and 3, 5 and 8 calls. The solver is
+compared twice more: at high guidance on narrow ranges, and on wide ranges at every guidance. Every option is a table that is scored as
+`fewstep bench` does it. An entry of the report is the error relative to the best option of its column; the worst of them over all columns
+is what decides: a default should be bad nowhere, rather than the best somewhere.
+
+The wide fashion network does not ship: without FEWSTEP_FASHION_157 (demo/linear_beta.py) its columns are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import geometric_mean
 
 import torch
 from tqdm import tqdm
 
 from fewstep.demo.bench_measurement import Measurement
-from fewstep.demo.bench_problems import problem, title_of
+from fewstep.demo.bench_problems import NOT_SHIPPED, problem, title_of
 from fewstep.demo.bench_results import commit_of
+from fewstep.demo.linear_beta import FILE_VARIABLE
 from fewstep.demo.showcase import set_threads
 from fewstep.schedules import NoiseSchedule, baseline_sigmas, begins_with_jump, few_step_sigmas, optimal_sigmas
 from fewstep.schedules.families import half_log_snr, sigma_from_half_log_snr
@@ -26,11 +33,14 @@ from fewstep.solvers import SolverTable, build_table
 from fewstep.solvers.few_step import few_step_table, habits_on, tapers
 
 ROOT = Path(__file__).resolve().parents[1]
-PROBLEMS, GUIDANCE, CALLS = ("edm", "emoji"), (1.0, 3.0), (5, 8)
+CALLS = (5, 8)
 DEFAULT = "**the default**"
 
 Scores = dict[str, dict[str, list[float | None]]]
 """By choice and option, an error per column."""
+
+Column = tuple[str, float, int]
+"""Problem, guidance and calls."""
 
 Make = Callable[[Measurement, float, int], SolverTable | None]
 """Of a measurement, guidance and number of calls; None where an option does not apply."""
@@ -139,6 +149,29 @@ def highest_order(table: SolverTable) -> int:
     return max(table.orders)
 
 
+def by_default(solver: str, order: int) -> Make:
+    """Another solver with the steps that FewStep gives it: with a jump, if it can."""
+
+    def make(measurement: Measurement, cfg: float, calls: int) -> SolverTable:
+        on = measurement.on
+        return few_step_table(on.noise_schedule, calls, on.structure, cfg, solver=solver, order=order)
+
+    return make
+
+
+@dataclass(frozen=True)
+class Group:
+    """Choices that are compared on the same columns."""
+
+    columns: tuple[Column, ...]
+    choices: dict[str, dict[str, Make]]
+
+
+def columns(problems: tuple[str, ...], guidance: tuple[float, ...]) -> tuple[Column, ...]:
+    """All combinations with `CALLS`."""
+    return tuple((name, cfg, calls) for name in problems for cfg in guidance for calls in CALLS)
+
+
 CHOICES: dict[str, dict[str, Make]] = {
     "Order and strength p of the bound": {
         f"order {order}, p {p:g}": bound(order, p) for order in (1, 2, 3) for p in (1.0, 1.5, 2.0, 3.0, 4.0)
@@ -168,25 +201,53 @@ CHOICES: dict[str, dict[str, Make]] = {
 }
 
 
-def report(scores: Scores, seeds: int, medians: Scores) -> str:
-    """Markdown tables."""
-    columns = [f"{title_of(name)}, guidance {cfg:g}, {calls} calls" for name in PROBLEMS for cfg in GUIDANCE for calls in CALLS]
-    lines = [_HEAD.format(seeds=seeds, commit=commit_of(ROOT)[:10], share=f"{100 * most_to_gain(scores):.0f} %")]
-    lines += [f"{k + 1}. {column}" for k, column in enumerate(columns)]
-    for choice, options in scores.items():
-        lines += ["", f"## {choice}", "", f"| | {' | '.join(str(k + 1) for k in range(len(columns)))} | worst | worst, median seed |"]
-        lines.append("|---" * (len(columns) + 3) + "|")
-        shown, typical = relative(options), relative(medians[choice])
-        worst = {name: max(value for value in row if value is not None) for name, row in shown.items() if any(row)}
-        applied = {name: sum(value is not None for value in shown[name]) for name in worst}
-        most = max(applied.values())
-        least = min(value for name, value in worst.items() if applied[name] == most)
-        for name, value in worst.items():
-            cells = ["" if ratio is None else f"{ratio:.2f}" for ratio in shown[name]]
-            mark = f"**{value:.2f}**" if value == least else f"{value:.2f}"
-            median = max(ratio for ratio in typical[name] if ratio is not None)
-            lines.append(f"| {name} | {' | '.join(cells)} | {mark} | {median:.2f} |")
+SOLVERS = {
+    "UniPC 2": by_default("unipc", 2), "UniPC 3": by_default("unipc", 3), "DPM++ 2M": by_default("dpmpp_multistep", 2),
+    "DEIS 2": by_default("deis", 2), "DEIS 3": by_default("deis", 3),
+    "iPNDM 2": by_default("ipndm", 2), "iPNDM 3": by_default("ipndm", 3),
+}  # fmt: skip
+
+
+def groups() -> list[Group]:
+    """All that is compared."""
+    wide = ("emoji", *(NOT_SHIPPED if os.environ.get(FILE_VARIABLE) else ()))
+    return [
+        Group(columns(("edm", "emoji"), (1.0, 3.0)), CHOICES),
+        Group(columns(("edm", "mixture-sd"), (5.0, 7.0)), {"Solver at high guidance, on narrow ranges": SOLVERS}),
+        Group(columns(wide, (1.0, 3.0, 7.0)), {"Solver on wide ranges": SOLVERS}),
+    ]
+
+
+def report(found: list[tuple[Group, Scores, Scores]], seeds: int) -> str:
+    """Markdown tables, of errors and medians for each group."""
+    gain = max(most_to_gain(scores) for _, scores, _ in found)
+    lines = [_HEAD.format(seeds=seeds, commit=commit_of(ROOT)[:10], share=f"{100 * gain:.0f} %")]
+    for number, (group, scores, medians) in enumerate(found):
+        if number:
+            lines += ["", "The columns of the next table are"]
+        named = (f"{title_of(name)}, guidance {cfg:g}, {calls} calls" for name, cfg, calls in group.columns)
+        lines += ["", *(f"{k}. {name}" for k, name in enumerate(named, 1))]
+        for choice in scores:
+            lines += ["", f"## {choice}", "", *rows(scores[choice], medians[choice])]
     return "\n".join([*lines, ""])
+
+
+def rows(errors: dict[str, list[float | None]], medians: dict[str, list[float | None]]) -> list[str]:
+    """A table: errors relative to the best of their column, and the worst of each option, also of the median seed."""
+    shown, typical = relative(errors), relative(medians)
+    count = len(next(iter(shown.values())))
+    lines = [f"| | {' | '.join(str(k + 1) for k in range(count))} | mean | worst | worst, median seed |", "|---" * (count + 4) + "|"]
+    worst = {name: max(value for value in row if value is not None) for name, row in shown.items() if any(row)}
+    applied = {name: sum(value is not None for value in shown[name]) for name in worst}
+    most = max(applied.values())
+    least = min(value for name, value in worst.items() if applied[name] == most)
+    for name, value in worst.items():
+        cells = ["" if ratio is None else f"{ratio:.2f}" for ratio in shown[name]]
+        mark = f"**{value:.2f}**" if value == least else f"{value:.2f}"
+        mean = geometric_mean(ratio for ratio in shown[name] if ratio is not None)
+        median = max(ratio for ratio in typical[name] if ratio is not None)
+        lines.append(f"| {name} | {' | '.join(cells)} | {mean:.2f} | {mark} | {median:.2f} |")
+    return lines
 
 
 def most_to_gain(scores: Scores) -> float:
@@ -211,37 +272,40 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder of `fewstep bench --keep`: an interrupted run resumes")
     args = parser.parse_args()
     set_threads()
-    scores: Scores = {choice: {DEFAULT: [], **{name: [] for name in options}} for choice, options in CHOICES.items()}
-    medians: Scores = {choice: {name: [] for name in options} for choice, options in scores.items()}
-    total = len(PROBLEMS) * len(GUIDANCE) * len(CALLS) * sum(len(options) + 1 for options in CHOICES.values())
+    found = []
+    chosen = groups()
+    total = sum(len(group.columns) * sum(len(options) + 1 for options in group.choices.values()) for group in chosen)
+    measurements: dict[tuple[str, float], Measurement] = {}
     with tqdm(total=total, disable=None) as bar:
-        for name in PROBLEMS:
-            for cfg in GUIDANCE:
-                measurement = Measurement(problem(name, args.seeds, cfg), cfg, args.keep)
-                for calls in CALLS:
-                    for choice, options in CHOICES.items():
-                        for option, make in {DEFAULT: default, **options}.items():
-                            table = make(measurement, cfg, calls)
-                            score = None if table is None else measurement.score(table)
-                            assert table is None or table.nfe == calls
-                            scores[choice][option].append(None if score is None else score["rmse"])
-                            medians[choice][option].append(None if score is None else score["median"])
-                            bar.update()
-    args.out.write_text(report(scores, args.seeds, medians), encoding="utf-8")
+        for group in chosen:
+            scores: Scores = {choice: {DEFAULT: [], **{name: [] for name in options}} for choice, options in group.choices.items()}
+            medians: Scores = {choice: {name: [] for name in options} for choice, options in scores.items()}
+            for name, cfg, calls in group.columns:
+                if (name, cfg) not in measurements:
+                    measurements[name, cfg] = Measurement(problem(name, args.seeds, cfg), cfg, args.keep)
+                for choice, options in group.choices.items():
+                    for option, make in {DEFAULT: default, **options}.items():
+                        table = make(measurements[name, cfg], cfg, calls)
+                        score = None if table is None else measurements[name, cfg].score(table)
+                        assert table is None or table.nfe == calls
+                        scores[choice][option].append(None if score is None else score["rmse"])
+                        medians[choice][option].append(None if score is None else score["median"])
+                        bar.update()
+            found.append((group, scores, medians))
+    args.out.write_text(report(found, args.seeds), encoding="utf-8")
 
 
 _HEAD = """# The choices behind the defaults
 
 Written by `python benchmarks/ablations.py --out docs/ablations.md` (commit {commit}; {seeds} seeds, those of `fewstep bench`). One choice
 at a time is varied, the others stay as FewStep's default has them. Entries are errors to the teacher relative to the best option of their
-column in the same table; the bold one has the smallest worst case among options that apply everywhere. An option that does not apply to a
-model has no entry.
+column in the same table, *mean* is their geometric mean; the bold one has the smallest worst case among options that apply everywhere. An
+option that does not apply to a model has no entry.
 
 **In no table is the worst case of another option more than {share} smaller than the default's.** In single columns others are better: that
-is what a calibration finds.
+is what a calibration finds. In both tables of solvers at the end, the default has the smallest mean.
 
-Columns:
-"""
+The columns of the first tables are"""
 
 if __name__ == "__main__":
     main()

@@ -23,7 +23,6 @@ from ..solvers import SolverTable, build_table, sample
 from ..tensor_files import load_tensors, save_tensors
 from .bench_problems import FIRST_SEED, Problem
 from .judge import frechet_distance
-from .model import load_demo_model
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENED_ON, FINALISTS = 4, 4
@@ -53,13 +52,16 @@ class Measurement:
         The same guidance, for the key of what is kept.
     folder : Path or None
         Where to keep what was measured; None keeps it in memory.
+    teacher : Measurement, optional
+        Whose teacher is the goal, if `on` is a model that was tuned to few steps; default: its own.
     """
 
-    def __init__(self, on: Problem, cfg: float, folder: Path | None = None) -> None:
+    def __init__(self, on: Problem, cfg: float, folder: Path | None = None, teacher: Measurement | None = None) -> None:
         self.on = on
         code = b"".join(ROOT.joinpath(file).read_bytes() for file in _WALK)
         self.basis = hashlib.sha256(code + repr((on.identity, cfg, FIRST_SEED, DEFAULT_STEPS)).encode()).hexdigest()[:16]
         self._folder = None if folder is None else folder / f"{on.name}-{cfg:g}-{self.basis}"
+        self._teacher = teacher
         self._known: dict[str, Parts] = {}
         self._first_answers: dict[tuple[float, float, int, int], Tensor] = {}
 
@@ -78,6 +80,8 @@ class Measurement:
 
     def targets(self, count: int) -> Parts:
         """The teacher's "ends", and what the judge says of them."""
+        if self._teacher is not None:
+            return self._teacher.targets(count)
         ns = self.on.noise_schedule
         table = build_table("unipc", teacher_sigmas(ns, DEFAULT_STEPS), ns.family, 3)
         return self._up_to(count, "teacher", lambda begin: self._judged({"ends": self.ends(table, count, begin)}, begin))
@@ -129,9 +133,9 @@ class Measurement:
         return answer
 
     def _judged(self, parts: Parts, begin: int) -> Parts:
-        if not self.on.judged:
+        judge = self.on.judge
+        if judge is None:
             return parts
-        judge, _ = load_demo_model(self.on.name).judge()  # type: ignore[arg-type]
         pictures = parts["ends"].clamp(-1, 1)
         labels = self.on.labels[begin : begin + len(pictures)]
         return {**parts, "features": judge.features(pictures), "recognised": judge.recognised(pictures, labels)}

@@ -1,4 +1,4 @@
-"""The plot of `fewstep bench`: error against forward passes, a panel for each problem and guidance."""
+"""The plot of `fewstep bench`: error against forward passes, a row of panels for each problem, a column for each guidance."""
 from __future__ import annotations
 
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 from .bench_problems import title_of
 from .bench_report import Document, caches, curve, scenes
-from .bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP
+from .bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, TUNED
 from .pictures import _pyplot, _save
 
 _STYLES: dict[str, dict[str, Any]] = {
@@ -19,6 +19,7 @@ _STYLES: dict[str, dict[str, Any]] = {
     FEWSTEP: {"color": "#1f77b4", "linewidth": 2.0},
     CALIBRATED: {"color": "#d62728", "linewidth": 2.0},
     AMED: {"color": "#2ca02c", "linewidth": 0, "marker": "s"},
+    TUNED: {"color": "#ff7f0e", "linewidth": 0, "marker": "D"},
 }
 _CACHES: dict[str, dict[str, Any]] = {
     "EasyCache": {"color": "#9467bd", "marker": "^"},
@@ -33,11 +34,11 @@ def save_pareto_plot(document: Document, path: Path) -> None:
     pyplot = _pyplot()
     shown = scenes(document)
     names, guidances = list(dict.fromkeys(name for name, _ in shown)), sorted({cfg for _, cfg in shown})
-    size = (2.9 * len(names) + 0.6, 2.5 * len(guidances) + 0.9)
-    figure, panels = pyplot.subplots(len(guidances), len(names), figsize=size, dpi=100, squeeze=False)
+    size = (2.9 * len(guidances) + 0.6, 2.5 * len(names) + 0.9)
+    figure, panels = pyplot.subplots(len(names), len(guidances), figsize=size, dpi=100, squeeze=False)
     labelled: dict[str, Any] = {}
-    for row, cfg in enumerate(guidances):
-        for column, name in enumerate(names):
+    for row, name in enumerate(names):
+        for column, cfg in enumerate(guidances):
             panel = panels[row][column]
             if (name, cfg) not in shown:
                 panel.axis("off")
@@ -63,7 +64,7 @@ def save_pareto_plot(document: Document, path: Path) -> None:
             panel.set_title(f"{title_of(name)}\nguidance {cfg:g}", fontsize=8)
             panel.tick_params(labelsize=7)
             panel.grid(alpha=0.25)
-            if row == len(guidances) - 1:
+            if row == len(names) - 1:
                 panel.set_xlabel("forward passes", fontsize=8)
             if not column:
                 panel.set_ylabel("RMSE to the teacher", fontsize=8)

@@ -5,15 +5,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .bench import part_name
+from .bench import HEADLINE_CALLS, part_name
+from .bench_judged import judged_lines
 from .bench_problems import PROBLEMS, noise_schedule_of, title_of
-from .bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, USUAL, compared
+from .bench_settings import BEST_STOCK, CALIBRATED, FEWSTEP, OURS, TUNED, USUAL, compared
 
 Document = Mapping[str, Any]
 Result = Mapping[str, Any]
-OURS = (FEWSTEP, CALIBRATED, AMED)
-HEADLINE_CALLS = (5, 8)
-JUDGED_CFGS = (1.0, 3.0)
 _SAVES = (0.25, 0.6)
 
 
@@ -181,46 +179,47 @@ def tally(document: Document) -> list[str]:
     return lines
 
 
-def as_markdown(document: Document) -> str:
-    """The whole report."""
+def as_markdown(document: Document, tables: str = "") -> str:
+    """The report; with `tables`, a link to where `long_tables` are, it leaves these out."""
     lines = [_HEAD, "## Calls that match", "", _MATCH, ""]
     lines += headline_rows(headlines(document))
+    if not any(part.endswith(f"/{TUNED}") for part in document["results"]):
+        lines += ["", _NO_TUNED]
     lines += ["", "## Where FewStep is behind", "", *tally(document), "", _BEHIND, "", *behind_rows(document)]
-    lines += ["", "## Pictures as a classifier sees them", "", _JUDGED, "", *judged_rows(document)]
+    lines += ["", "## Pictures as a classifier sees them", "", *judged_lines(document)]
     if document.get("host"):
-        lines += ["", "## Many steps with a cache", "", _CACHES, "", caches_in_a_sentence(document), "", *cache_rows(document)]
+        lines += ["", "## Many steps with a cache", "", _CACHES, "", caches_in_a_sentence(document)]
+        lines += ["", f"[All settings]({tables}#many-steps-with-a-cache)"] if tables else ["", _CACHE_ROWS, "", *cache_rows(document)]
     if document.get("amed"):
         lines += ["", "## AMED on the emoji model", "", _AMED, "", *amed_rows(document)]
-    lines += ["", "## All errors", "", _ERRORS]
-    for name, cfg in scenes(document):
-        lines += ["", f"### {title_of(name)}, guidance {cfg:g}, {_seeds(document, name, cfg)} seeds", "", *_errors(document, name, cfg)]
+    lines += ["", "## All errors", ""]
+    lines += [f"[Of every setting]({tables}), also of the median seed."] if tables else _all_errors(document)
     lines += ["", "## How it was made", ""]
+    runs: dict[str, list[str]] = {}
     for run in document["runs"]:
         versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
         host = f"{run['host']}; " if "host" in run else ""
-        where = f"commit {run['commit'][:10]}, {run['date']}; {host}{versions}; {run['machine']}; seeds {run['seeds']}"
-        lines += [f"* `{run['command']}`  ", f"  {where}"]
-    lines += ["", f"The teacher takes {document['runs'][0]['teacher']}." if document["runs"] else "", ""]
+        where = f"Commit {run['commit'][:10]}, {run['date']}; {host}{versions}; {run['machine']}; seeds {run['seeds']}:"
+        runs.setdefault(where, []).append(run["command"])
+    for where, commands in runs.items():
+        lines += [where, "", *(f"    {command}" for command in commands), ""]
+    lines += [f"The teacher takes {document['runs'][0]['teacher']}." if document["runs"] else "", ""]
     return "\n".join(lines)
 
 
-def judged_rows(document: Document) -> list[str]:
-    """Lines of a Markdown table: Frechet distance to the teacher's pictures and recognised share relative to its, at few calls."""
-    columns = [(cfg, calls) for cfg in JUDGED_CFGS for calls in HEADLINE_CALLS]
-    lines = [f"| model | setting | {' | '.join(f'guidance {cfg:g}, {calls} calls' for cfg, calls in columns)} |"]
-    lines.append("|---" * (len(columns) + 2) + "|")
-    for name in dict.fromkeys(name for name, _ in scenes(document)):
-        for method in (*USUAL, BEST_STOCK, *OURS):
-            cells = [_judged(document["results"].get(part_name(name, cfg, calls, method), {})) for cfg, calls in columns]
-            if any(cells):
-                lines.append(f"| {title_of(name)} | {method} | {' | '.join(cells)} |")
+def long_tables(document: Document, report: str) -> str:
+    """The page beside the report, with a link to it: every error, and every setting with a cache."""
+    lines = ["# FewStep side by side: every error", "", f"What it means: [FewStep side by side]({report}).", "", *_all_errors(document)]
+    if document.get("host"):
+        lines += ["", "## Many steps with a cache", "", _CACHES, _CACHE_ROWS, "", *cache_rows(document)]
+    return "\n".join([*lines, ""])
+
+
+def _all_errors(document: Document) -> list[str]:
+    lines = [_ERRORS]
+    for name, cfg in scenes(document):
+        lines += ["", f"### {title_of(name)}, guidance {cfg:g}, {_seeds(document, name, cfg)} seeds", "", *_errors(document, name, cfg)]
     return lines
-
-
-def _judged(result: Mapping[str, Any]) -> str:
-    if "frechet" not in result or not result["teacher judged"]:
-        return ""
-    return f"{result['frechet']:.3f}, {100 * result['judged'] / result['teacher judged']:.0f} %"
 
 
 def cache_scenes(document: Document) -> list[tuple[str, float]]:
@@ -321,18 +320,16 @@ very seeds for each number of calls (all run on the first few seeds; the best of
 it is what a patient search could find. DPM++ 2M is computed with the half-log-SNR of flow models where the model is one; ComfyUI does
 not."""
 _ERRORS = """Root mean square error over all seeds, and of the median seed in parentheses. With guidance every call is two forward
-passes. The recipes are those that ship, fitted at guidance 2 and used where their own check does not object, and those of other folders
-named below. Tuned weights are left out: no LoRA ships with the demo models, and training one belongs to `benchmarks/tuning.py`
-([tuning](tuning.md))."""
+passes. The recipes are those that ship, fitted at guidance 2 and used where their own check does not object, and those of the other
+folders named in the commands; `benchmarks/recipes/README.md` says how these were made. No LoRA ships with the demo models: a tuned model
+is listed where `--tuned` named one."""
+_NO_TUNED = """A LoRA on top of a recipe is not in these tables: none ships with the demo models. What one adds was measured on seeds of its
+own, in [Tune a LoRA to its few steps](tuning.md#what-was-measured); `--tuned` puts yours into the tables."""
 _BEHIND = """Where one of the usual settings is closer to the teacher than FewStep's default with as many calls, and FewStep's error
 relative to it:"""
-_JUDGED = """The Frechet distance between the features of the pictures and those of the teacher's pictures from the same noise, and how many
-are recognised as what was asked for, as a share of the teacher's. Both use the classifier that comes with the demo models, and as many
-pictures as there are seeds: far fewer than the thousands that such distances are usually computed with, so compare them only within a
-column. Equal pictures have the distance 0."""
 _CACHES = """What many would do instead of using fewer steps: 20 or 30 of them, with the node EasyCache or LazyCache of ComfyUI, which
 skips forward passes where the model's answer hardly changes. Measured in the real host (`benchmarks/host_caches.py`), each picture sampled
-alone, its forward passes counted in the network, on the first 8 seeds (emoji: 4). The last column has the passes after which FewStep's
-default is as close to the teacher, on the same seeds."""
+alone, its forward passes counted in the network, on the first 8 seeds (emoji: 4)."""
+_CACHE_ROWS = "The last column has the passes after which FewStep's default is as close to the teacher, on the same seeds."
 _AMED = """Tables fitted with forward passes on 32 other seeds (`benchmarks/amed_emoji.py`), on every second level of the optimized steps
 from s = 1, beside their own solver, UniPC on all of those steps, and FewStep's default."""

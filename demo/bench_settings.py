@@ -30,6 +30,8 @@ not on flow models, with which nobody uses it."""
 
 BEST_STOCK = "best of all stock (an oracle)"
 FEWSTEP, CALIBRATED, AMED = "FewStep", "calibrated (recipe)", "AMED (shipped table, iPNDM 3)"
+TUNED = "tuned (LoRA and its recipe)"
+OURS = (FEWSTEP, CALIBRATED, AMED, TUNED)
 AMED_FORM = "ipndm3"
 
 

@@ -3,8 +3,8 @@
 Where the model's range begins far above the data, the first step makes no call (jump.py, schedules/first_level.py), and UniPC of order 2
 measured best at every guidance (docs/measurements/wide_ranges.md). Elsewhere it is UniPC on optimized steps from the highest level that end
 lower with more calls (schedules/tapered.py), of order 2 with guidance and 3 without. Both end with the slope of the answer (last_step.py).
-From guidance 4 up, DEIS or iPNDM of order 2 measured best for up to 8 calls, on steps that do not end lower
-(docs/measurements/narrow_ranges.md).
+From guidance 4 up, DEIS or iPNDM of order 2 measured best for up to 8 calls, on steps that do not end lower (docs/ablations.md,
+docs/measurements/narrow_ranges.md).
 On other lists solvers are of their own order, and of order 2 from guidance 4 up (docs/choices.md).
 """
 

@@ -40,7 +40,7 @@ PARTS: dict[str, tuple[str, str]] = {
 """By name: what it is about, and the file that does it."""
 ROWS = """Oldest are the lower bounds of requirements.txt, or the oldest that exist for this Python;
 torch is as old as pyproject.toml allows in the first row. core: the tests of schedules, solvers, recipes, the cache, files, fits, AMED,
-adapters and import rules; whole: all that need no host, no demo and no records to compare bits with."""
+adapters and import rules; short: a part of these; whole: all that need no host, no demo and no records to compare bits with."""
 
 
 def commands(part: str) -> list[str]:
@@ -119,7 +119,7 @@ def versions_table(results: dict[str, Any]) -> list[str]:
         versions = row["versions"]
         found = " | ".join(versions[key] for key in ("python", "torch", "numpy", "scipy", "safetensors"))
         counts = ", ".join(f"{row[key]:,} {key}" for key in ("passed", "failed", "skipped", "error") if row.get(key))
-        lines.append(f"| {name} | {found} | {row['tests']}: {counts} |")
+        lines.append(f"| {name} | {found} | {row['tests']}: {counts}{row.get('note', '')} |")
     commits = sorted({row["commit"] for row in results.values() if "versions" in row})
     return [*lines, "", f"At commit {', '.join(commits)}."] if commits else lines
 

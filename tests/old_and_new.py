@@ -1,9 +1,9 @@
 """The core's tests with old and new Pythons, torch, numpy, scipy and safetensors, each really installed.
 
-    python tests/old_and_new.py [--whole] [--folder FOLDER] [--only NAME ...]
+    python tests/old_and_new.py [--tests short|core|whole] [--folder FOLDER] [--only NAME ...]
 
-Makes a throwaway environment per row of `CASES` in FOLDER (default: a temporary one; about 6 GB at a time), runs `CORE` there, three
-minutes of one core, or with `--whole` all tests of the core, and writes the results to docs/old_and_new.json. Rows that have a result for
+Makes a throwaway environment per row of `CASES` in FOLDER (default: a temporary one; about 6 GB at a time), runs `CORE` there, two minutes
+of one core, or `SHORT` or `WHOLE` in its place, and writes the results to docs/old_and_new.json. Rows that have a result for
 the present code are skipped, so a run that was stopped goes on; `--again` runs them again. A row whose Python is not on this machine, or
 whose packages cannot be had, is recorded as not run, with the reason. full_hardening.py writes the table of docs/hardening.md from it.
 
@@ -73,6 +73,13 @@ WHOLE = (
     "tuning/test_objectives", "tuning/test_tune", "tuning/test_alternate", "tuning/test_student_costs", "tuning/test_distributed",
 )  # fmt: skip
 """All tests of the rooms that no host is needed for; what compares bit for bit with records, and the demo, have pinned versions."""
+SHORT = (
+    "test_objective", "test_optimize", "test_tapered", "test_boundary", "test_host_tables", "test_known_tables", "test_table", "test_walk",
+    "test_any_sampling", "test_recipe_book", "test_fitting_guard", "test_fitting_run", "test_fitting_two_stages", "amed/test_forms",
+    "amed/test_sampling", "amed/test_any_amed", "tuning/test_lora", "test_torch_names",
+)  # fmt: skip
+"""A quarter of a minute."""
+LISTS = {"short": SHORT, "core": CORE, "whole": WHOLE}  # from the smallest on
 WITHOUT = "not k_diffusion"
 TOOLS = ("pytest", "hypothesis", "tqdm", "pillow", "matplotlib", "torchsde", "tomli", "packaging")
 
@@ -144,8 +151,8 @@ def run_case(case: Case, folder: Path, tests: tuple[str, ...]) -> dict[str, obje
         start, log = time.monotonic(), folder / f"{home.name}.log"
         with open(log, "w") as output:
             code = subprocess.run(
-                [own, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "-k", WITHOUT, *files], cwd=ROOT, env=environment,
-                stdout=output, stderr=output, timeout=LIMIT, check=False,
+                [own, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "-rfEs", "-k", WITHOUT, *files], cwd=ROOT,
+                env=environment, stdout=output, stderr=output, timeout=LIMIT, check=False,
             ).returncode  # fmt: skip
             if case == CASES[0]:  # the oldest torch is asked what it has
                 subprocess.run([own, str(ROOT / "tests/torch_names.py")], cwd=ROOT, stdout=output, stderr=output, check=True)
@@ -167,7 +174,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where environments are made (default: a temporary folder)")
     parser.add_argument("--only", nargs="+", choices=[case.name for case in CASES], help="rows to run")
     parser.add_argument("--again", action="store_true", help="run rows again that have a result")
-    parser.add_argument("--whole", action="store_true", help="all tests of the core")
+    parser.add_argument("--tests", choices=list(LISTS), default="core", help="which tests (default: core)")
     parser.add_argument("--keep", action="store_true", help="keep the environments in the folder")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -175,12 +182,12 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for case in CASES:
         known = results.get(case.name, {})
-        enough = "exit" in known and known.get("code") == digest and (known["tests"] == "whole" or not options.whole)
+        enough = "exit" in known and known.get("code") == digest and [*LISTS].index(known["tests"]) >= [*LISTS].index(options.tests)
         if (options.only and case.name not in options.only) or (enough and not options.again):
             continue
         print(f"{case.name} ...", flush=True)
-        known = {"asked": asdict(case), "code": digest, "commit": commit(), "tests": "whole" if options.whole else "core"}
-        results[case.name] = {**known, **run_case(case, folder, WHOLE if options.whole else CORE)}
+        known = {"asked": asdict(case), "code": digest, "commit": commit(), "tests": options.tests}
+        results[case.name] = {**known, **run_case(case, folder, LISTS[options.tests])}
         if not options.keep:
             shutil.rmtree(folder / case.name.replace(" ", "-"), ignore_errors=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")

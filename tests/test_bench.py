@@ -16,9 +16,10 @@ import torch
 
 from fewstep.cli import main
 from fewstep.demo import bench_measurement, bench_settings, load_demo_model
-from fewstep.demo.bench import Plan, measure, part_name
+from fewstep.demo.bench import PICTURES, Plan, measure, part_name
+from fewstep.demo.bench_judged import judged_lines
 from fewstep.demo.bench_measurement import Measurement, in_sets, summary
-from fewstep.demo.bench_problems import PROBLEMS, problem
+from fewstep.demo.bench_problems import NOT_SHIPPED, SHIPPED, noise_schedule_of, problem, title_of
 from fewstep.demo.bench_report import (
     as_markdown,
     cache_rows,
@@ -26,14 +27,18 @@ from fewstep.demo.bench_report import (
     curve,
     headline_rows,
     headlines,
+    long_tables,
     lost_rankings,
     matching_calls,
     relative_curve,
+    scenes,
     times_the_passes,
 )
 from fewstep.demo.bench_results import Results, as_text, commit_of
-from fewstep.demo.bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, USUAL, compared, fitting_recipe, ours, stock, usual
-from fewstep.recipes import Recipe
+from fewstep.demo.bench_settings import AMED, BEST_STOCK, CALIBRATED, FEWSTEP, TUNED, USUAL, compared, fitting_recipe, ours, stock, usual
+from fewstep.demo.bench_tuned import tuned
+from fewstep.fitting.tuning import LoraAdapters, save_lora
+from fewstep.recipes import Recipe, model_identity
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,7 +84,7 @@ def test_the_oracle_is_the_best_of_all(quick):
         assert all(best <= curve(quick.document, name, cfg, method).get(5, math.inf) * (1 + 1e-3) for method in bench_settings.USUAL)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_setting_makes_the_calls_it_is_listed_under(name):
     on = problem(name, 1, 2.0)
     for calls in (3, 5, 8):
@@ -167,6 +172,83 @@ def test_recipes_of_a_folder_are_used_where_they_fit(tmp_path):
     for folders in ([tmp_path, for_three], [for_three, tmp_path]):
         assert [fitting_recipe("edm", 5, cfg, folders).facts.cfg for cfg in (2.0, 2.9)] == [2.0, 3.0]
     assert fitting_recipe("mixture-157", 5, 2.0, [tmp_path]) is None
+
+
+def test_many_pictures_are_scored_for_the_few_settings_of_the_headlines(tmp_path):
+    plan = Plan(("edm", "mixture-flow"), (3, 5), (1.0, 2.0), 2, keep=tmp_path, pictures=6)
+    results = Results(None, {"command": "a test"})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("fewstep.demo.bench.stock", lambda on, calls: dict(list(stock(on, calls).items())[:9]))  # all would take long
+        measure(replace(plan, problems=("edm",), calls=(5,), cfgs=(1.0,)), results)
+        best = results.document["results"][part_name("edm", 1.0, 5, BEST_STOCK)]["setting"]
+        measure(replace(plan, problems=("edm",), calls=(5,), cfgs=(1.0,)), results)  # nothing is missing
+    found = results.document[PICTURES]
+    assert {name.rpartition("/")[2] for name in found} == {"Euler, simple", "DPM++ 2M, Karras", BEST_STOCK, FEWSTEP}
+    assert all(row["seeds"] == 6 and row["frechet"] > 0 and row["teacher judged"] > 0 for row in found.values())
+    on = problem("edm", 6, 1.0)
+    again = Measurement(on, 1.0).score(stock(on, 5)[best])
+    assert found[part_name("edm", 1.0, 5, BEST_STOCK)]["frechet"] == pytest.approx(again["frechet"], rel=1e-3)
+    lines = judged_lines(results.document)
+    assert "| setting | guidance 1, 5 calls (6 pictures) |" in lines
+    assert sum(line.startswith("| ") for line in lines) == 1 + 4 and not any(line.startswith("| UniPC") for line in lines)
+
+
+def test_a_column_of_pictures_has_one_number_of_them():
+    """The distance falls with the number of pictures: a result of fewer is not shown beside the others."""
+    row = {"frechet": 0.1, "judged": 0.9, "teacher judged": 1.0, "seeds": 200}
+    results = {part_name("edm", 1.0, 5, method): row for method in ("Euler, simple", FEWSTEP)}
+    results[part_name("edm", 1.0, 5, TUNED)] = {**row, "seeds": 25}
+    results[part_name("emoji", 3.0, 8, FEWSTEP)] = row
+    pictures = {part_name("emoji", 3.0, 8, CALIBRATED): {**row, "frechet": 0.02, "judged": 1.0, "seeds": 2000}}
+    lines = judged_lines({"runs": [], "results": results, PICTURES: pictures})
+    assert lines[1:] == [
+        "", "### Fashion, EDM", "", "| setting | guidance 1, 5 calls (200 pictures) |", "|---|---|",
+        "| Euler, simple | 0.100, 90 % |", f"| {FEWSTEP} | 0.100, 90 % |",
+        "", "### Emoji, flow from s = 1", "", "| setting | guidance 3, 8 calls (2,000 pictures) |", "|---|---|",
+        f"| {CALIBRATED} | 0.020, 100 % |",
+    ]  # fmt: skip
+
+
+def test_a_tuned_model_is_measured_against_the_teacher_of_the_model_itself(tmp_path):
+    """A LoRA without effect scores as its recipe does alone; one with an effect does not; and it is used only where it belongs."""
+    model, recipe = load_demo_model("edm"), Recipe.load(ROOT / "demo" / "recipes" / "edm-5.json")
+    adapters = LoraAdapters(model.trained, 2, 2.0, "attention")
+    facts = {"recipe": recipe.to_text(), "model_identity": model_identity(model.network)}
+    nothing, something, of_another = (tmp_path / f"{name}.safetensors" for name in ("nothing", "something", "of_another"))
+    save_lora(nothing, adapters, **facts)
+    with torch.no_grad():
+        for up in adapters.up:
+            up += 0.05
+    save_lora(something, adapters, **facts)
+    save_lora(of_another, adapters, **{**facts, "model_identity": "0" * 16})
+    on = problem("edm", 3, 2.0)
+    plain = Measurement(on, 2.0, tmp_path / "kept")
+    alone = plain.score(recipe.table())
+    results = Results(None, {"command": "a test"})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("fewstep.demo.bench.stock", lambda on, calls: {FEWSTEP: ours(on, calls, 2.0)[FEWSTEP]})
+        for lora in (of_another, nothing, something):
+            measure(Plan(("edm",), (5,), (2.0,), 3, keep=tmp_path / "kept", tuned=(lora,)), results)
+            found = results.document["results"].get(part_name("edm", 2.0, 5, TUNED))
+            if lora is of_another:
+                assert found is None
+            else:
+                assert found["teacher judged"] == alone["teacher judged"]
+                assert (found["rmse"] == pytest.approx(alone["rmse"], rel=1e-3)) == (lora is nothing)
+    assert tuned(on, nothing, 6, 2.0) is None and tuned(problem("edm", 1, 1.0), nothing, 5, 1.0) is None
+    assert tuned(problem("mixture-flow", 1, 2.0), nothing, 5, 2.0) is None
+    save_lora(nothing, adapters)
+    with pytest.raises(ValueError, match="has no recipe in it; give a LoRA that fewstep tune made"):
+        tuned(on, nothing, 5, 2.0)
+
+
+def test_a_network_that_does_not_ship_is_not_measured_unless_it_is_named(monkeypatch):
+    monkeypatch.delenv("FEWSTEP_FASHION_157", raising=False)
+    (name,) = NOT_SHIPPED
+    assert name not in Plan().problems and title_of(name).endswith("(not shipped)")
+    assert noise_schedule_of(name).sigma_max == pytest.approx(157.4, abs=0.1)
+    with pytest.raises(FileNotFoundError, match=r"FEWSTEP_FASHION_157 names no file\. The weights do not ship: make them with"):
+        measure(Plan((name,), (5,), (1.0,), 2), Results(None, {}))
 
 
 def test_what_cannot_be_used():
@@ -257,8 +339,17 @@ def test_the_command_writes_results_report_and_plot(capsys, tmp_path):
     assert report.read_text(encoding="utf-8") == as_markdown(document)
     assert {"command", "commit", "date", "versions", "machine", "seeds", "teacher"} == document["runs"][0].keys()
     assert plot.read_bytes().startswith(b"\x89PNG")
+    tables = tmp_path / "tables.md"
+    assert main(["bench", *options, "--report", str(report), "--tables", str(tables)]) == 0
+    short = report.read_text(encoding="utf-8")
+    assert short == as_markdown(document, "tables.md") and "](tables.md)" in short and "| forward passes |" not in short
+    assert tables.read_text(encoding="utf-8") == long_tables(document, "b.md") and "| forward passes | 4 | 5 |" in long_tables(document, "")
+    assert main(["bench", *options, "--tables", str(tables)]) == 2
+    assert "give both" in capsys.readouterr().err
     assert main(["bench", *options, "--recipes", str(tmp_path / "nowhere")]) == 2
     assert "give folders of recipes" in capsys.readouterr().err
+    assert main(["bench", *options, "--tuned", str(tmp_path / "nowhere")]) == 2
+    assert "give LoRA files" in capsys.readouterr().err
     report.write_text('{"something": 1}', encoding="utf-8")
     assert main(["bench", *options[:-1], str(report)]) == 2
     assert "holds no results of fewstep bench" in capsys.readouterr().err
@@ -268,7 +359,9 @@ def test_the_command_writes_results_report_and_plot(capsys, tmp_path):
 
 
 def test_the_page_is_made_from_the_committed_results(committed):
-    assert (ROOT / "docs" / "bench.md").read_text(encoding="utf-8") == as_markdown(committed)
+    docs = ROOT / "docs"
+    assert (docs / "bench.md").read_text(encoding="utf-8") == as_markdown(committed, "measurements/bench.md")
+    assert (docs / "measurements" / "bench.md").read_text(encoding="utf-8") == long_tables(committed, "../bench.md")
 
 
 def test_the_readme_has_the_committed_headlines():
@@ -286,14 +379,20 @@ def test_what_the_readme_says_about_the_figures(committed):
     for cfg, most in ((1.0, math.inf), (3.0, few)):
         own, best = (curve(committed, "emoji", cfg, method) for method in (FEWSTEP, BEST_STOCK))
         assert own.keys() == best.keys() >= {5, 8} and all((own[calls] < best[calls]) == (calls <= most) for calls in own)
-    turn = int(re.search(r"all the usual settings at few calls; from (\d+) calls on, plain UniPC overtakes it there without", text)[1])
+    found = re.search(r"the usual settings from (\d+) to (\d+) calls; from (\d+) calls on, plain UniPC overtakes it there without", text)
+    low, high, turn = map(int, found.groups())
+    for name, cfg in scenes(committed):
+        own, others = curve(committed, name, cfg, FEWSTEP), [curve(committed, name, cfg, method) for method in USUAL]
+        if name == "edm":
+            assert all(own[calls] < other[calls] for other in others for calls in other if low <= calls <= high)
     own = curve(committed, "edm", 1.0, FEWSTEP)
     behind = {method: {calls for calls, error in curve(committed, "edm", 1.0, method).items() if error < own[calls]} for method in USUAL}
     assert behind["UniPC, simple"] == {calls for calls in own if calls >= turn} != set()
     assert all(min(where, default=turn) >= turn for where in behind.values())
-    calls = int(re.search(r"of a plain DDPM, the published Align Your Steps list wins with guidance at (\d+) calls", text)[1])
-    published, own = (curve(committed, "mixture-157", 3.0, method) for method in ("DPM++ 2M, Align Your Steps", FEWSTEP))
-    assert {each for each in own if published[each] < own[each]} == {calls}
+    turn = int(re.search(r"range of a plain DDPM, settings such as Align Your Steps win with guidance from (\d+) calls on", text)[1])
+    for name in ("mixture-157", "fashion157"):
+        own, *others = (curve(committed, name, 3.0, method) for method in (FEWSTEP, *USUAL))
+        assert {calls for other in others for calls in other if other[calls] < own[calls]} == {calls for calls in own if calls >= turn}
     found = re.search(r"takes more forward passes than FewStep for the same error in (\d+) of (\d+) settings", text).groups()
     times = times_the_passes(committed)
     assert [int(number) for number in found] == [sum(each > 1 for each in times), len(times)]
@@ -317,8 +416,15 @@ def test_no_choice_of_the_default_has_a_much_worse_worst_case():
         rows = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| ")][1:]
         worst = {row[0]: float(row[-2]) for row in rows if all(row)}
         shares.append(100 * (1 - min(worst.values()) / worst["the default"]))
-    assert len(shares) == 8 and max(shares) == pytest.approx(most, abs=1.5)  # entries have two digits
-    assert most < 10
+    assert len(shares) == 10 and max(shares) == pytest.approx(most, abs=1.5)  # entries have two digits
+    assert most < 15
+    solvers = [table for table in page.split("\n## ")[1:] if table.startswith(("Solver at high guidance", "Solver on wide ranges"))]
+    assert "In both tables of solvers at the end, the default has the smallest mean." in page
+    for table in solvers:  # 12 seeds: that of the mean is surer than a single column
+        rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")][1:]
+        means = {row[1].strip(" *"): float(row[-4]) for row in rows}
+        assert min(means.values()) == means["the default"]
+    assert len(solvers) == 2
 
 
 def test_the_python_of_the_readme_runs(tmp_path):
