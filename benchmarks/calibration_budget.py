@@ -38,7 +38,7 @@ from fewstep.jobs.calibrate import BOOK_CALLS, CalibrationOutcome, CalibrationPl
 from fewstep.solvers import SolverTable
 
 PROBLEMS = ("edm", "vp", "flow", "emoji")
-HELD_OUT = range(10_000, 10_500)
+FIRST_HELD_OUT, HELD_OUT = 10_000, 500
 TEACHER_STEPS = 64
 BATCH = 50  # of held-out seeds
 FITTED, GUARDING, NODE_BATCH = 24, 12, 4  # the node's former defaults
@@ -63,6 +63,7 @@ class Problem:
     name: str
     cfg: float
     cache: Path | None
+    measured_on: int = HELD_OUT
 
     @cached_property
     def counting(self) -> Counting:
@@ -83,7 +84,7 @@ class Problem:
 
     @cached_property
     def held_out(self) -> Setting:
-        return self.setting(HELD_OUT, BATCH)
+        return self.setting(range(FIRST_HELD_OUT, FIRST_HELD_OUT + self.measured_on), BATCH)
 
     @cached_property
     def targets(self) -> Tensor:
@@ -102,7 +103,7 @@ class Problem:
         return {
             "error": float(squares.mean().sqrt()), "median": float(squares.sqrt().median()),
             "judged": judge.accuracy(ends, labels), "teacher judged": judge.accuracy(targets, labels),
-            "frechet": frechet_distance(*judge.statistics(ends), *judge.statistics(targets)),
+            "frechet": frechet_distance(*judge.statistics(ends), *judge.statistics(targets)), "measured_on": self.measured_on,
         }  # fmt: skip
 
 
@@ -171,7 +172,7 @@ def as_markdown(known: Mapping[str, Any]) -> str:
         if not how.isdecimal():
             continue
         base = known.get(f"baseline {name} {cfg} {nfe} {number}")
-        if base is not None:
+        if base is not None and base.get("measured_on", HELD_OUT) == one.get("measured_on", HELD_OUT):
             found[how, nfe, cfg].append((one["error"] / base["error"], one["median"] / base["median"], one["cost"] / base["cost"]))
     heads = "| budget | calls | guidance | fits | error | smallest to largest | median seed | cost |"
     lines = [heads, "|---|---|---|---|---|---|---|---|"]
@@ -222,6 +223,7 @@ def main() -> None:
     parser.add_argument("--nfe", nargs="+", type=int, default=[5, 8])
     parser.add_argument("--sets", type=int, default=3, help="sets of seeds")
     parser.add_argument("--how", nargs="+", default=["baseline"], help="baseline, or budgets in sample-calls")
+    parser.add_argument("--held-out", type=int, default=HELD_OUT, help="seeds to measure on (default 500)")
     parser.add_argument("--book", type=int, metavar="SAMPLES", help="make books of this budget instead")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=Path, help="folder for the teacher of the held-out seeds")
@@ -243,13 +245,13 @@ def main() -> None:
 
     if args.book is not None:
         for number, name, cfg in product(range(args.sets), args.problems, args.cfg):
-            problem = Problem(name, cfg, args.cache)
+            problem = Problem(name, cfg, args.cache, args.held_out)
             if args.again or not all(f"alone{args.book} {problem.key} {nfe} set{number}" in known for nfe in BOOK_CALLS):
                 for key, one in book(problem, number, args.book):
                     keep(key, one)
         return
     for number, nfe, name, cfg, how in product(range(args.sets), args.nfe, args.problems, args.cfg, args.how):
-        problem = Problem(name, cfg, args.cache)
+        problem = Problem(name, cfg, args.cache, args.held_out)
         key = f"{how} {problem.key} {nfe} set{number}"
         if key not in known or args.again:
             keep(key, measured(problem, nfe, number, how))

@@ -15,7 +15,7 @@ from .levenberg import Fit
 from .parameters import Parameters
 
 SHARES = (0.75, 0.5, 0.25)
-FROM_SEEDS = 20  # that decide; fewer cannot tell points apart
+FROM_SEEDS = 24  # that decide; fewer cannot tell points apart
 _ERRORS = 0.5  # standard errors by which a nearer point has to be better
 
 

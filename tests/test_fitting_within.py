@@ -135,6 +135,17 @@ def test_it_costs_no_more_than_its_budget_and_beats_stock(family):
     assert course.layout is not None and result.seeds <= course.layout.fitting
 
 
+def test_with_more_seeds_that_decide_points_on_the_way_are_compared_within_the_budget():
+    setting = many(seeds=90)
+    course = Within(setting, [3], Budget(15_000))
+    (result,) = course.run()
+    assert course.meter.total == setting.model.samples <= 15_000 and course.layout is not None and course.layout.guarding == 24
+    assert result.fit is not None and result.comparison is not None
+    (fitted,) = [score for score in result.comparison.scores if score.candidate.kind == "fitted"]
+    assert result.fitted == fitted.candidate.table and len(fitted.squares) == 24
+    assert 24 * (1 + 4 * 2) <= result.calls.guard <= course.layout.costs["guard", 3] == 24 * 3 * 4  # the first call is shared
+
+
 def test_seeds_that_decide_are_not_fitted():
     seen: dict[str, set[int]] = {}
     setting = many(per_seed={"which": torch.arange(120)})
