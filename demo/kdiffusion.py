@@ -6,12 +6,16 @@ is declared.
 """
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 
 _declared: list[torch.library.Library] = []  # the declaration lives as long as its Library object
 
 
 def _import():
+    if find_spec("k_diffusion") is None:  # before anything is declared, which works once per process
+        raise ModuleNotFoundError("No module named 'k_diffusion'", name="k_diffusion")
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError):
