@@ -64,7 +64,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def load_record(path: Path) -> dict:
-    """Only the metadata; of the file only the header is read. Raises what `load_tensors` raises."""
+    """The metadata alone; reads only the file's header. Raises what `load_tensors` raises."""
     _require_small_header(path)
     with safe_open(str(path), framework="numpy") as file:
         return _record(file.metadata())

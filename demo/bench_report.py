@@ -308,14 +308,14 @@ def amed_rows(document: Document) -> list[str]:
 
 _HEAD = """# FewStep side by side
 
-How far the end of few-step sampling is from where the same noise ends with a 64-step teacher, against model calls. `fewstep bench` measured
-everything here and wrote this page; `fewstep bench --quick` repeats the core of it within three minutes.
+How far the end of few-step sampling is from where the same noise ends with a 64-step teacher, against model calls. `fewstep bench` wrote
+this page and measured all of it except the caches and AMED on the emoji model; `fewstep bench --quick` repeats the core of it within three minutes.
 
 ![Error against forward passes](bench.png)
 """
-_MATCH = """With so many calls, FewStep is as close to the teacher as each of the others with the number in its column; "> 8" means that
-8 calls, the most that were measured there, are not enough, "<= 5" that 5, the fewest, are. In parentheses: the least and the most of sets
-of 25 seeds, each for itself. The best of all stock is an oracle: the best of 60 to 75 combinations of solver and schedule, chosen on these
+_MATCH = """With the calls given, FewStep ends as close to the teacher as each other setting does with the number of calls in its column; "> 8" means that
+8 calls, the most that were measured there, are not enough, "<= 5" that 5, the fewest, are. In parentheses: the lowest and the highest result over
+separate sets of 25 seeds (four smaller ones where there are 25 in all). The best of all stock is an oracle: the best of 60 to 75 combinations of solver and schedule, chosen on these
 very seeds for each number of calls (all run on the first few seeds; the best of those, and the usual settings, on all). Nobody has it, but
 it is what a patient search could find. DPM++ 2M is computed with the half-log-SNR of flow models where the model is one; ComfyUI does
 not."""

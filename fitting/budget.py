@@ -6,7 +6,7 @@ the parameters. What still does not fit is left out: the fit for the most model 
 which of the settings that hosts offer is best on this model.
 
 The seeds that decide grow with the square root of the budget, like the seeds that a fit can use well: what a fit gains is to be told from
-chance, and one that sends a seed in fifty to another picture shows that on fifty, not on twelve.
+chance, and one that sends a seed in fifty to another picture is noticed with fifty seeds, not with twelve.
 
 The shares were measured on the demo model (benchmarks/calibration_budget.py).
 """

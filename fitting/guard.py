@@ -12,8 +12,8 @@ The second rule is for errors with a heavy tail: a seed near the border between 
 contributes as much to a mean square as a hundred others, so a single such seed would decide. If there is a judge, it must also not find
 the candidate significantly worse.
 
-k such seeds more are only sqrt(k) standard errors, so that two standard errors overlook up to four of them, however many seeds there are.
-Where the tail matters and 24 or more seeds decide, the last limit is therefore half a standard error. Simulated with 48 seeds: a fit that
+k additional such seeds shift the mean by only about sqrt(k) standard errors, so a limit of two misses up to four of them, however many
+seeds there are. Where the tail matters and 24 or more seeds decide, the last limit is therefore half a standard error. Simulated with 48 seeds: a fit that
 is better by a quarter on the typical seed, but has 1.2 times the root mean square because 4 % of its seeds instead of 1 % end in another
 picture, is returned in 48 % instead of 96 % of the cases; one that flips no more often, and has 0.87 of it, in 82 % instead of 100 %.
 """
@@ -232,7 +232,7 @@ def decided(
     screened_out, calls
         See `Comparison`.
     tail_matters : bool
-        Whether a candidate that is closer on the typical seed may be hardly farther in the mean square.
+        Whether a candidate that is closer on the typical seed may be only slightly farther in the mean square.
 
     Raises
     ------
@@ -300,7 +300,7 @@ def _chunks(setting: Setting) -> int:
 
 
 def beyond_chance(differences: Array, errors: float = _BEYOND_CHANCE) -> bool:
-    """Whether the mean of paired differences [S] is more than so many standard errors above zero."""
+    """Whether the mean of paired differences [S] is more than `errors` standard errors above zero."""
     spread = float(differences.std(ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
     return float(differences.mean()) > max(errors * spread, 0.0)
 

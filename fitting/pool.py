@@ -50,7 +50,7 @@ def trimmed(pool: Sequence[Candidate], count: int) -> list[Candidate]:
 
 
 def following(pool: Sequence[Candidate], ranking: Sequence[str], count: int) -> list[Candidate]:
-    """Those of `pool` that were best at another number of calls, at most `count`, and all tables made for such models."""
+    """Those of `pool` that were best at another number of calls, at most `count`, and all fitted tables of the pool."""
     order = {setting: place for place, setting in enumerate(ranking)}
     made = [candidate for candidate in pool if candidate.kind == "fitted"]
     known = [candidate for candidate in pool if candidate.kind != "fitted" and candidate.any_calls in order]

@@ -7,7 +7,7 @@ all seeds would cost seeds/first times that.
 
 The reference has to be there at the end: of the candidates that go on, half are stock (if there are so many). A stock setting that is lost
 by chance in an early round makes the guard's reference worse than it could be; `tests/test_fitting_race.py` simulates how much worse.
-One at least is of this package's settings: who does not calibrate gets such a one, and a calibration is to be no worse than that, either.
+At least one is FewStep's own: users who do not calibrate get such a setting, and a calibration must not be worse.
 References: Karnin, Koren, Somekh, "Almost optimal exploration in multi-armed bandits", 2013 (successive halving); Jamieson, Talwalkar,
 arXiv 1502.07943.
 """
@@ -29,7 +29,7 @@ Run = Callable[[Sequence[Candidate], range], Sequence[Score]]
 """run(candidates, positions of seeds) -> their scores on these seeds."""
 
 FIRST = 2  # seeds of the first round, at least
-_FIRST_SHARE = 6  # one in so many: on a few seeds those decide that end in another picture
+_FIRST_SHARE = 6  # the first round runs on a sixth of the seeds: with fewer, those that end in another picture would decide
 GOING_ON = 1 / 3  # share of the candidates
 FINALISTS = 4
 
