@@ -74,7 +74,7 @@ def _require_small_header(path: Path) -> None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > LARGEST_HEADER:
-        raise ValueError(f"its header has {length} bytes, and at most {LARGEST_HEADER} are allowed")
+        raise ValueError(f"it says that its header has {length} bytes, and at most {LARGEST_HEADER} are allowed")
 
 
 def _record(metadata: dict[str, str] | None) -> dict:

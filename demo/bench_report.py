@@ -309,16 +309,17 @@ def amed_rows(document: Document) -> list[str]:
 _HEAD = """# FewStep side by side
 
 How far the end of few-step sampling is from where the same noise ends with a 64-step teacher, against model calls. `fewstep bench` wrote
-this page and measured all of it except the caches and AMED on the emoji model; `fewstep bench --quick` repeats the core of it within three minutes.
+this page and measured all of it except the caches and AMED on the emoji model; `fewstep bench --quick` repeats the core of it within
+three minutes.
 
 ![Error against forward passes](bench.png)
 """
-_MATCH = """With the calls given, FewStep ends as close to the teacher as each other setting does with the number of calls in its column; "> 8" means that
-8 calls, the most that were measured there, are not enough, "<= 5" that 5, the fewest, are. In parentheses: the lowest and the highest result over
-separate sets of 25 seeds (four smaller ones where there are 25 in all). The best of all stock is an oracle: the best of 60 to 75 combinations of solver and schedule, chosen on these
-very seeds for each number of calls (all run on the first few seeds; the best of those, and the usual settings, on all). Nobody has it, but
-it is what a patient search could find. DPM++ 2M is computed with the half-log-SNR of flow models where the model is one; ComfyUI does
-not."""
+_MATCH = """With the calls given, FewStep ends as close to the teacher as each other setting does with the number of calls in its column; ">
+8" means that 8 calls, the most that were measured there, are not enough, "<= 5" that 5, the fewest, are. In parentheses: the lowest and
+the highest result over separate sets of 25 seeds (four smaller ones where there are 25 in all). The best of all stock is an oracle: the
+best of 60 to 75 combinations of solver and schedule, chosen on these very seeds for each number of calls (all run on the first few seeds;
+the best of those, and the usual settings, on all). Nobody has it, but it is what a patient search could find. DPM++ 2M is computed with
+the half-log-SNR of flow models where the model is one; ComfyUI does not."""
 _ERRORS = """Root mean square error over all seeds, and of the median seed in parentheses. With guidance every call is two forward
 passes. The recipes are those that ship, fitted at guidance 2 and used where their own check does not object, and those of the other
 folders named in the commands; `benchmarks/recipes/README.md` says how these were made. No LoRA ships with the demo models: a tuned model

@@ -156,6 +156,10 @@ def lay_out(
         fitting = min(int(max(left, 0) / (teacher_steps + sum(needed.values()))), MOST_FITTED, seeds - guarding) if fitted else 0
         if not fitted or fitting >= fewest:
             break
+        if guarding > GUARDING:  # before anything is given up, those that more budget has brought
+            guarding = GUARDING
+            racing, races = _races(samples, wanted, candidates, guarding)
+            continue
         if not constants:
             constants = True
             continue

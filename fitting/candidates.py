@@ -13,6 +13,9 @@ from ..schedules.first_level import jump_sigmas
 from ..solvers import SOLVERS, Row, SolverTable, build_table, can_jump, habits_on, solver_named
 from .setting import Setting
 
+RESAMPLED = "resampled"
+"""Schedule of candidates whose steps are those of a table for other calls."""
+
 Kind = Literal["stock", "optimized", "fitted"]
 
 
@@ -29,7 +32,7 @@ class Candidate:
     kind : {"stock", "optimized", "fitted"}
         Offered by hosts, this package's optimized steps, or the result of a fit.
     solver, order, schedule : str, int or None, and str
-        What `candidates` made it of, as given there; "optimized" for this package's steps.
+        What `candidates` made it of, as given there; "optimized" for this package's steps, `RESAMPLED` for those of another table.
     zero : bool
         Whether its schedule ends in 0 as published, and not at sigma_min.
     setting : str

@@ -13,9 +13,10 @@ contributes as much to a mean square as a hundred others, so a single such seed 
 the candidate significantly worse.
 
 k additional such seeds shift the mean by only about sqrt(k) standard errors, so a limit of two misses up to four of them, however many
-seeds there are. Where the tail matters and 24 or more seeds decide, the last limit is therefore half a standard error. Simulated with 48 seeds: a fit that
-is better by a quarter on the typical seed, but has 1.2 times the root mean square because 4 % of its seeds instead of 1 % end in another
-picture, is returned in 48 % instead of 96 % of the cases; one that flips no more often, and has 0.87 of it, in 82 % instead of 100 %.
+seeds there are. Where the tail matters and 24 or more seeds decide, the last limit is therefore half a standard error. Simulated with 48
+seeds: a fit that is better by a quarter on the typical seed, but has 1.2 times the root mean square because 4 % of its seeds instead of 1 %
+end in another picture, is returned in 48 % instead of 96 % of the cases; one that flips no more often, and has 0.87 of it, in 82 % instead
+of 100 %.
 """
 
 from __future__ import annotations
@@ -254,7 +255,7 @@ def _winner(scores: Sequence[Score], best_stock: Score | None, tail_matters: boo
         for rival in scores:
             if rival.candidate.kind == "stock" or not _ahead(rival, best_stock, tail_matters):
                 continue
-            if rival.judged is not None and best_stock.judged is not None and beyond_chance(best_stock.judged - rival.judged):
+            if judged_worse(rival, best_stock):
                 refused.append(rival.candidate.name)
             elif _ahead(rival, score, tail_matters):
                 score = rival
@@ -297,6 +298,11 @@ def _typical(score: Score) -> float:
 
 def _chunks(setting: Setting) -> int:
     return -(-len(setting.seeds) // setting.batch)
+
+
+def judged_worse(score: Score, other: Score) -> bool:
+    """Whether the judge, if there is one, finds a score's pictures worse than another's beyond chance."""
+    return score.judged is not None and other.judged is not None and beyond_chance(other.judged - score.judged)
 
 
 def beyond_chance(differences: Array, errors: float = _BEYOND_CHANCE) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .candidates import Candidate
+from .candidates import RESAMPLED, Candidate
 from .guard import Score, Scorer
 from .setting import FitError, Setting
 
@@ -109,9 +109,14 @@ def _best(running: Sequence[Candidate], scores: dict[str, Score], count: int) ->
         return list(running), []
     ranked = sorted(running, key=lambda candidate: scores[candidate.name].error)
     kept = [candidate for candidate in ranked if candidate.kind == "stock"][: -(-count // 2)]
-    kept += [candidate for candidate in ranked if candidate.kind == "optimized"][: min(1, count - len(kept))]
+    kept += [candidate for candidate in ranked if _is_ours(candidate)][: min(1, count - len(kept))]
     kept += [candidate for candidate in ranked if candidate not in kept][: count - len(kept)]
     return kept, [candidate.name for candidate in ranked if candidate not in kept]
+
+
+def _is_ours(candidate: Candidate) -> bool:
+    """Not the times of a table for other calls, which nobody has who does not calibrate."""
+    return candidate.kind == "optimized" and candidate.schedule != RESAMPLED
 
 
 def _joined(before: Score | None, after: Score) -> Score:

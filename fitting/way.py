@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ..solvers.rounding import rounded_table
 from .candidates import Candidate
-from .guard import Score, beyond_chance
+from .guard import Score, beyond_chance, judged_worse
 from .levenberg import Fit
 from .parameters import Parameters
 
@@ -34,14 +34,17 @@ def points_on_the_way(parameters: Parameters, fit: Fit, count: int) -> list[Cand
     return found
 
 
-def farthest_good(scores: Sequence[Score]) -> Score:
+def farthest_good(scores: Sequence[Score], stock: Score | None = None) -> Score:
     """The farthest point that is not farther from the teacher than the best one by more than half a standard error.
 
     Parameters
     ----------
     scores : sequence of Score
         Of `points_on_the_way`, on the same seeds.
+    stock : Score or None
+        Of the best stock setting on them: points that the judge finds worse are left out, unless it finds all of them worse.
     """
+    scores = [score for score in scores if stock is None or not judged_worse(score, stock)] or scores
     best = min(scores, key=lambda score: score.error)
     finite = [score for score in scores if score is best or math.isfinite(score.error)]
     return next(score for score in finite if score is best or not beyond_chance(score.squares - best.squares, _ERRORS))

@@ -26,7 +26,7 @@ from ..solvers import SolverTable, build_table
 from ..solvers.rebuild import rebuilt
 from .budget import CHECKED, CHECKED_STEPS, FOLLOWING, Budget, Layout, StepCost, lay_out
 from .calibrate import DEFAULT_RIDGE, Calibration, Calls, check_calls, default_groups, resampled
-from .candidates import Candidate
+from .candidates import RESAMPLED, Candidate
 from .guard import Judge, Scorer, decided
 from .levenberg import Fit, Limit, step_costs
 from .menus import in_menus
@@ -180,7 +180,8 @@ class Within:
         assert isinstance(start, Candidate)
         parameters = Parameters(start.table, _groups(start.table, nfe), FULL_DEPTH, plan.constants)
         fit = self._fit(nfe, parameters, used.subset(fitting), targets[self.layout.guarding :])
-        fitted, *others = points_on_the_way(parameters, fit, points(self.layout.guarding))
+        count = points(self.layout.guarding) if fit.ending is not Ending.INTERRUPTED else 1  # nobody waits for more after that
+        fitted, *others = points_on_the_way(parameters, fit, count)
         result = replace(
             result, table=start.table, fitted=fitted.table, start=start, fit=fit, comparison=None, calls=self._calls(spent),
             seconds=time.monotonic() - began,
@@ -189,7 +190,7 @@ class Within:
         # who has interrupted once need not do so again for every call, but may: the model raises, too
         scorer.progress = None if fit.ending is Ending.INTERRUPTED else self._staged("guard", nfe)
         try:
-            score = farthest_good(scorer.scores(held, ends, [fitted, *others]))
+            score = farthest_good(scorer.scores(held, ends, [fitted, *others]), raced.best_stock)
         except Interrupted:
             if fit.ending is not Ending.INTERRUPTED:
                 fit.ending, fit.stopped = Ending.INTERRUPTED, INTERRUPTED
@@ -209,7 +210,7 @@ class Within:
         pool = following(pool, ranking, FOLLOWING) if ranking else trimmed(pool, self.layout.racing)
         warm = None if before is None else resampled(before[1].evaluation.table, nfe)
         if before is not None and warm is not None:
-            pool.append(Candidate(f"the times of the table for {before[0]} calls", warm, "optimized"))
+            pool.append(Candidate(f"the times of the table for {before[0]} calls", warm, "optimized", schedule=RESAMPLED))
         return pool
 
     def _fit(self, nfe: int, parameters: Parameters, setting: Setting, targets: Tensor) -> Fit:

@@ -389,7 +389,7 @@ def test_what_the_readme_says_about_the_figures(committed):
     behind = {method: {calls for calls, error in curve(committed, "edm", 1.0, method).items() if error < own[calls]} for method in USUAL}
     assert behind["UniPC, simple"] == {calls for calls in own if calls >= turn} != set()
     assert all(min(where, default=turn) >= turn for where in behind.values())
-    turn = int(re.search(r"plain DDPM \(up to sigma 157\), settings such as Align Your Steps win at guidance 3 from (\d+) calls on", text)[1])
+    turn = int(re.search(r"\(up to sigma 157\), settings such as Align Your Steps win at guidance 3 from (\d+) calls on", text)[1])
     for name in ("mixture-157", "fashion157"):
         own, *others = (curve(committed, name, 3.0, method) for method in (FEWSTEP, *USUAL))
         assert {calls for other in others for calls in other if other[calls] < own[calls]} == {calls for calls in own if calls >= turn}

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fewstep.fitting import Candidate, FitError
+from fewstep.fitting.candidates import RESAMPLED
 from fewstep.fitting.guard import Score, Scorer, decided
 from fewstep.fitting.menus import COMFYUI, WEBUI
 from fewstep.fitting.pool import following, race_pool, trimmed
@@ -73,6 +74,15 @@ def test_one_of_ours_is_there_at_the_end():
     found = race(entrants(["optimized"] * 10 + ["stock"] * 10), 12, fixed(squares))
     assert [score.candidate.name for score in found.finalists][-1] == "optimized 7" and found.winner.kind == "stock"
     assert [score.candidate.kind for score in found.finalists] == ["stock"] * 3 + ["optimized"]
+
+
+def test_the_steps_of_another_table_are_not_ours():
+    squares = np.full((21, 12), 5.0)
+    squares[10:] = 1.0
+    warm = Candidate("optimized 20", TABLE, "optimized", schedule=RESAMPLED)
+    found = race([*entrants(["optimized"] * 10 + ["stock"] * 10), warm], 12, fixed(squares))
+    assert [score.candidate.name for score in found.finalists].count("optimized 20") <= 1
+    assert any(score.candidate.kind == "optimized" and score.candidate is not warm for score in found.finalists)
 
 
 def test_more_seeds_begin_where_more_decide():

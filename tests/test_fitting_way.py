@@ -50,6 +50,16 @@ def test_how_far_to_go():
     assert farthest_good(scores(np.full(24, np.inf), best)).candidate.name == "1"
 
 
+def test_points_that_the_judge_finds_worse_are_left_out():
+    best, right = np.random.default_rng(3).uniform(1, 2, 24), np.ones(24)
+    stock = Score(Candidate("stock", TABLE), best, right, 3)
+    whole = Score(Candidate("whole", TABLE, "fitted"), 0.5 * best, np.zeros(24), 3)
+    half = Score(Candidate("half", TABLE, "fitted"), 0.6 * best, right, 3)
+    assert farthest_good([whole, half]) is whole
+    assert farthest_good([whole, half], stock) is half
+    assert farthest_good([whole], stock) is whole
+
+
 # --- seeds that end in another picture ------------------------------------------------------------------------------------------------
 
 

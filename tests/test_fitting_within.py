@@ -17,6 +17,7 @@ from fewstep.fitting.parameters import FULL_DEPTH, Parameters
 from fewstep.fitting.run import run_table
 from fewstep.fitting.teacher_check import CHOICES, enough_steps
 from fewstep.fitting.within import check_cost, step_cost
+from fewstep.schedules import NoiseSchedule
 
 from .fitting_problems import FAMILIES, MIXTURES, SCHEDULES, setting_of, table_of
 
@@ -74,6 +75,13 @@ def test_the_seeds_that_decide_grow_with_the_budget():
     for samples in (4000, 10_000, 60_000):
         layout = lay_out(samples, {8: STEPS[8]}, 24, 60, 480)
         assert 8 * layout.guarding < 0.045 * samples  # of one table on all of them
+
+
+def test_no_fit_is_given_up_for_more_seeds_that_decide():
+    steps = {nfe: step_cost(NoiseSchedule.preset("sd15"), nfe) for nfe in (10, 15, 20)}
+    for wanted, samples in (((10, 15, 20), 40_000), ((20,), 25_000)):
+        layout = lay_out(samples, {nfe: steps[nfe] for nfe in wanted}, 24, 60, 480)
+        assert tuple(layout.fits) == wanted and layout.guarding == GUARDING and not layout.dropped
 
 
 def test_no_more_seeds_than_there_are():

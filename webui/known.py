@@ -1,4 +1,4 @@
-"""The saved recipes that join the race of a calibration: those of other checkpoints, for models of the same family at about the same guidance.
+"""The saved recipes that join the race of a calibration: those of other checkpoints, for the same family and about the same guidance.
 
 A recipe of the same checkpoint stays out: it may have been fitted to the seeds that decide now, which would favour it.
 """

@@ -135,7 +135,7 @@ class FewStepCalibrate(io.ComfyNode):
         common: dict[str, Any] = {"teacher": teacher or teacher_plan(), "name": sampled.name, "nfes": numbers_of(nfe)}
         ns = noise_schedule_of(sampled.model)
         if effort == BY_TIME:
-            known = shipped_recipes(ns.family, sampled.cfg)
+            known = shipped_recipes(ns.family, sampled.cfg, sampled.facts.get("model_identity") or "")
             plan = CalibrationPlan.by_time(
                 minutes, first_seed, batch=batch_size, choose_teacher=teacher is None, known=known, **common
             )  # fmt: skip

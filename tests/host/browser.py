@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,8 +113,9 @@ class Page:
 
     def rest(self, milliseconds: int = 400) -> None:
         """Wait until all we asked the server is answered and the graph has stayed as it is for longer than we wait before we ask."""
-        before = None
+        before, deadline = None, time.monotonic() + 120
         while self.under_way or self.workflow() != before:
+            assert time.monotonic() < deadline, f"the page does not come to rest; under way: {self.under_way}"
             before = self.workflow()
             self.settle(milliseconds)
 

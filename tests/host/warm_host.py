@@ -92,7 +92,7 @@ def serve(tasks: IO[str], answers: IO[str]) -> None:
 
 
 def run_and_exit(program: str, environment: dict[str, str], out: str, err: str) -> None:
-    """Become what `python -c program` would be, less what this process has imported."""
+    """Become what `python -c program` would be, except that modules are imported already, and that it ends without waiting for threads."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
