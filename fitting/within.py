@@ -188,14 +188,15 @@ class Within:
         )  # fmt: skip
         self.meter.what = "guard"
         # who has interrupted once need not do so again for every call, but may: the model raises, too
-        scorer.progress = None if fit.ending is Ending.INTERRUPTED else self._staged("guard", nfe)
+        guard = Scorer(None, self._judge, None if fit.ending is Ending.INTERRUPTED else self._staged("guard", nfe))
+        guard.expect(round(self.layout.costs["guard", nfe] / min(held.batch, len(held.seeds))))
         try:
-            score = farthest_good(scorer.scores(held, ends, [fitted, *others]), raced.best_stock)
+            score = farthest_good(guard.scores(held, ends, [fitted, *others]), raced.best_stock)
         except Interrupted:
             if fit.ending is not Ending.INTERRUPTED:
                 fit.ending, fit.stopped = Ending.INTERRUPTED, INTERRUPTED
             return result, ranking
-        comparison = decided([*run.finalists, score], run.screened_out, scorer.calls, tail_matters=True)
+        comparison = decided([*run.finalists, score], run.screened_out, scorer.calls + guard.calls, tail_matters=True)
         chosen, fitted_one = comparison.winner.candidate, score.candidate
         assert isinstance(chosen, Candidate) and isinstance(fitted_one, Candidate)
         calls, seconds = self._calls(spent), time.monotonic() - began
