@@ -85,9 +85,10 @@ def headlines(document: Document, calls: Sequence[int] = HEADLINE_CALLS) -> list
                     continue
                 matched = {}
                 for other in compared(noise_schedule_of(name)):
-                    curves = [relative_curve(document, name, cfg, other, own, part) for part in (None, *range(len(own["sets"])))]
-                    if curves[0]:
-                        matched[other] = [_shown(errors, 1.0) for errors in curves if errors]
+                    whole, *parts = (relative_curve(document, name, cfg, other, own, part) for part in (None, *range(len(own["sets"]))))
+                    if whole:  # a set that lacks some of the calls would end before the others
+                        curves = [whole, *(errors for errors in parts if errors.keys() == whole.keys())]
+                        matched[other] = [_shown(errors, 1.0) for errors in curves]
                 found.append({"problem": name, "cfg": cfg, "calls": count, "setting": method, "matched by": matched})
     return found
 

@@ -375,20 +375,22 @@ def test_the_readme_has_the_committed_headlines():
 
 def test_what_the_readme_says_about_the_figures(committed):
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    few = int(re.search(r"than every stock setting without guidance. At guidance 3 this holds up to (\d+) calls", text)[1])
-    for cfg, most in ((1.0, math.inf), (3.0, few)):
+    said = re.search(r"stock setting up to (\d+) calls without guidance. At guidance 3 this holds up to (\d+) calls", text)
+    for cfg, most in zip((1.0, 3.0), map(int, said.groups()), strict=True):
         own, best = (curve(committed, "emoji", cfg, method) for method in (FEWSTEP, BEST_STOCK))
-        assert own.keys() == best.keys() >= {5, 8} and all((own[calls] < best[calls]) == (calls <= most) for calls in own)
-    found = re.search(r"the usual settings from (\d+) to (\d+) calls; from (\d+) calls on, plain UniPC overtakes it there without", text)
-    low, high, turn = map(int, found.groups())
+        assert own.keys() == best.keys() >= {5, 8} and all(own[calls] < best[calls] for calls in own if calls <= most)
+        following = min(calls for calls in own if calls > most)
+        assert own[following] > best[following]
+    found = re.search(r"settings from (\d+) to (\d+) calls. Without guidance plain UniPC overtakes it there at (\d+) and (\d+) calls", text)
+    low, high, *turns = map(int, found.groups())
     for name, cfg in scenes(committed):
         own, others = curve(committed, name, cfg, FEWSTEP), [curve(committed, name, cfg, method) for method in USUAL]
         if name == "edm":
             assert all(own[calls] < other[calls] for other in others for calls in other if low <= calls <= high)
     own = curve(committed, "edm", 1.0, FEWSTEP)
     behind = {method: {calls for calls, error in curve(committed, "edm", 1.0, method).items() if error < own[calls]} for method in USUAL}
-    assert behind["UniPC, simple"] == {calls for calls in own if calls >= turn} != set()
-    assert all(min(where, default=turn) >= turn for where in behind.values())
+    assert behind["UniPC, simple"] == set(turns)
+    assert all(where <= set(turns) for where in behind.values())
     turn = int(re.search(r"\(up to sigma 157\), settings such as Align Your Steps win at guidance 3 from (\d+) calls on", text)[1])
     for name in ("mixture-157", "fashion157"):
         own, *others = (curve(committed, name, 3.0, method) for method in (FEWSTEP, *USUAL))
