@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +34,19 @@ class BatchFiles:
         Content key of the pass; a file of another key does not count.
     folder
         None keeps the batches in memory.
-    names
-        Tensors that every batch has.
+    shapes
+        Tensors that every batch has, by name: the shape of one sample in it.
     room
         Bytes that may be kept in memory; batches beyond that are dropped.
     """
 
     def __init__(
-        self, what: str, setting: Setting, key: str, folder: Path | None, names: frozenset[str], room: float = math.inf
+        self, what: str, setting: Setting, key: str, folder: Path | None, shapes: Mapping[str, tuple[int, ...]], room: float = math.inf
     ) -> None:
         if folder is not None and not setting.name:
             raise ValueError(f"The setting has no name; a stored {what} needs one that identifies its model and conditioning.")
-        self.what, self.key, self.folder, self.names = what, key, folder, names
-        self._samples, self._batch, self._shape = len(setting.seeds), setting.batch, setting.shape
+        self.what, self.key, self.folder, self.shapes = what, key, folder, shapes
+        self._samples, self._batch = len(setting.seeds), setting.batch
         self._room = room
         self._kept: dict[int, dict[str, Tensor]] = {}  # without tensors for files that have been checked
 
@@ -70,8 +71,8 @@ class BatchFiles:
         """Whether the tensors are those that were stored; safetensors itself notices lost bytes but not changed ones."""
         samples = min(self._batch, self._samples - index * self._batch)
         fitting = all(
-            tensors[name].dtype == torch.float32 and tuple(tensors[name].shape[-len(self._shape) - 1 :]) == (samples, *self._shape)
-            for name in self.names
+            tensors[name].dtype == torch.float32 and tuple(tensors[name].shape[-len(shape) - 1 :]) == (samples, *shape)
+            for name, shape in self.shapes.items()
         )
         return fitting and (record.get("format") == _WITHOUT_CHECKSUMS or record.get("checksums") == checksums(tensors))
 

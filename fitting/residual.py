@@ -38,7 +38,7 @@ class Evaluation:
     residuals : tuple of Tensor
         Per chunk, [B, E], float32 on the CPU.
     mean_square : float
-        Over all elements.
+        Over all elements of the end points.
     """
 
     table: SolverTable
@@ -98,8 +98,9 @@ class Residual:
         if self.after_call is not None:
             self.after_call()
 
-    def _residual(self, index: int, end: Tensor) -> Tensor:
-        return (mapped(end, self.mapping, self.setting.device) - self.targets[index]) * self.scales[index]
+    def residual(self, index: int, run: Run) -> Tensor:
+        """Of chunk `index`, [B, E], float32 on the CPU; the end points' elements come first."""
+        return (mapped(run.end, self.mapping, self.setting.device) - self.targets[index]) * self.scales[index]
 
     def evaluate(self, table: SolverTable, shared: Evaluation | None = None, chunks: int | None = None) -> Evaluation:
         """Residuals of `table` on the first `chunks` chunks (default all); shares model calls with an earlier evaluation.
@@ -111,8 +112,8 @@ class Residual:
             known = None if shared is None or index >= len(shared.runs) else shared.runs[index]
             run = run_table(chunk, table, known, self._called)
             runs.append(run)
-            residuals.append(self._residual(index, run.end))
-        return Evaluation(table, tuple(runs), tuple(residuals), _mean_square(residuals))
+            residuals.append(self.residual(index, run))
+        return Evaluation(table, tuple(runs), tuple(residuals), _mean_square(residuals, self.targets[0].shape[1]))
 
     def jacobian(self, parameters: Parameters, theta: Array, at: Evaluation, index: int) -> Tensor:
         """The Jacobian [P, M'] of the residuals of chunk `index` at `theta`, whose evaluation is `at`; see `selected` for M'.
@@ -134,7 +135,7 @@ class Residual:
                 continue
             table, difference = _stepped(parameters, theta, p)
             changed = run_table(chunk, table, run, self._called)
-            residual = self._residual(index, changed.end)
+            residual = self.residual(index, changed)
             jacobian[p] = self.selected(index, (residual - at.residuals[index]) / difference, parameters.size)
         if not bool(jacobian.isfinite().all()):
             raise FitError(
@@ -156,11 +157,10 @@ class Residual:
 
     def selected(self, index: int, residual: Tensor, columns: int) -> Tensor:
         """The elements [M'] of a chunk's residual [B, E] that enter the normal equations for `columns` parameters."""
-        total = sum(target.numel() for target in self.targets)
-        share = self.largest / (4.0 * columns * total)
+        elements = residual.shape[1]
+        share = self.largest / (4.0 * columns * elements * len(self.setting.seeds))
         if share >= 1:
             return residual.reshape(-1)
-        elements = residual.shape[1]
         kept = torch.randperm(elements, generator=torch.Generator().manual_seed(index))[: max(1, int(share * elements))]
         return residual[:, kept].reshape(-1)
 
@@ -190,7 +190,9 @@ def _history(run: Run) -> Sequence[Tensor]:
     return (newest, *walk.history)
 
 
-def _mean_square(residuals: Sequence[Tensor]) -> float:
-    total = sum(float(part.square().sum(dtype=torch.float64)) for part in residuals)
-    mean = total / sum(part.numel() for part in residuals)
+def _mean_square(residuals: Sequence[Tensor], elements: int) -> float:
+    """Over the first `elements` of each seed."""
+    ends = [part[:, :elements] for part in residuals]
+    total = sum(float(part.square().sum(dtype=torch.float64)) for part in ends)
+    mean = total / sum(part.numel() for part in ends)
     return mean if np.isfinite(mean) else float("inf")

@@ -2,7 +2,8 @@
 
 Its list has `steps` - 1 intervals even in half-log-SNR from sigma_max to sigma_min, and a last step to 0 that returns the model's D at
 sigma_min: the end point is the denoised sample at the model's lowest level. With `states` it also keeps the states x_k and the model's D_k
-at every level, which is all that schedules fitted to a model need (discretization.py).
+at every level, which is all that schedules fitted to a model need (discretization.py). With `elements` it keeps some elements of them, from
+which fits know where the samples stand on their way (teacher_path.py).
 
 In a folder (batch_files.py) an interrupted pass resumes where it stopped. The folder's name is the content key: a hash of everything that
 determines the numbers.
@@ -23,6 +24,7 @@ from ..solvers.rebuild import asked_order
 from .batch_files import BatchFiles
 from .content import content_key, facts_of
 from .setting import FitError, Interrupted, Setting
+from .teacher_path import TeacherPath, kept_elements
 
 FORMAT_VERSION = 1
 DEFAULT_STEPS = 64
@@ -55,6 +57,8 @@ class Teacher:
         A deterministic solver with one call per step, and its order.
     states : bool
         Whether to keep x_k and D_k at every level as well (memory or disk for 2 * steps samples per seed).
+    elements : int
+        How many elements of each sample are kept at every level, 0 or more: what `path` needs.
     folder : path or None
         Where to store the pass, in a subfolder named after the content key; None keeps it in memory. Needs `setting.name`,
         which identifies the model and the conditioning.
@@ -77,9 +81,11 @@ class Teacher:
         order: int | None = None,
         *,
         states: bool = False,
+        elements: int = 0,
         folder: str | Path | None = None,
     ) -> None:
         self.setting, self.steps, self.states = setting, whole_number(steps, "steps", 1), states
+        self._elements = kept_elements(math.prod(setting.shape), whole_number(elements, "elements", 0))
         self.sigmas = teacher_sigmas(setting.noise_schedule, steps)
         self.table = build_table(solver, self.sigmas, setting.noise_schedule.family, order)
         if self.table.nfe != steps or self.table.stochastic:
@@ -87,11 +93,14 @@ class Teacher:
         self.key = content_key({
             **facts_of(setting, float(self.sigmas[0])), "format": FORMAT_VERSION, "sigmas": self.table.sigmas, "states": states,
             "solver": [self.table.solver, self.table.orders, self.table.algorithm_version],
+            **({"elements": len(self._elements)} if elements else {}),  # keys without it are those of passes stored before
         })  # fmt: skip
         self.folder = None if folder is None else Path(folder) / self.key
         self.calls = 0
         self._count = -(-len(setting.seeds) // setting.batch)
-        self._kept = BatchFiles("teacher pass", setting, self.key, self.folder, frozenset({"end", "x", "d"} if states else {"end"}))
+        whole = dict.fromkeys(["end", *(("x", "d") if states else ())], setting.shape)
+        partial = dict.fromkeys(("path_x", "path_d") if elements else (), (len(self._elements),))
+        self._kept = BatchFiles("teacher pass", setting, self.key, self.folder, {**whole, **partial})
 
     def run(self, progress: Progress | None = None) -> Teacher:
         """Run the batches that are missing; returns self.
@@ -114,7 +123,7 @@ class Teacher:
         """The same pass for another setting, stored in the same place."""
         order = asked_order(self.table.solver, self.table.orders)
         folder = None if self.folder is None else self.folder.parent
-        return Teacher(setting, self.steps, self.table.solver, order, states=self.states, folder=folder)
+        return Teacher(setting, self.steps, self.table.solver, order, states=self.states, elements=len(self._elements), folder=folder)
 
     @property
     def finished(self) -> bool:
@@ -126,11 +135,26 @@ class Teacher:
         """End points [S, *shape] of all seeds, on the CPU; runs missing batches."""
         return torch.cat([tensors["end"] for tensors in self.batches()])
 
+    @property
+    def path(self) -> TeacherPath:
+        """Of all seeds; runs missing batches.
+
+        Raises
+        ------
+        ValueError
+            If no elements are kept.
+        """
+        if not len(self._elements):
+            raise ValueError("elements was 0, so that this teacher's pass knows no path; make one with elements above 0.")
+        parts = list(self.batches())
+        x, d = (torch.cat([part[name] for part in parts], 1) for name in ("path_x", "path_d"))
+        return TeacherPath(self.setting.noise_schedule.family, self.sigmas[:-1].numpy(), x, d, self._elements)
+
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """Yield each batch of seeds, with one in memory at a time; runs missing batches first.
 
         A batch has "end" [B, *shape] and, with `states`, "x" and "d" [steps, B, *shape], the states and outputs at
-        `sigmas[:-1]`; all are float32 on the CPU.
+        `sigmas[:-1]`; with `elements`, "path_x" and "path_d" [steps, B, E]. All are float32 on the CPU.
         """
         self.run()
         for index in range(self._count):
@@ -143,8 +167,8 @@ class Teacher:
 
     def _pass(self, chunk: Setting, progress: Progress | None, before: int) -> dict[str, Tensor]:
         x = chunk.initial(float(self.sigmas[0]))
-        shape = (self.steps, *x.shape) if self.states else (0,)
-        kept = {"x": torch.empty(shape), "d": torch.empty(shape)}
+        kept = {name: torch.empty(self.steps, *x.shape) for name in (("x", "d") if self.states else ())}
+        path = {name: torch.empty(self.steps, len(x), len(self._elements)) for name in ("path_x", "path_d")} if len(self._elements) else {}
         here, first_size = 0, math.nan
 
         def model(x: Tensor, sigma: Tensor) -> Tensor:
@@ -152,9 +176,10 @@ class Teacher:
             output = chunk.denoised(x, float(self.table.rows[here].sigma))
             if not here:
                 first_size = _size(output)
-            if self.states:
-                kept["x"][here] = x.detach()
-                kept["d"][here] = output.detach()
+            for stored, value in zip(kept.values(), (x, output), strict=False):
+                stored[here] = value.detach()
+            for stored, value in zip(path.values(), (x, output), strict=False):
+                stored[here] = value.detach().flatten(1)[:, self._elements.to(value.device)]
             here += 1
             self.calls += 1
             if progress is not None:
@@ -173,7 +198,7 @@ class Teacher:
                 f"The teacher diverged: its end points have size {size:.3g}, the model's first prediction {first_size:.3g}. Lower the "
                 "guidance, use a lower order or more steps, and check that the conditioning belongs to the model."
             )
-        return {"end": end, **(kept if self.states else {})}
+        return {"end": end, **kept, **path}
 
 
 def _size(x: Tensor) -> float:

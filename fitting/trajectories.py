@@ -95,7 +95,7 @@ class Trajectories:
             "solver": [self.table.solver, self.table.sigmas, self.table.orders, self.table.algorithm_version],
         })  # fmt: skip
         stored_in = None if folder is None else Path(folder) / f"amed-{self.key}"
-        self._kept = BatchFiles("trajectory", setting, self.key, stored_in, frozenset({"states"}), _LARGEST_IN_MEMORY)
+        self._kept = BatchFiles("trajectory", setting, self.key, stored_in, {"states": setting.shape}, _LARGEST_IN_MEMORY)
 
     def states(self, index: int) -> Tensor:
         """x [N, B, *shape] at the stamps of batch `index`, float32 on the CPU.

@@ -22,16 +22,16 @@ from torch import Tensor
 
 from ..schedules import NoiseSchedule, optimal_sigmas
 from ..schedules.first_level import measured_structure_scale
-from ..solvers import SolverTable, build_table
-from ..solvers.rebuild import rebuilt
+from ..solvers import build_table
 from .budget import CHECKED, CHECKED_STEPS, FOLLOWING, Budget, Layout, StepCost, lay_out
-from .calibrate import DEFAULT_RIDGE, Calibration, Calls, check_calls, default_groups, resampled
+from .calibrate import DEFAULT_RIDGE, Calibration, Calls, check_calls, resampled
 from .candidates import RESAMPLED, Candidate
 from .guard import Judge, Scorer, decided
 from .levenberg import Fit, Limit, step_costs
 from .menus import in_menus
 from .meter import Meter
 from .parameters import FULL_DEPTH, Parameters
+from .path_residual import PathResidual
 from .pool import following, race_pool, trimmed
 from .progress import INTERRUPTED, Ending, Progress, Stage
 from .race import Race, race, runner
@@ -39,13 +39,19 @@ from .residual import Residual
 from .setting import Interrupted, Setting
 from .teacher import Teacher
 from .teacher_check import difference, enough_steps
+from .teacher_path import ELEMENTS
 from .two_stages import fit_in_two_stages
 from .way import farthest_good, points, points_on_the_way
 
+FITTED = ("evaluation", "coefficients")
+"""What is fitted. With the levels of the calls and all weights free, moving the nodes says the same a second time."""
+
 LARGEST_CHUNK = 8  # seeds of a chunk, at most: a fit takes them in by chunks
+_FREE_OF_THE_PATH = 6  # calls up to which a fit's samples may leave the teacher's path: there the best tables do
 _EXPECTED = 0.6  # error of a fit relative to its start's
 _SPARE = 0.95  # of the time; the rest is for what is not model calls
-MakeTeacher = Callable[[Setting, int], Teacher]
+MakeTeacher = Callable[[Setting, int, int], Teacher]
+"""make(setting, steps, elements), see `Teacher`."""
 
 
 class Within:
@@ -60,7 +66,7 @@ class Within:
     budget : Budget
         What all of it may cost.
     teacher : callable or None
-        teacher(setting, steps) -> `Teacher`, for one that is stored; default one in memory.
+        teacher(setting, steps, elements) -> `Teacher`, for one that is stored; default one in memory.
     teacher_steps : int or None
         Steps of the teacher; None chooses them.
     more : callable or None
@@ -98,7 +104,7 @@ class Within:
         self.layout: Layout | None = None
         self.races: dict[int, Race] = {}
         self.teacher: Teacher | None = None
-        self._make = teacher or Teacher
+        self._make = teacher or _in_memory
         self._teacher_steps, self._more, self._judge, self._progress = teacher_steps, more or _none, judge, progress
         self._step_costs = {nfe: step_cost(setting.noise_schedule, nfe) for nfe in self.nfes}
 
@@ -122,7 +128,7 @@ class Within:
         self.layout = self._laid_out(steps, len(pools[self.nfes[0]]))
         used = self.setting.subset(range(self.layout.guarding + self.layout.fitting))
         self.meter.what = "teacher"
-        self.teacher = self._make(used, steps)
+        self.teacher = self._make(used, steps, ELEMENTS if any(map(_near_the_path, self.layout.fits)) else 0)
         self.teacher.run(self._staged("teacher", 0))
         targets = self.teacher.end_points
         before: tuple[int, Fit] | None = None
@@ -178,7 +184,7 @@ class Within:
         if plan is None or start is None:
             return result, ranking
         assert isinstance(start, Candidate)
-        parameters = Parameters(start.table, _groups(start.table, nfe), FULL_DEPTH, plan.constants)
+        parameters = Parameters(start.table, FITTED, FULL_DEPTH, plan.constants)
         fit = self._fit(nfe, parameters, used.subset(fitting), targets[self.layout.guarding :])
         count = points(self.layout.guarding) if fit.ending is not Ending.INTERRUPTED else 1  # nobody waits for more after that
         fitted, *others = points_on_the_way(parameters, fit, count)
@@ -218,7 +224,7 @@ class Within:
         self.meter.what = "fit"
         share = self._share(nfe)
         batch = min(setting.batch, LARGEST_CHUNK)
-        residual = Residual(replace(setting, batch=batch), targets)
+        residual = self._residual(nfe, replace(setting, batch=batch), targets)
         left = self.budget.seconds * _SPARE - self.meter.seconds
         limit = Limit(share * (self.samples - self.meter.total) / batch, share * left)
 
@@ -227,6 +233,12 @@ class Within:
                 self._report(Stage("fit", calls, limit.calls, nfe, error))
 
         return fit_in_two_stages(residual, parameters, limit, DEFAULT_RIDGE, report)
+
+    def _residual(self, nfe: int, setting: Setting, targets: Tensor) -> Residual:
+        if not _near_the_path(nfe):
+            return Residual(setting, targets)
+        assert self.layout is not None and self.teacher is not None
+        return PathResidual(setting, targets, self.teacher.path.subset(range(self.layout.guarding, self.layout.guarding + len(targets))))
 
     def _share(self, nfe: int) -> float:
         """Of what is left of the budget, what this fit may take; the rest is for the parts after it."""
@@ -265,19 +277,18 @@ def check_cost(nfe: int) -> int:
 def step_cost(ns: NoiseSchedule, nfe: int) -> StepCost:
     """Of a fit for `nfe` model calls."""
     table = build_table("unipc", optimal_sigmas(ns, nfe), ns.family)
-    free, trial = step_costs(Parameters(table, default_groups(nfe), FULL_DEPTH))
-    keeping, _ = step_costs(Parameters(table, default_groups(nfe), FULL_DEPTH, constants=True))
-    return StepCost(free, keeping, trial)
+    free, trial = step_costs(Parameters(table, FITTED, FULL_DEPTH))
+    keeping, _ = step_costs(Parameters(table, FITTED, FULL_DEPTH, constants=True))
+    return StepCost(free, keeping, trial, again=_near_the_path(nfe))
 
 
-def _groups(table: SolverTable, nfe: int) -> tuple[str, ...]:
-    """What is fitted; the nodes of a table that was fitted before cannot move."""
-    groups = default_groups(nfe)
-    try:
-        rebuilt(table)
-    except ValueError:
-        return tuple(group for group in groups if group != "times")
-    return groups
+def _near_the_path(nfe: int) -> bool:
+    """Whether a fit holds the samples near the teacher's path (path_residual.py)."""
+    return nfe > _FREE_OF_THE_PATH
+
+
+def _in_memory(setting: Setting, steps: int, elements: int) -> Teacher:
+    return Teacher(setting, steps, elements=elements)
 
 
 def _can_start(candidate: object, nfe: int) -> bool:

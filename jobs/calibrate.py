@@ -191,8 +191,8 @@ def run(
 def _run_within(
     setting: Setting, plan: CalibrationPlan, budget: Budget, progress: Progress | None, outcome: CalibrationOutcome
 ) -> None:
-    def teacher(used: Setting, steps: int) -> Teacher:
-        outcome.teacher = replace(plan.teacher, steps=steps).of(used)
+    def teacher(used: Setting, steps: int, elements: int) -> Teacher:
+        outcome.teacher = replace(plan.teacher, steps=steps).of(used, elements)
         return outcome.teacher
 
     steps = None if plan.choose_teacher else plan.teacher.steps

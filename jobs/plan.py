@@ -50,10 +50,10 @@ class TeacherPlan:
     def __str__(self) -> str:
         return f"{self.steps} steps of {self.solver}"
 
-    def of(self, setting: Setting) -> Teacher:
-        """The pass over `setting`, stored if the setting has a name; nothing runs yet."""
+    def of(self, setting: Setting, elements: int = 0) -> Teacher:
+        """The pass over `setting`, stored if the setting has a name; nothing runs yet. `elements` as for `Teacher`."""
         folder = self.folder if setting.name else None
-        teacher = Teacher(setting, self.steps, self.solver, folder=folder)
+        teacher = Teacher(setting, self.steps, self.solver, elements=elements, folder=folder)
         if folder is not None and self.most_kept is not None:
             keep_newest(folder, teacher.key, self.most_kept)
         return teacher

@@ -1,0 +1,72 @@
+"""End points, and where the samples stand on the way to them.
+
+With many calls a table has more parameters than a budget's seeds can tell apart, and a table that is right for these seeds sends others
+to another picture. Whether a seed goes there is decided early, and shows in the end points of a few seeds only; but how far the samples are
+from the teacher's path at the nodes in between, every seed shows. So the residual of a seed gets further elements: at every inner node n
+
+    WEIGHT (x_n - teacher's x at sigma_n) / sqrt(alpha_n^2 + std_n^2)
+
+where the root makes the same table on the same model weigh the same in every family. They cost no model call.
+
+With few calls this does not pay: there the best table has to leave the path. Measured for 8 calls and 10,000 sample-calls on disjoint sets
+of seeds, see docs/budgets.md.
+"""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..schedules.families import alpha_of
+from .parameters import Parameters
+from .residual import Residual
+from .run import Run
+from .setting import Setting
+from .teacher_path import TeacherPath
+
+WEIGHT = 0.5
+
+
+class PathResidual(Residual):
+    """`Residual` with the distance from the teacher's path.
+
+    Parameters
+    ----------
+    setting, targets
+        As for `Residual`.
+    path : TeacherPath
+        Of the setting's seeds.
+    weight : float
+        Of the path, above 0.
+    """
+
+    def __init__(self, setting: Setting, targets: Tensor, path: TeacherPath, weight: float = WEIGHT) -> None:
+        super().__init__(setting, targets)
+        self.weight = weight
+        positions = list(range(len(setting.seeds)))
+        self.paths = [path.subset(positions[i : i + setting.batch]) for i in range(0, len(positions), setting.batch)]
+        # a mean square over kept elements stands for one over all
+        self._scale = math.sqrt(math.prod(setting.shape) / len(path.elements))
+
+    def residual(self, index: int, run: Run) -> Tensor:
+        return torch.cat([super().residual(index, run), *self._deviations(index, run)], 1)
+
+    def last_row_columns(self, parameters: Parameters, run: Run, index: int) -> Tensor:
+        """As of `Residual`; the samples stand on the inner nodes before the last row."""
+        seeds = len(self.paths[index].x[0])
+        columns = super().last_row_columns(parameters, run, index).reshape(len(parameters.linear), seeds, -1)
+        beside = sum(part.shape[1] for part in self._deviations(index, run))
+        return torch.cat([columns, columns.new_zeros(len(columns), seeds, beside)], 2).flatten(1)
+
+    def _deviations(self, index: int, run: Run) -> list[Tensor]:
+        path, table = self.paths[index], run.table
+        found = []
+        for k in range(1, len(table.rows)):
+            row, sigma = table.rows[k], table.sigmas[table.rows[k].step]
+            if row.step != table.rows[k - 1].step:  # not a stage inside a step
+                unit = math.hypot(float(alpha_of(np.float64(sigma), table.family)), sigma)
+                amount = self.weight * self._scale / unit
+                found.append((path.of(run.walks[k].state) - path.at(sigma)) * amount * self.scales[index])
+        return found
