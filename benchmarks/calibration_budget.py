@@ -4,6 +4,8 @@ Every fit is made on several disjoint sets of seeds and measured on 500 further 
 sample-calls (model calls times the samples in them), counted by a wrapper around the model: teacher, starts, fit and guard are all in it.
 The baseline is what the node did by default before budgets: effort normal, 24 seeds to fit and 12 held out, batches of 4.
 
+`--pictures 2000` has the judge look at so many pictures of what a budget gives, and of the best stock setting of its race.
+
 `--book 20000` makes one recipe book within that budget, and for each of its numbers of calls a fit of its own on the same seeds, with the
 whole budget.
 
@@ -30,7 +32,7 @@ from torch import Tensor
 
 from fewstep.demo import load_demo_model
 from fewstep.demo.judge import frechet_distance
-from fewstep.fitting import Calibration, Setting, Teacher
+from fewstep.fitting import Calibration, Candidate, Setting, Teacher
 from fewstep.fitting.budget import Budget
 from fewstep.fitting.run import run_table
 from fewstep.fitting.within import Within
@@ -164,12 +166,21 @@ def measured(problem: Problem, nfe: int, number: int, how: str) -> dict[str, Any
     }  # fmt: skip
 
 
+def pictured(problem: Problem, nfe: int, number: int, samples: int) -> dict[str, Any]:
+    """What the judge says of a calibration within a budget, and of the best stock setting in it."""
+    (result,) = Within(problem.setting(seeds_of(number, MOST_SEEDS), NODE_BATCH), [nfe], Budget(samples)).run()
+    assert result.comparison is not None and result.comparison.best_stock is not None
+    stock = result.comparison.best_stock.candidate
+    assert isinstance(stock, Candidate)
+    return {"stock": stock.name, "of_stock": problem.errors(stock.table), "of_fit": problem.errors(result.table)}
+
+
 def as_markdown(known: Mapping[str, Any]) -> str:
     """Errors relative to the baseline on the same problem and set: geometric means, and the spread over problems and sets."""
     found: dict[tuple[str, str, str], list[tuple[float, float, float]]] = defaultdict(list)
     for key, one in known.items():
         how, name, cfg, nfe, number = key.split()
-        if not how.isdecimal():
+        if not how.isdecimal():  # a baseline, a table of a book, or pictures
             continue
         base = known.get(f"baseline {name} {cfg} {nfe} {number}")
         if base is not None and base.get("measured_on", HELD_OUT) == one.get("measured_on", HELD_OUT):
@@ -183,9 +194,9 @@ def as_markdown(known: Mapping[str, Any]) -> str:
             f"| {int(how):,} | {nfe} | {cfg.removeprefix('cfg')} | {len(ratios)} | {error:.3f} | {min(errors):.2f} to {max(errors):.2f} | "
             f"{median:.3f} | {cost:.2f} |"
         )
-    won = [one["fit_won"] for key, one in known.items() if not key.startswith("baseline")]
+    won = [one["fit_won"] for key, one in known.items() if not key.startswith(("baseline", "pictures"))]
     lines += ["", f"The fit won in {sum(won)} of {len(won)} calibrations within a budget."]
-    return "\n".join([*lines, *judged_lines(known), *book_lines(known)]) + "\n"
+    return "\n".join([*lines, *judged_lines(known), *pictured_lines(known), *book_lines(known)]) + "\n"
 
 
 def judged_lines(known: Mapping[str, Any]) -> list[str]:
@@ -202,6 +213,21 @@ def judged_lines(known: Mapping[str, Any]) -> list[str]:
         shown = f"{100 * judged:.1f} % | {100 * teacher:.1f} % | {frechet:.4f}"
         lines.append(f"| {int(how):,} | {nfe} | {cfg.removeprefix('cfg')} | {name} | {shown} |")
     return lines if found else []
+
+
+def pictured_lines(known: Mapping[str, Any]) -> list[str]:
+    """What the judge says of many pictures."""
+    heads = "| budget | calls | guidance | model | pictures | best stock | Frechet distance | judged | calibrated | judged | teacher's |"
+    lines = ["", heads, "|---|---|---|---|---|---|---|---|---|---|---|"]
+    for key, one in sorted(known.items()):
+        how, name, cfg, nfe, _ = key.split()
+        if how.startswith("pictures"):
+            stock, fit = one["of_stock"], one["of_fit"]
+            of_both = " | ".join(f"{of['frechet']:.4f} | {100 * of['judged']:.1f} %" for of in (stock, fit))
+            budget = int(how.removeprefix("pictures"))
+            shown = f"{fit['measured_on']:,} | {one['stock']} | {of_both} | {100 * fit['teacher judged']:.1f} %"
+            lines.append(f"| {budget:,} | {nfe} | {cfg.removeprefix('cfg')} | {name} | {shown} |")
+    return lines if len(lines) > 3 else []
 
 
 def book_lines(known: Mapping[str, Any]) -> list[str]:
@@ -224,6 +250,7 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=3, help="sets of seeds")
     parser.add_argument("--how", nargs="+", default=["baseline"], help="baseline, or budgets in sample-calls")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="seeds to measure on (default 500)")
+    parser.add_argument("--pictures", type=int, metavar="COUNT", help="judge so many pictures of the budgets in --how instead")
     parser.add_argument("--book", type=int, metavar="SAMPLES", help="make books of this budget instead")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=Path, help="folder for the teacher of the held-out seeds")
@@ -251,10 +278,10 @@ def main() -> None:
                     keep(key, one)
         return
     for number, nfe, name, cfg, how in product(range(args.sets), args.nfe, args.problems, args.cfg, args.how):
-        problem = Problem(name, cfg, args.cache, args.held_out)
-        key = f"{how} {problem.key} {nfe} set{number}"
+        problem = Problem(name, cfg, args.cache, args.pictures or args.held_out)
+        key = f"{'pictures' if args.pictures else ''}{how} {problem.key} {nfe} set{number}"
         if key not in known or args.again:
-            keep(key, measured(problem, nfe, number, how))
+            keep(key, pictured(problem, nfe, number, int(how)) if args.pictures else measured(problem, nfe, number, how))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 Every seed that is fitted costs the teacher's steps once, and in the fit its derivatives once, and some trials (two_stages.py). So the
 number of seeds follows from the budget. Fits that are held near the teacher's path (path_residual.py) get more out of few seeds, whose
-derivatives are measured a second time where the first have led. Where all weights free are too dear, those that keep constants (parameters.py) are fitted: half
-the parameters. What still does not fit is left out: the fit for the most model calls first. What remains without any fit is the race:
-which of the settings that hosts offer is best on this model.
+derivatives are measured a second time where the first have led. Where all weights free are too dear, those that keep constants
+(parameters.py) are fitted: half the parameters. What still does not fit is left out: the fit for the most model calls first. What remains
+without any fit is the race: which of the settings that hosts offer is best on this model.
 
 The seeds that decide grow with the square root of the budget, like the seeds that a fit can use well: what a fit gains is to be told from
 chance, and one that sends a seed in fifty to another picture is noticed with fifty seeds, not with twelve.

@@ -41,3 +41,11 @@ def test_a_book_is_compared_with_fits_on_their_own(benchmark):
     facts = {"error": 1.0, "median": 1.0, "cost": 1, "fit_won": True}
     known = {"book20000 edm cfg1 4 set0": {**facts, "error": 1.1}, "alone20000 edm cfg1 4 set0": facts}
     assert "| 20,000 | edm | 1 | 4 | 1.1000 | 1.100 | 1.000 |" in benchmark.as_markdown(known)
+
+
+def test_pictures_are_those_of_the_fit_and_of_the_best_stock_setting(benchmark):
+    stock = {"frechet": 0.1, "judged": 0.8, "teacher judged": 0.9, "measured_on": 2000}
+    fit = {**stock, "frechet": 0.02, "judged": 0.85}
+    known = {"pictures4000 edm cfg1 5 set0": {"stock": "euler on karras", "of_stock": stock, "of_fit": fit}}
+    expected = "| 4,000 | 5 | 1 | edm | 2,000 | euler on karras | 0.1000 | 80.0 % | 0.0200 | 85.0 % | 90.0 % |"
+    assert expected in benchmark.as_markdown(known) and "in 0 of 0" in benchmark.as_markdown(known)
