@@ -17,6 +17,10 @@ seeds there are. Where the tail matters and 24 or more seeds decide, the last li
 seeds: a fit that is better by a quarter on the typical seed, but has 1.2 times the root mean square because 4 % of its seeds instead of 1 %
 end in another picture, is returned in 48 % instead of 96 % of the cases; one that flips no more often, and has 0.87 of it, in 82 % instead
 of 100 %.
+
+Among the candidates of this package that are ahead of stock, one may be the fit that was made of another, or of stock, and it has an
+advantage: the others have been chosen on these very seeds, for being best there, and the fit has seen other seeds. It is taken unless it is
+farther on the median seed, or farther in the mean square by more than the limit above.
 """
 
 from __future__ import annotations
@@ -222,7 +226,11 @@ def compare(
 
 
 def decided(
-    scores: Sequence[Score], screened_out: Sequence[str] = (), calls: int = 0, tail_matters: bool = False
+    scores: Sequence[Score],
+    screened_out: Sequence[str] = (),
+    calls: int = 0,
+    tail_matters: bool = False,
+    fitted: Score | None = None,
 ) -> Comparison:
     """The guard's decision between scores on the same seeds.
 
@@ -234,6 +242,8 @@ def decided(
         See `Comparison`.
     tail_matters : bool
         Whether a candidate that is closer on the typical seed may be only slightly farther in the mean square.
+    fitted : Score or None
+        The one of the scores that was fitted on other seeds, while the others were chosen on these.
 
     Raises
     ------
@@ -244,11 +254,11 @@ def decided(
     if not math.isfinite(ranked[0].error):
         raise FitError("No candidate has finite end points. Run the model in a higher precision, or lower the guidance.")
     best_stock = next((score for score in ranked if score.candidate.kind == "stock" and math.isfinite(score.error)), None)
-    winner, verdict = _winner(ranked, best_stock, tail_matters)
+    winner, verdict = _winner(ranked, best_stock, tail_matters, fitted)
     return Comparison(tuple(ranked), tuple(screened_out), winner, best_stock, verdict, calls)
 
 
-def _winner(scores: Sequence[Score], best_stock: Score | None, tail_matters: bool) -> tuple[Score, str]:
+def _winner(scores: Sequence[Score], best_stock: Score | None, tail_matters: bool, fitted: Score | None) -> tuple[Score, str]:
     score, refused = scores[0], []
     if best_stock is not None:
         score = best_stock
@@ -259,6 +269,9 @@ def _winner(scores: Sequence[Score], best_stock: Score | None, tail_matters: boo
                 refused.append(rival.candidate.name)
             elif _ahead(rival, score, tail_matters):
                 score = rival
+        if fitted is not None and score is not best_stock and _ahead(fitted, best_stock, tail_matters):
+            if fitted.candidate.name not in refused and _as_good(fitted, score, tail_matters):
+                score = fitted
     name, error = score.candidate.name, score.error
     judged = f" The judge found {', '.join(refused)} worse than stock." if refused else ""
     if best_stock is None:
@@ -279,8 +292,18 @@ def _ahead(score: Score, other: Score, tail_matters: bool) -> bool:
         return math.isfinite(score.error)
     if len(score.squares) < _FEW_SEEDS:
         return False
+    return _within_limits(score, other, tail_matters) and _typically_closer(score, other)
+
+
+def _as_good(fitted: Score, other: Score, tail_matters: bool) -> bool:
+    """Whether to prefer a fit to a candidate that was chosen on these seeds."""
+    return _within_limits(fitted, other, tail_matters) and _typical(fitted) < _typical(other) and not judged_worse(fitted, other)
+
+
+def _within_limits(score: Score, other: Score, tail_matters: bool) -> bool:
+    """Whether one score is not significantly farther in the mean square than another."""
     allowed = _IN_THE_TAIL if tail_matters and len(score.squares) >= _SHOW_THE_TAIL else _BEYOND_CHANCE
-    return not beyond_chance(score.squares - other.squares, allowed) and _typically_closer(score, other)
+    return not beyond_chance(score.squares - other.squares, allowed)
 
 
 def _typically_closer(score: Score, other: Score) -> bool:

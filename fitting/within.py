@@ -202,7 +202,7 @@ class Within:
             if fit.ending is not Ending.INTERRUPTED:
                 fit.ending, fit.stopped = Ending.INTERRUPTED, INTERRUPTED
             return result, ranking
-        comparison = decided([*run.finalists, score], run.screened_out, scorer.calls + guard.calls, tail_matters=True)
+        comparison = decided([*run.finalists, score], run.screened_out, scorer.calls + guard.calls, True, score)
         chosen, fitted_one = comparison.winner.candidate, score.candidate
         assert isinstance(chosen, Candidate) and isinstance(fitted_one, Candidate)
         calls, seconds = self._calls(spent), time.monotonic() - began

@@ -11,6 +11,7 @@ import torch
 
 from fewstep.fitting import Candidate, FitError, Interrupted, SamplerCandidate, Teacher, candidates, compare, error_ratio
 from fewstep.fitting.candidates import MORE_SCHEDULES, MORE_SOLVERS, OPTIMIZED_SOLVERS, STOCK_SOLVERS
+from fewstep.fitting.guard import decided
 from fewstep.solvers import build_table, sample
 
 from .fitting_problems import FAMILIES, GAUSSIANS, MIXTURES, SCHEDULES, calls_of, setting_of, table_of
@@ -226,6 +227,41 @@ def test_a_fit_may_displace_what_is_only_just_better_than_stock():
     assert comparison.winner.candidate.name == "fit"
     comparison = compared(stock=spread(0.02), optimized=spread(0.008), fit=spread(0.01, [0.5]))
     assert comparison.winner.candidate.name == "optimized"
+
+
+def preferring(seeds=12, tail_matters=True, **distances):
+    """The winner's name where the fit was made on other seeds."""
+    scores = [*compared(seeds, **distances).scores]
+    fit = next(score for score in scores if score.candidate.name == "fit")
+    return decided(scores, tail_matters=tail_matters, fitted=fit).winner.candidate.name
+
+
+def test_a_fit_is_preferred_to_what_was_chosen_on_these_seeds():
+    """Unless it is farther on the typical seed or far away on some, and only where it is ahead of stock."""
+    usual = {"stock": spread(0.03, [0.45]), "optimized": spread(0.015, [0.34])}
+    close = {**usual, "fit": spread(0.0149, [0.38], seed=1)}
+    assert compared(12, **close).winner.candidate.name == "optimized" and preferring(**close) == "fit"
+    assert preferring(**{**usual, "fit": spread(0.0151, [0.33], seed=1)}) == "fit"  # nearer in the mean square: as ever
+    assert preferring(**{**usual, "fit": spread(0.016, [0.35])}) == "optimized"
+    assert preferring(**{**usual, "fit": spread(0.014, [0.46, 0.1])}) == "optimized"  # not ahead of stock
+    assert preferring(**{**usual, "fit": spread(0.014, [math.inf])}) == "optimized"
+    assert preferring(stock=spread(0.02), optimized=spread(0.05), fit=spread(0.06)) == "stock"
+
+
+def test_with_more_seeds_that_decide_a_fit_must_not_lose_a_seed_to_another_picture():
+    one_more = {"stock": spread(0.03, [0.4]), "optimized": spread(0.02), "fit": spread(0.0195, [0.3], seed=1)}
+    assert preferring(12, **one_more) == "fit" and preferring(40, **one_more) == "optimized"
+    assert preferring(40, tail_matters=False, **one_more) == "fit"
+
+
+def test_the_judge_may_refuse_the_fit_that_is_preferred():
+    scores = [*compared(40, stock=spread(0.03), optimized=spread(0.02), fit=spread(0.0201, seed=1)).scores]
+    fit = next(score for score in scores if score.candidate.name == "fit")
+    fit.squares[:] *= np.where(np.arange(40) == 0, 1.3, 0.9)
+    for right, name in ((1.0, "fit"), (0.0, "optimized")):
+        judged = [replace(score, judged=np.where(np.arange(40) < 20, 1.0, right if score is fit else 1.0)) for score in scores]
+        preferred = next(score for score in judged if score.candidate.name == "fit")
+        assert decided(judged, fitted=preferred).winner.candidate.name == name
 
 
 def test_the_other_stock_candidates_are_never_preferred_to_the_best():

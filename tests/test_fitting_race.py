@@ -117,7 +117,7 @@ def simulated(trials, fitted, count=40, seeds=12):
         one = Candidate(f"fitted {count}", TABLE, "fitted")
         scores = fixed(squares)([*pool, one], range(seeds))
         found = race(pool, seeds, fixed(squares))
-        after = decided([*found.finalists, scores[-1]], tail_matters=True)
+        after = decided([*found.finalists, scores[-1]], tail_matters=True, fitted=scores[-1])
         names = {candidate.name: error for candidate, error in zip([*pool, one], true, strict=True)}
         yield names, best, decided(scores).winner.candidate.name, after.winner.candidate.name
 
