@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..schedules.families import alpha_of
+from ..solvers.table import SolverTable
 from .parameters import Parameters
 from .residual import Residual
 from .run import Run
@@ -49,6 +50,7 @@ class PathResidual(Residual):
         self.paths = [path.subset(positions[i : i + setting.batch]) for i in range(0, len(positions), setting.batch)]
         # a mean square over kept elements stands for one over all
         self._scale = math.sqrt(math.prod(setting.shape) / len(path.elements))
+        self._known: dict[int, tuple[tuple[float, ...], list[tuple[int, Tensor, float]]]] = {}  # by chunk, as long as the nodes stay
 
     def residual(self, index: int, run: Run) -> Tensor:
         return torch.cat([super().residual(index, run), *self._deviations(index, run)], 1)
@@ -62,11 +64,17 @@ class PathResidual(Residual):
 
     def _deviations(self, index: int, run: Run) -> list[Tensor]:
         path, table = self.paths[index], run.table
+        if index not in self._known or self._known[index][0] != table.sigmas:
+            self._known[index] = (table.sigmas, self._inner_nodes(path, table))
+        nodes = self._known[index][1]
+        return [(path.of(run.walks[k].state) - on_the_path) * amount * self.scales[index] for k, on_the_path, amount in nodes]
+
+    def _inner_nodes(self, path: TeacherPath, table: SolverTable) -> list[tuple[int, Tensor, float]]:
+        """For each inner node its first row, the teacher's x there, and what a distance from it is multiplied by."""
         found = []
         for k in range(1, len(table.rows)):
             row, sigma = table.rows[k], table.sigmas[table.rows[k].step]
             if row.step != table.rows[k - 1].step:  # not a stage inside a step
                 unit = math.hypot(float(alpha_of(np.float64(sigma), table.family)), sigma)
-                amount = self.weight * self._scale / unit
-                found.append((path.of(run.walks[k].state) - path.at(sigma)) * amount * self.scales[index])
+                found.append((k, path.at(sigma), self.weight * self._scale / unit))
         return found
