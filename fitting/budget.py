@@ -1,10 +1,9 @@
 """How a budget of sample-calls is laid out: seeds, teacher, race, fits and guard.
 
 Every seed that is fitted costs the teacher's steps once, and in the fit its derivatives once, and some trials (two_stages.py). So the
-number of seeds follows from the budget. Fits that are held near the teacher's path (path_residual.py) get more out of few seeds, whose
-derivatives are measured a second time where the first have led. Where all weights free are too dear, those that keep constants
-(parameters.py) are fitted: half the parameters. What still does not fit is left out: the fit for the most model calls first. What remains
-without any fit is the race: which of the settings that hosts offer is best on this model.
+number of seeds follows from the budget. Where all weights free are too dear, those that keep constants (parameters.py) are fitted: half
+the parameters. What still does not fit is left out: the fit for the most model calls first. What remains without any fit is the race:
+which of the settings that hosts offer is best on this model.
 
 The seeds that decide grow with the square root of the budget, like the seeds that a fit can use well: what a fit gains is to be told from
 chance, and one that sends a seed in fifty to another picture is noticed with fifty seeds, not with twelve.
@@ -21,14 +20,13 @@ from .race import race_cost
 from .way import points
 
 GUARDING, FEWEST_GUARDING, MOST_GUARDING = 12, 6, 96  # seeds that decide: of a small budget, of one without a fit, and at most
-FEWEST_FITTED, FEWEST_TWICE, MOST_FITTED = 12, 16, 384
+FEWEST_FITTED, MOST_FITTED = 12, 384
 CHECKED, CHECKED_STEPS = 4, (12, 24)  # seeds and steps of the teacher's check
 FOLLOWING = 10  # candidates of a race after the first, a warm start not counted
 _FEWEST_RACING, _MOST_RACING = 16, 64
 _RACING = 0.12  # share of the budget that races may take, as long as there are enough candidates
 _GUARDING_FROM, _PORTION = 4000.0, 4  # sample-calls from which more than the usual seeds decide, and by how many more at a time
 _TRIALS = 4.5  # of a seed's steps, with what the first stage of a fit costs beside them
-_TRIALS_AGAIN = 2
 
 
 @dataclass(frozen=True)
@@ -74,19 +72,15 @@ class StepCost:
         The same with weights that keep constants.
     trial : int
         A trial.
-    again : bool
-        Whether a Jacobian is worth measuring twice.
     """
 
     jacobian: int
     keeping: int
     trial: int
-    again: bool = False
 
-    def of_seed(self, constants: bool, twice: bool = False) -> float:
-        """Sample-calls that a fit needs for one seed; `twice` if Jacobians that are worth it are measured twice."""
-        once = self.keeping if constants else self.jacobian
-        return 1 + self.trial * (1 + _TRIALS) + once + (once + _TRIALS_AGAIN * self.trial if twice and self.again else 0)
+    def of_seed(self, constants: bool) -> float:
+        """Sample-calls that a fit needs for one seed."""
+        return 1 + self.trial * (1 + _TRIALS) + (self.keeping if constants else self.jacobian)
 
 
 @dataclass(frozen=True)
@@ -154,16 +148,12 @@ def lay_out(
     guarding = min(guarding_seeds(samples, len(wanted)), max(seeds // 3, 1))
     racing, races = _races(samples, wanted, candidates, guarding)
     fitted, constants, dropped = list(wanted), False, list[str]()
-    twice = any(cost.again for cost in steps.values())
     fewest = min(FEWEST_FITTED, max(seeds - guarding, 1))
     while True:
         guards = {nfe: float(nfe * guarding * points(guarding)) for nfe in fitted}
         left = samples - spent - sum(races.values()) - sum(guards.values()) - teacher_steps * guarding
-        needed = {nfe: steps[nfe].of_seed(constants, twice) for nfe in fitted}
+        needed = {nfe: steps[nfe].of_seed(constants) for nfe in fitted}
         fitting = min(int(max(left, 0) / (teacher_steps + sum(needed.values()))), MOST_FITTED, seeds - guarding) if fitted else 0
-        if twice and fitting < FEWEST_TWICE:
-            twice = False
-            continue
         if not fitted or fitting >= fewest:
             break
         if guarding > GUARDING:  # before anything is given up, those that more budget has brought

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from ..schedules import NoiseSchedule, optimal_sigmas
 from ..schedules.first_level import measured_structure_scale
-from ..solvers import build_table
+from ..solvers import SolverTable, build_table
+from ..solvers.rebuild import rebuilt
 from .budget import CHECKED, CHECKED_STEPS, FOLLOWING, Budget, Layout, StepCost, lay_out
-from .calibrate import DEFAULT_RIDGE, Calibration, Calls, check_calls, resampled
+from .calibrate import DEFAULT_RIDGE, Calibration, Calls, check_calls, default_groups, resampled
 from .candidates import RESAMPLED, Candidate
 from .guard import Judge, Scorer, decided
 from .levenberg import Fit, Limit, step_costs
@@ -42,9 +43,6 @@ from .teacher_check import difference, enough_steps
 from .teacher_path import ELEMENTS
 from .two_stages import fit_in_two_stages
 from .way import farthest_good, points, points_on_the_way
-
-FITTED = ("evaluation", "coefficients")
-"""What is fitted. With the levels of the calls and all weights free, moving the nodes says the same a second time."""
 
 LARGEST_CHUNK = 8  # seeds of a chunk, at most: a fit takes them in by chunks
 _FREE_OF_THE_PATH = 6  # calls up to which a fit's samples may leave the teacher's path: there the best tables do
@@ -184,7 +182,7 @@ class Within:
         if plan is None or start is None:
             return result, ranking
         assert isinstance(start, Candidate)
-        parameters = Parameters(start.table, FITTED, FULL_DEPTH, plan.constants)
+        parameters = Parameters(start.table, _groups(start.table, nfe), FULL_DEPTH, plan.constants)
         fit = self._fit(nfe, parameters, used.subset(fitting), targets[self.layout.guarding :])
         count = points(self.layout.guarding) if fit.ending is not Ending.INTERRUPTED else 1  # nobody waits for more after that
         fitted, *others = points_on_the_way(parameters, fit, count)
@@ -277,9 +275,19 @@ def check_cost(nfe: int) -> int:
 def step_cost(ns: NoiseSchedule, nfe: int) -> StepCost:
     """Of a fit for `nfe` model calls."""
     table = build_table("unipc", optimal_sigmas(ns, nfe), ns.family)
-    free, trial = step_costs(Parameters(table, FITTED, FULL_DEPTH))
-    keeping, _ = step_costs(Parameters(table, FITTED, FULL_DEPTH, constants=True))
-    return StepCost(free, keeping, trial, again=_near_the_path(nfe))
+    free, trial = step_costs(Parameters(table, default_groups(nfe), FULL_DEPTH))
+    keeping, _ = step_costs(Parameters(table, default_groups(nfe), FULL_DEPTH, constants=True))
+    return StepCost(free, keeping, trial)
+
+
+def _groups(table: SolverTable, nfe: int) -> tuple[str, ...]:
+    """What is fitted; the nodes of a table that was fitted before cannot move."""
+    groups = default_groups(nfe)
+    try:
+        rebuilt(table)
+    except ValueError:
+        return tuple(group for group in groups if group != "times")
+    return groups
 
 
 def _near_the_path(nfe: int) -> bool:

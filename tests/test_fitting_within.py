@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fewstep.fitting import Budget, Ending, FitError, Interrupted, Setting, Within, laid_out
-from fewstep.fitting.budget import FEWEST_FITTED, FEWEST_GUARDING, FEWEST_TWICE, GUARDING, MOST_GUARDING, StepCost, guarding_seeds, lay_out
+from fewstep.fitting.budget import FEWEST_FITTED, FEWEST_GUARDING, GUARDING, MOST_GUARDING, StepCost, guarding_seeds, lay_out
 from fewstep.fitting.calibrate import default_groups
 from fewstep.fitting.meter import Meter
 from fewstep.fitting.parameters import FULL_DEPTH, Parameters
@@ -82,19 +82,6 @@ def test_no_fit_is_given_up_for_more_seeds_that_decide():
     for wanted, samples in (((10, 15, 20), 40_000), ((20,), 25_000)):
         layout = lay_out(samples, {nfe: steps[nfe] for nfe in wanted}, 24, 60, 480)
         assert tuple(layout.fits) == wanted and layout.guarding == GUARDING and not layout.dropped
-
-
-def test_what_is_measured_twice_is_paid_for_and_given_up_before_seeds_are_few():
-    once, again = ({8: replace(STEPS[8], again=again)} for again in (False, True))
-    assert STEPS[5].of_seed(False, twice=True) == STEPS[5].of_seed(False)
-    assert again[8].of_seed(False, twice=True) == once[8].of_seed(False) + 170 + 2 * 8
-    twice = lay_out(40_000, again, 24, 60, 480)
-    assert FEWEST_TWICE <= twice.fitting < 0.7 * lay_out(40_000, once, 24, 60, 480).fitting
-    assert twice.fits[8].samples / twice.fitting > 1.7 * 170
-    for samples in (6_000, 7_000, 8_000):
-        few = lay_out(samples, again, 24, 60, 480)
-        assert few == lay_out(samples, once, 24, 60, 480) and few.fits
-    assert min(lay_out(samples, again, 24, 60, 480).fitting for samples in range(4_000, 40_000, 500)) >= FEWEST_FITTED
 
 
 def test_no_more_seeds_than_there_are():
