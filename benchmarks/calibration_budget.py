@@ -6,6 +6,8 @@ The baseline is what the node did by default before budgets: effort normal, 24 s
 
 `--pictures 2000` has the judge look at so many pictures of what a budget gives, and of the best stock setting of its race.
 
+`--used-at 3 5 7` takes what a budget gives at one guidance scale and measures it at others.
+
 `--book 20000` makes one recipe book within that budget, and for each of its numbers of calls a fit of its own on the same seeds, with the
 whole budget.
 
@@ -20,7 +22,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -178,6 +180,12 @@ def pictured(problem: Problem, nfe: int, number: int, samples: int) -> dict[str,
     return {"stock": stock.name, "of_stock": problem.errors(stock.table), "of_fit": problem.errors(result.table)}
 
 
+def used_elsewhere(problem: Problem, nfe: int, number: int, samples: int, scales: Sequence[float]) -> dict[str, Any]:
+    """Errors of a calibration within a budget by the guidance scale that it is used at."""
+    (result,) = Within(problem.setting(seeds_of(number, MOST_SEEDS), NODE_BATCH), [nfe], Budget(samples)).run()
+    return {"used at": {f"{scale:g}": replace(problem, cfg=scale).errors(result.table) for scale in scales}}
+
+
 def as_markdown(known: Mapping[str, Any]) -> str:
     """Errors relative to the baseline on the same problem and set: geometric means, and the spread over problems and sets."""
     found: dict[tuple[str, str, str], list[tuple[float, float, float]]] = defaultdict(list)
@@ -197,9 +205,9 @@ def as_markdown(known: Mapping[str, Any]) -> str:
             f"| {int(how):,} | {nfe} | {cfg.removeprefix('cfg')} | {len(ratios)} | {error:.3f} | {min(errors):.2f} to {max(errors):.2f} | "
             f"{median:.3f} | {cost:.2f} |"
         )
-    won = [one["fit_won"] for key, one in known.items() if not key.startswith(("baseline", "pictures"))]
+    won = [one["fit_won"] for key, one in known.items() if not key.startswith(("baseline", "pictures", "across"))]
     lines += ["", f"The fit won in {sum(won)} of {len(won)} calibrations within a budget."]
-    return "\n".join([*lines, *judged_lines(known), *pictured_lines(known), *book_lines(known)]) + "\n"
+    return "\n".join([*lines, *judged_lines(known), *pictured_lines(known), *across_lines(known), *book_lines(known)]) + "\n"
 
 
 def judged_lines(known: Mapping[str, Any]) -> list[str]:
@@ -233,6 +241,19 @@ def pictured_lines(known: Mapping[str, Any]) -> list[str]:
     return lines if len(lines) > 3 else []
 
 
+def across_lines(known: Mapping[str, Any]) -> list[str]:
+    """What a table fitted at one guidance scale does at others: error (median)."""
+    found = {key: one["used at"] for key, one in known.items() if key.startswith("across")}
+    scales = sorted({scale for used in found.values() for scale in used}, key=float)
+    heads = ["budget", "calls", "model", "fitted at", *(f"used at {scale}" for scale in scales)]
+    lines = ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for key, used in found.items():
+        how, name, cfg, nfe, _ = key.split()
+        cells = [f"{used[scale]['error']:.3f} ({used[scale]['median']:.3f})" if scale in used else "" for scale in scales]
+        lines.append(f"| {int(how.removeprefix('across')):,} | {nfe} | {name} | {cfg.removeprefix('cfg')} | {' | '.join(cells)} |")
+    return lines if found else []
+
+
 def book_lines(known: Mapping[str, Any]) -> list[str]:
     """Errors of a book's tables relative to those of fits on their own."""
     lines = ["", "| book of | model | guidance | calls | error | to a fit on its own | median seed |", "|---|---|---|---|---|---|---|"]
@@ -254,6 +275,7 @@ def main() -> None:
     parser.add_argument("--how", nargs="+", default=["baseline"], help="baseline, or budgets in sample-calls")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="seeds to measure on (default 500)")
     parser.add_argument("--pictures", type=int, metavar="COUNT", help="judge so many pictures of the budgets in --how instead")
+    parser.add_argument("--used-at", nargs="+", type=float, metavar="SCALE", help="measure them at these guidance scales instead")
     parser.add_argument("--book", type=int, metavar="SAMPLES", help="make books of this budget instead")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=Path, help="folder for the teacher of the held-out seeds")
@@ -282,9 +304,15 @@ def main() -> None:
         return
     for number, nfe, name, cfg, how in product(range(args.sets), args.nfe, args.problems, args.cfg, args.how):
         problem = Problem(name, cfg, args.cache, args.pictures or args.held_out)
-        key = f"{'pictures' if args.pictures else ''}{how} {problem.key} {nfe} set{number}"
-        if key not in known or args.again:
-            keep(key, pictured(problem, nfe, number, int(how)) if args.pictures else measured(problem, nfe, number, how))
+        key = f"{'pictures' if args.pictures else 'across' if args.used_at else ''}{how} {problem.key} {nfe} set{number}"
+        if key in known and not args.again:
+            continue
+        if args.pictures:
+            keep(key, pictured(problem, nfe, number, int(how)))
+        elif args.used_at:
+            keep(key, used_elsewhere(problem, nfe, number, int(how), args.used_at))
+        else:
+            keep(key, measured(problem, nfe, number, how))
 
 
 if __name__ == "__main__":

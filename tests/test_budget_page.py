@@ -49,3 +49,10 @@ def test_pictures_are_those_of_the_fit_and_of_the_best_stock_setting(benchmark):
     known = {"pictures4000 edm cfg1 5 set0": {"stock": "euler on karras", "of_stock": stock, "of_fit": fit}}
     expected = "| 4,000 | 5 | 1 | edm | 2,000 | euler on karras | 0.1000 | 80.0 % | 0.0200 | 85.0 % | 90.0 % |"
     assert expected in benchmark.as_markdown(known) and "in 0 of 0" in benchmark.as_markdown(known)
+
+
+def test_what_is_used_at_other_guidance_scales(benchmark):
+    used = {"5": {"error": 0.2, "median": 0.1}, "3": {"error": 0.1, "median": 0.05}}
+    found = benchmark.as_markdown({"across4000 edm cfg3 5 set0": {"used at": used}})
+    assert "| budget | calls | model | fitted at | used at 3 | used at 5 |" in found and "in 0 of 0" in found
+    assert "| 4,000 | 5 | edm | 3 | 0.100 (0.050) | 0.200 (0.100) |" in found
