@@ -18,9 +18,10 @@ seeds: a fit that is better by a quarter on the typical seed, but has 1.2 times 
 end in another picture, is returned in 48 % instead of 96 % of the cases; one that flips no more often, and has 0.87 of it, in 82 % instead
 of 100 %.
 
-Among the candidates of this package that are ahead of stock, one may be the fit that was made of another, or of stock, and it has an
-advantage: the others have been chosen on these very seeds, for being best there, and the fit has seen other seeds. It is taken unless it is
-farther on the median seed, or farther in the mean square by more than the limit above.
+Among the candidates of this package that are ahead of stock, one may be a fit that started from another of them, or from stock. It has an
+advantage: the others were chosen on these very seeds, for being best there, and it was fitted on others. It is taken unless it is farther
+on the median seed, or farther in the mean square by more than what one further seed in another picture makes: one standard error (half of
+one where 24 or more seeds decide; with fewer than 12 the mean square decides).
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ _BEYOND_CHANCE = 2.0  # standard errors of the paired difference
 _CHANCE = 0.025  # one-sided
 _FEW_SEEDS = 12  # with fewer, significance cannot be tested, and the mean square decides
 _SHOW_THE_TAIL, _IN_THE_TAIL = 24, 0.5  # seeds, and the standard errors that a candidate may be farther on them where the tail matters
+_ONE_SEED = 1.0  # standard errors that one seed far away makes
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ def decided(
     tail_matters : bool
         Whether a candidate that is closer on the typical seed may be only slightly farther in the mean square.
     fitted : Score or None
-        The one of the scores that was fitted on other seeds, while the others were chosen on these.
+        The one of the scores that was fitted on other seeds, while the others were chosen on these. Without stock it has no advantage.
 
     Raises
     ------
@@ -259,7 +261,7 @@ def decided(
 
 
 def _winner(scores: Sequence[Score], best_stock: Score | None, tail_matters: bool, fitted: Score | None) -> tuple[Score, str]:
-    score, refused = scores[0], []
+    score, refused, passed_over = scores[0], [], ""
     if best_stock is not None:
         score = best_stock
         for rival in scores:
@@ -270,10 +272,11 @@ def _winner(scores: Sequence[Score], best_stock: Score | None, tail_matters: boo
             elif _ahead(rival, score, tail_matters):
                 score = rival
         if fitted is not None and score is not best_stock and _ahead(fitted, best_stock, tail_matters):
-            if fitted.candidate.name not in refused and _as_good(fitted, score, tail_matters):
+            if fitted.candidate.name not in refused and fitted is not score and _as_good(fitted, score):
+                passed_over = f" {score.candidate.name} has {score.error:.4g}, but was chosen on these very seeds."
                 score = fitted
     name, error = score.candidate.name, score.error
-    judged = f" The judge found {', '.join(refused)} worse than stock." if refused else ""
+    judged = (f" The judge found {', '.join(refused)} worse than stock." if refused else "") + passed_over
     if best_stock is None:
         return score, f"{name} has the smallest error, {error:.4g}; no stock candidate was compared." + judged
     if score is best_stock:
@@ -292,18 +295,16 @@ def _ahead(score: Score, other: Score, tail_matters: bool) -> bool:
         return math.isfinite(score.error)
     if len(score.squares) < _FEW_SEEDS:
         return False
-    return _within_limits(score, other, tail_matters) and _typically_closer(score, other)
-
-
-def _as_good(fitted: Score, other: Score, tail_matters: bool) -> bool:
-    """Whether to prefer a fit to a candidate that was chosen on these seeds."""
-    return _within_limits(fitted, other, tail_matters) and _typical(fitted) < _typical(other) and not judged_worse(fitted, other)
-
-
-def _within_limits(score: Score, other: Score, tail_matters: bool) -> bool:
-    """Whether one score is not significantly farther in the mean square than another."""
     allowed = _IN_THE_TAIL if tail_matters and len(score.squares) >= _SHOW_THE_TAIL else _BEYOND_CHANCE
-    return not beyond_chance(score.squares - other.squares, allowed)
+    return not beyond_chance(score.squares - other.squares, allowed) and _typically_closer(score, other)
+
+
+def _as_good(fitted: Score, other: Score) -> bool:
+    """Whether to prefer a fit to a candidate that was chosen on these seeds."""
+    if len(fitted.squares) < _FEW_SEEDS or judged_worse(fitted, other):
+        return False
+    allowed = _IN_THE_TAIL if len(fitted.squares) >= _SHOW_THE_TAIL else _ONE_SEED
+    return not beyond_chance(fitted.squares - other.squares, allowed) and _typical(fitted) < _typical(other)
 
 
 def _typically_closer(score: Score, other: Score) -> bool:

@@ -102,6 +102,10 @@ class Residual:
         """Of chunk `index`, [B, E], float32 on the CPU; the end points' elements come first."""
         return (mapped(run.end, self.mapping, self.setting.device) - self.targets[index]) * self.scales[index]
 
+    def share_of_elements(self, evaluation: Evaluation) -> float:
+        """Elements of a seed's residual, relative to what they stand for: a mean over them is so much too large."""
+        return 1.0
+
     def evaluate(self, table: SolverTable, shared: Evaluation | None = None, chunks: int | None = None) -> Evaluation:
         """Residuals of `table` on the first `chunks` chunks (default all); shares model calls with an earlier evaluation.
 

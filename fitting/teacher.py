@@ -2,8 +2,8 @@
 
 Its list has `steps` - 1 intervals even in half-log-SNR from sigma_max to sigma_min, and a last step to 0 that returns the model's D at
 sigma_min: the end point is the denoised sample at the model's lowest level. With `states` it also keeps the states x_k and the model's D_k
-at every level, which is all that schedules fitted to a model need (discretization.py). With `elements` it keeps some elements of them, from
-which fits know where the samples stand on their way (teacher_path.py).
+at every level, which is all that schedules fitted to a model need (discretization.py). With `elements` it keeps some of their elements,
+which tell a fit where the samples should be along the way (teacher_path.py).
 
 In a folder (batch_files.py) an interrupted pass resumes where it stopped. The folder's name is the content key: a hash of everything that
 determines the numbers.
@@ -24,7 +24,7 @@ from ..solvers.rebuild import asked_order
 from .batch_files import BatchFiles
 from .content import content_key, facts_of
 from .setting import FitError, Interrupted, Setting
-from .teacher_path import TeacherPath, kept_elements
+from .teacher_path import TeacherPath, kept_elements, of_elements
 
 FORMAT_VERSION = 1
 DEFAULT_STEPS = 64
@@ -58,7 +58,7 @@ class Teacher:
     states : bool
         Whether to keep x_k and D_k at every level as well (memory or disk for 2 * steps samples per seed).
     elements : int
-        How many elements of each sample are kept at every level, 0 or more: what `path` needs.
+        How many elements of each sample are kept at every level, 0 or more: what `path` needs (8 * steps bytes for each).
     folder : path or None
         Where to store the pass, in a subfolder named after the content key; None keeps it in memory. Needs `setting.name`,
         which identifies the model and the conditioning.
@@ -93,7 +93,7 @@ class Teacher:
         self.key = content_key({
             **facts_of(setting, float(self.sigmas[0])), "format": FORMAT_VERSION, "sigmas": self.table.sigmas, "states": states,
             "solver": [self.table.solver, self.table.orders, self.table.algorithm_version],
-            **({"elements": len(self._elements)} if elements else {}),  # keys without it are those of passes stored before
+            **({"elements": self._elements.tolist()} if elements else {}),  # keys without it are those of passes stored before
         })  # fmt: skip
         self.folder = None if folder is None else Path(folder) / self.key
         self.calls = 0
@@ -137,7 +137,7 @@ class Teacher:
 
     @property
     def path(self) -> TeacherPath:
-        """Of all seeds; runs missing batches.
+        """The path of all seeds; runs missing batches.
 
         Raises
         ------
@@ -145,7 +145,7 @@ class Teacher:
             If no elements are kept.
         """
         if not len(self._elements):
-            raise ValueError("elements was 0, so that this teacher's pass knows no path; make one with elements above 0.")
+            raise ValueError("elements was 0, so this pass kept no path; make one with elements above 0.")
         parts = list(self.batches())
         x, d = (torch.cat([part[name] for part in parts], 1) for name in ("path_x", "path_d"))
         return TeacherPath(self.setting.noise_schedule.family, self.sigmas[:-1].numpy(), x, d, self._elements)
@@ -168,7 +168,8 @@ class Teacher:
     def _pass(self, chunk: Setting, progress: Progress | None, before: int) -> dict[str, Tensor]:
         x = chunk.initial(float(self.sigmas[0]))
         kept = {name: torch.empty(self.steps, *x.shape) for name in (("x", "d") if self.states else ())}
-        path = {name: torch.empty(self.steps, len(x), len(self._elements)) for name in ("path_x", "path_d")} if len(self._elements) else {}
+        few = (self.steps, len(x), len(self._elements))
+        path = {name: torch.empty(few) for name in (("path_x", "path_d") if len(self._elements) else ())}
         here, first_size = 0, math.nan
 
         def model(x: Tensor, sigma: Tensor) -> Tensor:
@@ -176,10 +177,10 @@ class Teacher:
             output = chunk.denoised(x, float(self.table.rows[here].sigma))
             if not here:
                 first_size = _size(output)
-            for stored, value in zip(kept.values(), (x, output), strict=False):
-                stored[here] = value.detach()
-            for stored, value in zip(path.values(), (x, output), strict=False):
-                stored[here] = value.detach().flatten(1)[:, self._elements.to(value.device)]
+            if kept:
+                kept["x"][here], kept["d"][here] = x.detach(), output.detach()
+            if path:
+                path["path_x"][here], path["path_d"][here] = of_elements(x, self._elements), of_elements(output, self._elements)
             here += 1
             self.calls += 1
             if progress is not None:

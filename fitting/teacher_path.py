@@ -7,7 +7,6 @@ A mean square over a sample needs few of its elements: some are kept, the same o
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from ..schedules.families import half_log_snr
 
-ELEMENTS = 4096
+ELEMENTS = 2048
 """Elements of each sample that are kept for a fit."""
 
 
@@ -43,17 +42,18 @@ class TeacherPath:
     d: Tensor
     elements: Tensor
 
-    def subset(self, positions: Sequence[int]) -> TeacherPath:
-        """The path of the seeds at these positions."""
-        chosen = list(positions)
-        return replace(self, x=self.x[:, chosen], d=self.d[:, chosen])
+    def part(self, first: int, last: int) -> TeacherPath:
+        """The path of the seeds from position `first` up to, not including, `last`; shares their memory."""
+        return replace(self, x=self.x[:, first:last], d=self.d[:, first:last])
 
     def of(self, sample: Tensor) -> Tensor:
         """The kept elements [B, E] of samples [B, *shape]."""
-        return sample.detach().to(device="cpu", dtype=torch.float32).flatten(1)[:, self.elements]
+        return of_elements(sample, self.elements)
 
     def at(self, sigma: float) -> Tensor:
-        """x [S, E], float32, at a level; beyond the ends of the pass that of the nearest cubic."""
+        """x [S, E], float32, at a level. Beyond the first and the last one D stays what it was there, as in the pass's own last step."""
+        if not self.sigmas[-1] <= sigma <= self.sigmas[0]:
+            return self._with_constant_d(0 if sigma > self.sigmas[0] else -1, sigma)
         left = int(np.searchsorted(-self.sigmas, -sigma, side="right")) - 1
         left = min(max(left, 0), len(self.sigmas) - 2)
         levels = np.array([self.sigmas[left], self.sigmas[left + 1], sigma])
@@ -64,6 +64,16 @@ class TeacherPath:
         d0, d1 = (self.d[k].double() * width for k in (left, left + 1))
         y = (1 + 2 * t) * (1 - t) ** 2 * y0 + t * (1 - t) ** 2 * d0 + t * t * (3 - 2 * t) * y1 - t * t * (1 - t) * d1
         return (y * sigma).float()
+
+
+    def _with_constant_d(self, k: int, sigma: float) -> Tensor:
+        at, here = (float(u) for u in np.exp(half_log_snr(np.array([self.sigmas[k], sigma]), self.family)))
+        return (sigma * (self.x[k].double() / float(self.sigmas[k]) + (here - at) * self.d[k].double())).float()
+
+
+def of_elements(sample: Tensor, elements: Tensor) -> Tensor:
+    """Elements [B, E] of samples [B, *shape], float32 on the CPU."""
+    return sample.detach().flatten(1)[:, elements.to(sample.device)].to(device="cpu", dtype=torch.float32)
 
 
 def kept_elements(size: int, most: int) -> Tensor:

@@ -70,7 +70,8 @@ class _Course:
         if not math.isfinite(evaluation.mean_square):
             raise FitError(START_NOT_FINITE)
         self.fit = Fit(np.zeros(parameters.size), evaluation)
-        self.search = RobustSearch(residual, parameters, ridge * evaluation.mean_square, self.fit)
+        unit = evaluation.mean_square / residual.share_of_elements(evaluation)
+        self.search = RobustSearch(residual, parameters, ridge * unit, self.fit)
         self.jacobian_cost, self.trial_cost = step_costs(parameters)
 
     def run(self) -> Fit:

@@ -7,7 +7,8 @@
     fit          from the best of the race, stock or not: on a few seeds first, then on all (two_stages.py)
     guard        the fitted table, and some on the way to it (way.py), on the held-out seeds, against the finalists of the race
 
-The race's finalists have been chosen on the seeds that decide, which favours them against the fit: the guard stays on the safe side.
+The race's finalists have been chosen on the seeds that decide, which favours them against the fit. Against stock the guard stays on the
+safe side; against our own settings the fit has an advantage in turn (guard.py).
 What is left of one table's share goes to the next. An interrupt keeps the tables that are finished, and of the one that is being made the
 fit so far, which is still compared with the others unless that is interrupted, too (a host that has stopped for good makes no more calls).
 """
@@ -45,7 +46,7 @@ from .two_stages import fit_in_two_stages
 from .way import farthest_good, points, points_on_the_way
 
 LARGEST_CHUNK = 8  # seeds of a chunk, at most: a fit takes them in by chunks
-_FREE_OF_THE_PATH = 6  # calls up to which a fit's samples may leave the teacher's path: there the best tables do
+_FREE_OF_THE_PATH = 6  # calls up to which a fit's samples may leave the teacher's path, as the best tables do there; measured at 5, 6, 8
 _EXPECTED = 0.6  # error of a fit relative to its start's
 _SPARE = 0.95  # of the time; the rest is for what is not model calls
 MakeTeacher = Callable[[Setting, int, int], Teacher]
@@ -200,7 +201,7 @@ class Within:
             if fit.ending is not Ending.INTERRUPTED:
                 fit.ending, fit.stopped = Ending.INTERRUPTED, INTERRUPTED
             return result, ranking
-        comparison = decided([*run.finalists, score], run.screened_out, scorer.calls + guard.calls, True, score)
+        comparison = decided([*run.finalists, score], run.screened_out, scorer.calls + guard.calls, tail_matters=True, fitted=score)
         chosen, fitted_one = comparison.winner.candidate, score.candidate
         assert isinstance(chosen, Candidate) and isinstance(fitted_one, Candidate)
         calls, seconds = self._calls(spent), time.monotonic() - began
@@ -236,7 +237,7 @@ class Within:
         if not _near_the_path(nfe):
             return Residual(setting, targets)
         assert self.layout is not None and self.teacher is not None
-        return PathResidual(setting, targets, self.teacher.path.subset(range(self.layout.guarding, self.layout.guarding + len(targets))))
+        return PathResidual(setting, targets, self.teacher.path.part(self.layout.guarding, self.layout.guarding + len(targets)))
 
     def _share(self, nfe: int) -> float:
         """Of what is left of the budget, what this fit may take; the rest is for the parts after it."""

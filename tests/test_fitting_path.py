@@ -11,7 +11,7 @@ import torch
 
 import fewstep.fitting.residual as residual_module
 import fewstep.fitting.within as within_module
-from fewstep.fitting import Budget, FitError, Teacher, Within
+from fewstep.fitting import Budget, Ending, Teacher, Within
 from fewstep.fitting.parameters import FULL_DEPTH, GROUPS, Parameters
 from fewstep.fitting.path_residual import WEIGHT, PathResidual
 from fewstep.fitting.residual import Residual
@@ -48,7 +48,7 @@ def test_between_the_levels_of_a_pass_the_path_is_the_ODEs(family, problems):
     for sigma in problem.grid(17)[1:]:
         exact = problem.exact(start, problem.sigma_max, float(sigma))
         unit = math.hypot(problem.alpha(sigma), sigma)
-        assert float(np.abs(path.at(float(sigma)).numpy() - exact).max()) < 0.02 * unit, sigma
+        assert float(np.abs(path.at(float(sigma)).numpy() - exact).max()) < 0.01 * unit, sigma
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -60,10 +60,10 @@ def test_the_interpolant_is_of_fourth_order(family):
     start = setting.initial(problem.sigma_max).double().numpy()
     inner = np.geomspace(low * 1.05, high * 0.95, 31)
     exact = np.stack([problem.exact(start, problem.sigma_max, float(sigma)) for sigma in inner])
-    for count in (9, 17):
+    for count in (5, 9):
         path = exact_path(problem, setting, np.geomspace(high, low, count))
         errors.append(float(np.abs(np.stack([path.at(float(sigma)).numpy() for sigma in inner]) - exact).max()))
-    assert errors[1] < errors[0] / 6 or errors[1] < 1e-5  # 16 where the steps are small, until float32 ends it
+    assert errors[1] < errors[0] / 11 and errors[0] > 1e-4  # 16 where the steps are small; third order has 8
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -72,6 +72,25 @@ def test_at_the_levels_of_a_pass_the_path_is_the_pass(family):
     (batch,) = teacher.batches()
     for level, x in zip(teacher.sigmas[:-1], batch["x"], strict=True):
         assert teacher.path.at(float(level)).numpy() == pytest.approx(x.numpy(), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_beyond_the_levels_of_a_pass_the_answer_stays_what_it_was(family):
+    """A fit's last node may move below sigma_min; a cubic would be anywhere there."""
+    problem = MIXTURES[family]
+    setting = setting_of(problem, 6)
+    path = Teacher(setting, STEPS, elements=10).path
+    low, x = float(path.sigmas[-1]), path.x[-1].double()
+    for sigma in (0.9 * low, 0.3 * low, 1e-4 * low):
+        exact = problem.exact(x.numpy(), low, sigma)
+        assert path.at(sigma).numpy() == pytest.approx(exact, abs=0.1 * low + 1e-5)
+    end = Teacher(setting, STEPS).end_points
+    assert path.at(1e-9).numpy() == pytest.approx(end.numpy(), abs=1e-5)
+    high = float(path.sigmas[0])
+    if family == "flow":
+        assert high == 1.0  # there is nothing above
+        return
+    assert path.at(2 * high).numpy() == pytest.approx((2 * path.x[0] - path.d[0]).numpy(), rel=1e-5, abs=1e-4)
 
 
 def test_few_elements_of_large_samples_are_kept_always_the_same():
@@ -87,7 +106,7 @@ def test_the_kept_elements_are_those_of_the_states():
     x = torch.cat([batch["x"] for batch in teacher.batches()], 1)
     path = teacher.path
     assert path.x.shape == path.d.shape == (6, 5, 8)
-    assert torch.equal(path.x, x[:, :, path.elements]) and torch.equal(path.subset([3]).x, path.x[:, [3]])
+    assert torch.equal(path.x, x[:, :, path.elements]) and torch.equal(path.part(3, 5).x, path.x[:, 3:5])
     assert torch.equal(path.of(x[2]), path.x[2])
 
 
@@ -118,10 +137,10 @@ def test_a_stored_pass_whose_path_is_damaged_is_made_again(tmp_path):
 # --- residuals --------------------------------------------------------------------------------------------------------
 
 
-def path_residual(problem, seeds=5, batch=2, **options):
+def path_residual(problem, seeds=5, batch=2):
     setting = setting_of(problem, seeds, batch=batch)
     teacher = Teacher(setting, STEPS, elements=100)
-    return PathResidual(setting, teacher.end_points, teacher.path, **options), teacher
+    return PathResidual(setting, teacher.end_points, teacher.path), teacher
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -139,11 +158,30 @@ def test_the_end_points_come_first_and_then_every_inner_node(family, solver):
         assert torch.equal(part[:, :2], ends) and part.shape[1] == 2 * (1 + len(inner))
         first = {row.step: k for k, row in reversed(list(enumerate(table.rows)))}
         for n in inner:
-            sigma, seeds = table.sigmas[n], range(positions, positions + len(part))
-            expected = WEIGHT * (run.walks[first[n]].state.float() - teacher.path.subset(seeds).at(sigma))
+            sigma = table.sigmas[n]
+            expected = WEIGHT * (run.walks[first[n]].state.float() - teacher.path.part(positions, positions + len(part)).at(sigma))
             expected /= math.hypot(problem.alpha(sigma), sigma)
             assert part[:, 2 * n : 2 * n + 2].numpy() == pytest.approx(expected.numpy(), rel=1e-5, abs=1e-6)
         positions += len(part)
+
+
+def test_where_nodes_move_they_are_compared_where_they_are():
+    residual, teacher = path_residual(MIXTURES["vp"])
+    parameters = Parameters(table_of("unipc", "vp", 4), ("times",), FULL_DEPTH)
+    for theta in (np.zeros(parameters.size), np.full(parameters.size, 0.3), np.full(parameters.size, -0.2), np.zeros(parameters.size)):
+        fresh = PathResidual(residual.setting, teacher.end_points, teacher.path)
+        again, once = (one.evaluate(parameters.table(theta)).residuals for one in (residual, fresh))
+        assert all(torch.equal(*parts) for parts in zip(again, once, strict=True))
+
+
+def test_a_jacobian_that_is_too_large_has_fewer_elements():
+    gaussian = replace(GAUSSIANS["edm"], std=tuple(np.geomspace(0.2, 2, 64)), mean=(0.0,) * 64)
+    residual, _ = path_residual(gaussian, 6, 3)
+    parameters = Parameters(table_of("dpmpp_2m", "edm", 4), GROUPS[1:3], FULL_DEPTH)
+    at = residual.evaluate(parameters.start)
+    residual.largest = 4 * parameters.size * 6 * 64 * 4 // 2  # half of four nodes' elements
+    jacobian = residual.jacobian(parameters, np.zeros(parameters.size), at, 0)
+    assert jacobian.shape == (parameters.size, 3 * 64 * 4 // 2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -202,12 +240,16 @@ def test_where_few_elements_are_kept_they_stand_for_all():
     gaussian = replace(GAUSSIANS["edm"], std=tuple(np.geomspace(0.2, 2, 512)), mean=(0.0,) * 512)
     setting = setting_of(gaussian, 6)
     table = table_of("dpmpp_2m", "edm", 4)
-    sizes = []
+    sizes, shares = [], []
     for elements in (512, 128):
         teacher = Teacher(setting, STEPS, elements=elements)
-        (part,) = PathResidual(setting, teacher.end_points, teacher.path).evaluate(table).residuals
+        residual = PathResidual(setting, teacher.end_points, teacher.path)
+        evaluation = residual.evaluate(table)
+        (part,) = evaluation.residuals
         sizes.append(float(part[:, 512:].square().sum()))
+        shares.append(residual.share_of_elements(evaluation))
     assert sizes[1] == pytest.approx(sizes[0], rel=0.2)
+    assert shares == [1.0, (512 + 3 * 128) / (4 * 512)]  # the ridge follows it
 
 
 # --- fits -------------------------------------------------------------------------------------------------------------
@@ -224,7 +266,7 @@ def test_only_with_many_calls_a_fit_is_held_near_the_path(nfe, near, monkeypatch
     assert [isinstance(residual, PathResidual) for residual in made] == [near]
     if near:
         assert len(course.teacher.path.x[0]) == course.layout.guarding + course.layout.fitting
-        fitted = course.teacher.path.subset(range(course.layout.guarding, course.layout.guarding + course.layout.fitting))
+        fitted = course.teacher.path.part(course.layout.guarding, course.layout.guarding + course.layout.fitting)
         assert torch.equal(torch.cat([path.x for path in made[0].paths], 1), fitted.x)
     else:
         with pytest.raises(ValueError, match="elements"):
@@ -240,12 +282,35 @@ def test_without_a_fit_no_path_is_kept():
         _ = course.teacher.path
 
 
-def test_a_model_that_fails_on_the_path_is_an_error_with_the_start_kept():
-    def spoiled(denoised, call):
-        return denoised * float("nan") if call > 400 else denoised
+def test_a_model_that_fails_in_a_fit_near_the_path_leaves_the_start(monkeypatch):
+    begun = []
+    original = within_module.fit_in_two_stages
 
-    with pytest.raises(FitError):
-        list(Within(setting_of(MIXTURES["vp"], 60, spoil=spoiled, batch=4), [8], Budget(9_000)).run())
+    def fit(residual, *others):
+        begun.append(residual)
+        return original(residual, *others)
+
+    def spoiled(denoised, call):
+        return denoised * float("nan") if begun and begun[0].calls > 20 else denoised
+
+    monkeypatch.setattr(within_module, "fit_in_two_stages", fit)
+    (result,) = Within(setting_of(MIXTURES["vp"], 60, spoil=spoiled, batch=4), [8], Budget(9_000)).run()
+    assert isinstance(begun[0], PathResidual) and result.fit is not None and result.fit.ending is Ending.FAILED
+    assert not result.fit_won and result.comparison is not None
+
+
+def test_the_guard_is_told_which_score_is_the_fits(monkeypatch):
+    told = []
+    original = within_module.decided
+
+    def decided(scores, *others, **options):
+        told.append((scores, options.get("fitted")))
+        return original(scores, *others, **options)
+
+    monkeypatch.setattr(within_module, "decided", decided)
+    (result,) = Within(setting_of(MIXTURES["vp"], 60, batch=4), [5], Budget(4_000)).run()
+    (_, none), (scores, fitted) = told
+    assert none is None and fitted in scores and fitted.candidate.kind == "fitted" and fitted.candidate.table == result.fitted
 
 
 def test_levels_of_a_path_may_begin_without_signal():
