@@ -65,7 +65,6 @@ class TeacherPath:
         y = (1 + 2 * t) * (1 - t) ** 2 * y0 + t * (1 - t) ** 2 * d0 + t * t * (3 - 2 * t) * y1 - t * t * (1 - t) * d1
         return (y * sigma).float()
 
-
     def _with_constant_d(self, k: int, sigma: float) -> Tensor:
         at, here = (float(u) for u in np.exp(half_log_snr(np.array([self.sigmas[k], sigma]), self.family)))
         return (sigma * (self.x[k].double() / float(self.sigmas[k]) + (here - at) * self.d[k].double())).float()
